@@ -1,0 +1,41 @@
+"""FDRL, Feature Decomposition and Reconstruction Learning (CVPR 2021), as layers and losses.
+
+Shape letters, everywhere the same: N batch, P basic-feature width, M latents, D latent width,
+K classes; ``*`` is any number of leading axes.
+"""
+
+from fdrl_layers import functional
+from fdrl_layers.head import FDRLHead, FDRLOutput
+from fdrl_layers.layers import (
+    FeatureDecomposition,
+    FeatureReconstruction,
+    InterRelation,
+    IntraRelation,
+)
+from fdrl_layers.losses import (
+    BalanceLoss,
+    CenterLoss,
+    CompactnessLoss,
+    DistributionLoss,
+    FDRLLoss,
+    FDRLLossOutput,
+)
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "BalanceLoss",
+    "CenterLoss",
+    "CompactnessLoss",
+    "DistributionLoss",
+    "FDRLHead",
+    "FDRLLoss",
+    "FDRLLossOutput",
+    "FDRLOutput",
+    "FeatureDecomposition",
+    "FeatureReconstruction",
+    "InterRelation",
+    "IntraRelation",
+    "__version__",
+    "functional",
+]

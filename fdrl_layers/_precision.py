@@ -1,0 +1,22 @@
+"""The precision in which relation weights, distances, centers and losses are computed."""
+
+import torch
+from torch import Tensor
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Return `tensor` in at least float32.
+
+    Intra-W is a sum of D gates near D / 2 = 64, where bfloat16 has steps of 0.5; squared
+    distances overflow float16 from 256 on.
+    """
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def widest(tensor: Tensor) -> Tensor:
+    """Return `tensor` in the widest type of its device, for sums that centers are made of.
+
+    In float64 the rounding of a sum no longer depends on how a batch is cut into ranks once
+    the center is rounded to float32. Apple's GPUs have no float64.
+    """
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()

@@ -1,0 +1,18 @@
+"""The layers of FDRL, one a file: decomposition, intra- and inter-relation, reconstruction."""
+
+from fdrl_layers.layers.decomposition import FeatureDecomposition, feature_decomposition
+from fdrl_layers.layers.inter_relation import InterRelation, inter_relation
+from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, intra_relation
+from fdrl_layers.layers.reconstruction import FeatureReconstruction, feature_reconstruction
+
+__all__ = [
+    "FeatureDecomposition",
+    "FeatureReconstruction",
+    "InterRelation",
+    "IntraRelation",
+    "Reduction",
+    "feature_decomposition",
+    "feature_reconstruction",
+    "inter_relation",
+    "intra_relation",
+]

@@ -1,0 +1,74 @@
+"""One fully connected layer a latent, in one parameter: what three of the layers are made of."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fdrl_layers._checks import check_alike, check_floating, check_shape
+
+
+def check_stacked(
+    name: str,
+    tensor: Tensor,
+    axes: str,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_axes: str,
+    prefix: str = "",
+) -> None:
+    """Raise unless `tensor` and the stacked parameters have the axes named and fit each other.
+
+    `prefix` completes the parameters' names where a caller has several pairs.
+    """
+    check_floating(f"{prefix}weight", weight)
+    check_shape(f"{prefix}weight", weight, weight_axes)
+    if bias is not None:
+        check_floating(f"{prefix}bias", bias)
+        check_shape(f"{prefix}bias", bias, "M D", M=weight.shape[0], D=weight.shape[1])
+        check_alike(f"{prefix}bias", bias, f"{prefix}weight", weight)
+    check_floating(name, tensor)
+    sizes = dict(zip(weight_axes.split(), weight.shape, strict=True))
+    check_shape(name, tensor, axes, **{axis: sizes[axis] for axis in axes.split() if axis != "*"})
+    check_alike(name, tensor, f"{prefix}weight", weight)
+
+
+def stacked_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply layer j of `weight` (M, out, in) to row j of `features` (*, M, in)."""
+    product = torch.einsum("...mi,moi->...mo", features, weight)
+    return product if bias is None else product + bias.to(product.dtype)
+
+
+class StackedLinear(nn.Module):
+    """Parameters of M fully connected layers: `weight` (M, out, in) and `bias` (M, out)."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_latents: int,
+        in_features: int,
+        out_features: int,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        shape = (num_latents, out_features, in_features)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(shape[:2], device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every slice as :class:`torch.nn.Linear` would: U(-b, b) with b = in ** -0.5.
+
+        Written out because :func:`torch.nn.init.kaiming_uniform_` would count M into the fan.
+        """
+        bound = 1 / math.sqrt(self.weight.shape[-1])
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)

@@ -1,0 +1,198 @@
+"""The Feature Reconstruction Network (FRN), equations 11 and 12, and the rows of table 2."""
+
+import torch
+from torch import Tensor, nn
+
+from fdrl_layers._checks import check_floating, check_number, check_shape, check_size
+from fdrl_layers._precision import widen
+from fdrl_layers.layers.inter_relation import InterRelation, inter_relation
+from fdrl_layers.layers.intra_relation import (
+    IntraRelation,
+    Reduction,
+    check_reduction,
+    intra_relation,
+)
+
+
+def feature_reconstruction(
+    latents: Tensor,
+    intra_weight: Tensor | None = None,
+    intra_bias: Tensor | None = None,
+    inter_weight: Tensor | None = None,
+    inter_bias: Tensor | None = None,
+    *,
+    delta: float = 0.5,
+    reduction: Reduction = "sum",
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    r"""Rebuild the expression feature from latents (equations 3, 4 and 7 to 12).
+
+    .. math::
+        y_{i,j} &= \delta f_{i,j} + (1 - \delta) \hat f_{i,j} \\
+        y_i &= \sum_{j=1}^{M} y_{i,j}
+
+    with f of :func:`intra_relation` and :math:`\hat f` of :func:`inter_relation`. A relation
+    without parameters is left out, which gives the rows of table 2. The paper does not say how;
+    we read it so:
+
+    - without Intra-RM: :math:`f_{i,j} = l_{i,j}`, every Intra-W is 1;
+    - without Inter-RM: :math:`y_{i,j} = f_{i,j}`, as :math:`\delta = 1` would.
+
+    Args:
+        latents: Latents l.
+        intra_weight: Stacked gate layers, or None to leave Intra-RM out.
+        intra_bias: Their biases.
+        inter_weight: Stacked message layers, or None to leave Inter-RM out.
+        inter_bias: Their biases.
+        delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
+        reduction: How D gate values become one Intra-W; see :func:`intra_relation`.
+
+    Shape:
+        - latents: (\*, M, D).
+        - intra_weight, inter_weight: (M, D, D).
+        - intra_bias, inter_bias: (M, D).
+        - Output: embedding (\*, D), Intra-W (\*, M), Inter-W (\*, M, M) or None.
+
+    Returns:
+        The embedding y in the type of the features, Intra-W and Inter-W in at least float32.
+
+    Raises:
+        TypeError: If an argument is not floating point, or the types differ outside autocast.
+        ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` is unknown,
+            or a bias comes without its weight.
+
+    Reference:
+        Ruan et al., CVPR 2021, section 3.2 and table 2.
+
+    Example:
+        >>> import torch
+        >>> from fdrl_layers.functional import feature_reconstruction
+        >>> latents = torch.rand(4, 9, 128)
+        >>> embedding, _, inter_weights = feature_reconstruction(latents)  # FDN alone
+        >>> torch.equal(embedding, latents.sum(-2)), inter_weights
+        (True, None)
+    """
+    check_number("delta", delta, 0, 1)
+    check_reduction(reduction)
+    check_floating("latents", latents)
+    check_shape("latents", latents, "* M D")
+    for name, weight, bias in (
+        ("intra", intra_weight, intra_bias),
+        ("inter", inter_weight, inter_bias),
+    ):
+        if weight is None and bias is not None:
+            raise ValueError(f"`{name}_bias` must be None where `{name}_weight` is, got a tensor")
+    if intra_weight is None:
+        features = latents
+        intra_weights = torch.ones_like(widen(latents[..., 0]))
+    else:
+        features, intra_weights = intra_relation(
+            latents, intra_weight, intra_bias, reduction=reduction
+        )
+    if inter_weight is None:
+        return features.sum(-2), intra_weights, None
+    aware, inter_weights = inter_relation(features, inter_weight, inter_bias, need_weights=True)
+    embedding = (delta * features + (1 - delta) * aware).sum(-2)
+    return embedding, intra_weights, inter_weights
+
+
+class FeatureReconstruction(nn.Module):
+    r"""Rebuild the expression feature from latents (equations 3, 4 and 7 to 12).
+
+    The maths, and how the rows of table 2 are read, stand in
+    :func:`fdrl_layers.functional.feature_reconstruction`. The parameters lie in `intra`, an
+    :class:`IntraRelation`, and `inter`, an :class:`InterRelation`; either is None where it is
+    left out.
+
+    Args:
+        latent_dim: Width D of a latent; at least 1. Paper: 128.
+        num_latents: Number M of latents; at least 1. Paper: 9.
+        delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
+        intra: Whether to weigh latents by Intra-W. Without it every Intra-W is 1, so that the
+            balance and the distribution loss are constants.
+        inter: Whether to add the inter-aware features. Without it `delta` has no effect.
+        reduction: How D gate values become one Intra-W: "sum" (equation 4 as printed), "mean"
+            or "share"; see :func:`fdrl_layers.functional.intra_relation`.
+        bias: Whether the layers have a bias. The printed equations have none.
+        device: As in :class:`torch.nn.Linear`.
+        dtype: As in :class:`torch.nn.Linear`.
+
+    Shape:
+        - Input: latents (\*, M, D).
+        - Output: embedding (\*, D), Intra-W (\*, M), Inter-W (\*, M, M) or None.
+
+    Raises:
+        TypeError: If a size is not an integer, or the latents are not floating point.
+        ValueError: If a size is below 1, `delta` is outside [0, 1], `reduction` is unknown, or
+            the latents do not fit.
+
+    Reference:
+        Ruan et al., CVPR 2021, section 3.2 and table 2.
+
+    Example:
+        >>> import torch
+        >>> from fdrl_layers import FeatureReconstruction
+        >>> reconstruction = FeatureReconstruction(delta=0.5)
+        >>> embedding, intra_weights, inter_weights = reconstruction(torch.rand(4, 9, 128))
+        >>> embedding.shape, intra_weights.shape, inter_weights.shape
+        (torch.Size([4, 128]), torch.Size([4, 9]), torch.Size([4, 9, 9]))
+    """
+
+    intra: IntraRelation | None
+    inter: InterRelation | None
+
+    def __init__(
+        self,
+        latent_dim: int = 128,
+        num_latents: int = 9,
+        *,
+        delta: float = 0.5,
+        intra: bool = True,
+        inter: bool = True,
+        reduction: Reduction = "sum",
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_size("latent_dim", latent_dim)
+        check_size("num_latents", num_latents)
+        check_number("delta", delta, 0, 1)
+        check_reduction(reduction)
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_latents = num_latents
+        self.delta = delta
+        self.reduction: Reduction = reduction
+        self.intra = self.inter = None
+        if intra:
+            self.intra = IntraRelation(
+                latent_dim, num_latents, reduction=reduction, bias=bias, device=device, dtype=dtype
+            )
+        if inter:
+            self.inter = InterRelation(
+                latent_dim, num_latents, bias=bias, device=device, dtype=dtype
+            )
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        for relation in (self.intra, self.inter):
+            if relation is not None:
+                relation.reset_parameters()
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the embedding (*, D), Intra-W (*, M) and Inter-W (*, M, M) or None."""
+        check_floating("latents", latents)
+        check_shape("latents", latents, "* M D", M=self.num_latents, D=self.latent_dim)
+        return feature_reconstruction(
+            latents,
+            *((self.intra.weight, self.intra.bias) if self.intra is not None else (None, None)),
+            *((self.inter.weight, self.inter.bias) if self.inter is not None else (None, None)),
+            delta=self.delta,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        """Say the sizes, delta, and what is left out."""
+        return (
+            f"latent_dim={self.latent_dim}, num_latents={self.num_latents}, delta={self.delta}, "
+            f"intra={self.intra is not None}, inter={self.inter is not None}"
+        )

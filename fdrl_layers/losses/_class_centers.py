@@ -1,0 +1,104 @@
+"""Squared distances to the center of a sample's class: what two losses are made of."""
+
+import torch
+from torch import Tensor, nn
+
+from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
+from fdrl_layers._precision import widen, widest
+from fdrl_layers.losses._ranks import batch_mean
+from fdrl_layers.losses._targets import check_target, class_shares
+from fdrl_layers.losses.centers import Centers, CenterUpdate
+
+
+def check_class_centers(
+    name: str, features: Tensor, axis: str, target: Tensor, centers: Tensor, ignore_index: int
+) -> None:
+    """Raise unless `features` (N, `axis`), `target` and `centers` (K, `axis`) fit each other."""
+    check_floating("centers", centers)
+    check_shape("centers", centers, f"K {axis}")
+    check_floating(name, features)
+    check_shape(name, features, f"N {axis}", **{axis: centers.shape[1]})
+    check_target(target, features.shape[0], centers.shape[0], ignore_index)
+    check_device("centers", centers, name, features)
+    check_device("target", target, name, features)
+
+
+def mean_squared_distance(
+    features: Tensor,
+    target: Tensor,
+    centers: Tensor,
+    ignore_index: int,
+    *,
+    known: Tensor | None = None,
+    across_ranks: bool = False,
+) -> Tensor:
+    r"""Return the batch mean of :math:`\sum_k p_{ik} \lVert x_i - c_k \rVert_2^2`.
+
+    A class outside the mask `known` (K,) has no center yet and adds nothing.
+    """
+    features, centers = widen(features), widen(centers)
+    if target.is_floating_point():
+        shares = target if known is None else target * known
+        squared = (features.unsqueeze(1) - centers).square().sum(-1)
+        return batch_mean((shares * squared).sum(-1), across_ranks=across_ranks)[0]
+    counted = target != ignore_index
+    index = torch.where(counted, target, 0)
+    squared = (features - centers.index_select(0, index)).square().sum(-1)
+    if known is not None:
+        squared = torch.where(known[index], squared, 0)
+    return batch_mean(squared, counted, across_ranks=across_ranks)[0]
+
+
+class ClassCenterLoss(nn.Module):
+    """A center for each class and the mean squared distance to it."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_features: int,
+        center_update: CenterUpdate,
+        center_rate: float,
+        ignore_index: int,
+        across_ranks: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        check_size("num_classes", num_classes)
+        super().__init__()
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.across_ranks = across_ranks
+        self.centers = Centers(
+            num_classes,
+            num_features,
+            update=center_update,
+            rate=center_rate,
+            across_ranks=across_ranks,
+            device=device,
+            dtype=dtype,
+        )
+
+    def reset_parameters(self) -> None:
+        """Forget the data, so that the next training batch is the first."""
+        self.centers.reset_parameters()
+
+    def mean_squared_distance(
+        self, name: str, features: Tensor, axis: str, target: Tensor
+    ) -> Tensor:
+        """Hold `features` (N, `axis`) against the centers; in training, move these on."""
+        check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
+        shares = widest(class_shares(target, self.num_classes, self.ignore_index))
+        sums = shares.t() @ widest(features.detach())
+        centers = self.centers(sums, shares.sum(0))
+        return mean_squared_distance(
+            features,
+            target,
+            centers,
+            self.ignore_index,
+            known=self.centers.seen,
+            across_ranks=self.across_ranks and self.training,
+        )
+
+    def extra_repr(self) -> str:
+        """Say what is ignored and whether ranks are joined."""
+        return f"ignore_index={self.ignore_index}, across_ranks={self.across_ranks}"

@@ -1,0 +1,64 @@
+"""Sums and means over the batch, over that of all ranks where a process group is up."""
+
+import torch
+from torch import Tensor, distributed as dist
+from torch.autograd.function import FunctionCtx
+
+
+def _ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce whose backward is one too, as each rank's value reaches every rank's loss."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        return sum_over_ranks(gradient)
+
+
+class _MeanGradientOverRanks(torch.autograd.Function):
+    """The identity, with its gradient averaged over ranks, as DDP does for a model."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        return sum_over_ranks(gradient) / _ranks()
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the sum of every rank's `tensor`, with its gradient; `tensor` on a single rank."""
+    return _SumOverRanks.apply(tensor) if _ranks() > 1 else tensor  # type: ignore[no-any-return, no-untyped-call]
+
+
+def mean_gradient_over_ranks(tensor: Tensor) -> Tensor:
+    """Return `tensor`, and give every rank the mean of the ranks' gradients for it."""
+    return _MeanGradientOverRanks.apply(tensor) if _ranks() > 1 else tensor  # type: ignore[no-any-return, no-untyped-call]
+
+
+def batch_mean(
+    values: Tensor, counted: Tensor | None = None, *, across_ranks: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the mean of `values` (N, ...) over the samples and the samples' number.
+
+    With `counted` (N,), a mask, `values` are (N,) and only those samples enter. The mean over no
+    sample is 0. With `across_ranks` both are those of all ranks' batches joined, and gradients
+    averaged over ranks, as DDP does, are those of the joined batch.
+    """
+    if counted is None:
+        total, count = values.sum(0), values.new_full((), values.shape[0])
+    else:
+        total, count = torch.where(counted, values, 0).sum(0), counted.sum().to(values.dtype)
+    if across_ranks:
+        packed = sum_over_ranks(torch.cat([total.flatten(), count.reshape(1)]))
+        total, count = packed[:-1].view_as(total), packed[-1]
+    return total / count.clamp_min(1), count

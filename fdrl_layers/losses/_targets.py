@@ -1,0 +1,66 @@
+"""Targets: class indices (N,) or class shares (N, K), checked and made into shares."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fdrl_layers._checks import check_shape, check_size
+
+
+def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int) -> None:
+    """Raise unless `target` names the classes of a batch, by index (N,) or by shares (N, K).
+
+    Values are looked at only where they can be without waiting for a device or breaking a traced
+    graph. On an accelerator PyTorch's own assertion stops an index out of range.
+    """
+    check_size("ignore_index", ignore_index, minimum=-(2**63))
+    if not isinstance(target, Tensor):
+        raise TypeError(f"`target` must be a torch.Tensor, got {type(target).__name__}")
+    if target.is_floating_point():
+        check_shape("target", target, "N K", N=batch, K=num_classes)
+    elif target.dtype == torch.int64:
+        check_shape("target", target, "N", N=batch)
+    else:
+        raise TypeError(
+            "`target` must be int64 class indices or floating-point class shares, "
+            f"got {target.dtype}"
+        )
+    if _readable(target):
+        _check_values(target, num_classes, ignore_index)
+
+
+def _readable(tensor: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def _check_values(target: Tensor, num_classes: int, ignore_index: int) -> None:
+    if target.is_floating_point():
+        off = (target < 0).any(1) | ((target.sum(1, dtype=torch.float64) - 1).abs() > 1e-2)
+        if off.any():
+            row = int(off.nonzero()[0, 0])
+            raise ValueError(
+                "`target` must hold class shares, not negative and with a sum of 1 in each row, "
+                f"got {target[row].tolist()} in row {row}"
+            )
+        return
+    off = ((target < 0) | (target >= num_classes)) & (target != ignore_index)
+    if off.any():
+        row = int(off.nonzero()[0, 0])
+        raise ValueError(
+            f"`target` must be in [0, {num_classes}) or `ignore_index` = {ignore_index}, "
+            f"got {int(target[row])} in row {row}"
+        )
+
+
+def class_shares(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return the share (N, K) of each class in each sample; an ignored sample has none."""
+    if target.is_floating_point():
+        return target
+    counted = target != ignore_index
+    shares = F.one_hot(torch.where(counted, target, 0), num_classes)
+    return shares * counted.unsqueeze(1)

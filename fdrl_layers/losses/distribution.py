@@ -1,0 +1,134 @@
+"""The distribution loss, equation 5."""
+
+import torch
+from torch import Tensor
+
+from fdrl_layers._checks import check_size
+from fdrl_layers.losses._class_centers import (
+    ClassCenterLoss,
+    check_class_centers,
+    mean_squared_distance,
+)
+from fdrl_layers.losses.centers import CenterUpdate
+
+
+def distribution_loss(
+    intra_weights: Tensor, target: Tensor, centers: Tensor, *, ignore_index: int = -100
+) -> Tensor:
+    r"""Mean squared distance of Intra-W to the center of the sample's class (equation 5).
+
+    .. math:: \mathcal L_D = \frac1N \sum_{i=1}^N \lVert w_i - w_{k_i} \rVert_2^2
+
+    With soft targets :math:`p_i` it is the expectation :math:`\frac1N \sum_i \sum_k p_{i,k}
+    \lVert w_i - w_k \rVert_2^2`, which the paper does not have.
+
+    Args:
+        intra_weights: Intra-W of a batch.
+        target: Class indices in [0, K), or class shares, each row of which sums to 1.
+        centers: A center for each class.
+        ignore_index: Class index of samples to leave out, of the mean's N too.
+
+    Shape:
+        - intra_weights: (N, M).
+        - target: (N,) of int64, or (N, K) of a floating-point type.
+        - centers: (K, M).
+        - Output: a scalar.
+
+    Returns:
+        The loss, in at least float32; 0 where no sample counts.
+
+    Raises:
+        TypeError: If Intra-W or the centers are not floating point, or `target` is neither
+            int64 nor floating point.
+        ValueError: If the shapes do not fit, the devices differ, or, on the CPU, a target is out
+            of range.
+
+    Reference:
+        Ruan et al., CVPR 2021, section 3.2.
+
+    Example:
+        >>> import torch
+        >>> from fdrl_layers.functional import distribution_loss
+        >>> centers = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+        >>> intra_weights = torch.tensor([[0.0, 0.0], [1.0, 3.0]])  # 0 and 2 away
+        >>> distribution_loss(intra_weights, torch.tensor([0, 1]), centers)
+        tensor(2.)
+    """
+    check_class_centers("intra_weights", intra_weights, "M", target, centers, ignore_index)
+    return mean_squared_distance(intra_weights, target, centers, ignore_index)
+
+
+class DistributionLoss(ClassCenterLoss):
+    r"""Keep the Intra-W of a class close to that class's center (equation 5).
+
+    **Under** `center_update="gradient"` **the centers are parameters: give**
+    ``loss.parameters()`` **to an optimizer.** Under "alpha" and "ema" they are buffers that move in
+    every training forward pass, and there is nothing to forget.
+
+    The maths is :func:`fdrl_layers.functional.distribution_loss`. A center starts at the mean of
+    its class in the first training batch that has the class; until then the class adds nothing.
+    A class absent from a batch stays where it is. Evaluation never moves a center. With soft
+    targets a sample belongs to each class by its share.
+
+    Args:
+        num_classes: Number K of classes; at least 1. Paper: 7, or 6.
+        num_latents: Number M of latents; at least 1. Paper: 9.
+        center_update: "alpha", Wen et al.'s rule, :math:`w_k \leftarrow w_k - \alpha
+            \sum_{i: k_i = k} (w_k - w_i) / (1 + n_k)`; "ema", a moving average; or "gradient".
+        center_rate: :math:`\alpha`, or the moving average's weight of the new batch, in [0, 1];
+            without effect under "gradient". Wen et al.: 0.5.
+        ignore_index: Class index of samples to leave out.
+        across_ranks: Whether, in training with a process group up, the batch is that of all ranks
+            joined. Every rank must then call the loss equally often, and gradients must be
+            averaged over ranks, as DDP and FSDP do.
+        device: Where the centers are.
+        dtype: Type of the centers.
+
+    Shape:
+        - Input: Intra-W (N, M) and target (N,) or (N, K).
+        - Output: a scalar.
+
+    Raises:
+        TypeError: As :func:`fdrl_layers.functional.distribution_loss`, or if a size is not an
+            integer.
+        ValueError: As :func:`fdrl_layers.functional.distribution_loss`, or if a size is below 1,
+            `center_update` is unknown or `center_rate` is outside [0, 1].
+
+    Reference:
+        Ruan et al., CVPR 2021, section 3.2; Wen et al., ECCV 2016, for the centers.
+
+    Example:
+        >>> import torch
+        >>> from fdrl_layers import DistributionLoss
+        >>> loss = DistributionLoss(num_classes=2, num_latents=1)
+        >>> loss(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]))  # (1 + 1 + 0) / 3
+        tensor(0.6667)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_latents: int = 9,
+        *,
+        center_update: CenterUpdate = "alpha",
+        center_rate: float = 0.5,
+        ignore_index: int = -100,
+        across_ranks: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_size("num_latents", num_latents)
+        super().__init__(
+            num_classes,
+            num_latents,
+            center_update,
+            center_rate,
+            ignore_index,
+            across_ranks,
+            device,
+            dtype,
+        )
+
+    def forward(self, intra_weights: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of Intra-W (N, M); in training, move the centers on."""
+        return self.mean_squared_distance("intra_weights", intra_weights, "M", target)

@@ -1,0 +1,292 @@
+"""The joint loss, equation 13."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fdrl_layers._checks import (
+    check_device,
+    check_floating,
+    check_number,
+    check_shape,
+    check_size,
+)
+from fdrl_layers._precision import widen
+from fdrl_layers.head import FDRLOutput
+from fdrl_layers.losses._ranks import batch_mean
+from fdrl_layers.losses._targets import check_target
+from fdrl_layers.losses.balance import BalanceLoss, balance_loss
+from fdrl_layers.losses.centers import CenterUpdate
+from fdrl_layers.losses.compactness import CompactnessLoss, compactness_loss
+from fdrl_layers.losses.distribution import DistributionLoss, distribution_loss
+
+
+@dataclass(frozen=True)
+class FDRLLossOutput:
+    """The joint loss and its four terms, each before its weight.
+
+    Attributes:
+        total: What to call ``backward`` on (equation 13).
+        classification: Cross-entropy.
+        compactness: Equation 2.
+        balance: Equation 6.
+        distribution: Equation 5.
+    """
+
+    total: Tensor
+    classification: Tensor
+    compactness: Tensor
+    balance: Tensor
+    distribution: Tensor
+
+
+torch.export.register_dataclass(FDRLLossOutput, serialized_type_name="fdrl_layers.FDRLLossOutput")
+
+
+def _classification(
+    logits: Tensor, target: Tensor, label_smoothing: float, ignore_index: int, across_ranks: bool
+) -> Tensor:
+    each = F.cross_entropy(
+        widen(logits),
+        widen(target) if target.is_floating_point() else target,
+        reduction="none",
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+    )
+    counted = None if target.is_floating_point() else target != ignore_index
+    return batch_mean(each, counted, across_ranks=across_ranks)[0]
+
+
+def _check(output: FDRLOutput, target: Tensor, num_classes: int, ignore_index: int) -> None:
+    if not isinstance(output, FDRLOutput):
+        raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
+    check_floating("output.logits", output.logits)
+    check_shape("output.logits", output.logits, "N K", K=num_classes)
+    check_target(target, output.logits.shape[0], num_classes, ignore_index)
+    check_device("target", target, "output.logits", output.logits)
+
+
+def _join(
+    classification: Tensor,
+    compactness: Tensor,
+    balance: Tensor,
+    distribution: Tensor,
+    weights: tuple[float, float, float],
+) -> FDRLLossOutput:
+    total = (
+        classification + weights[0] * compactness + weights[1] * balance + weights[2] * distribution
+    )
+    return FDRLLossOutput(total, classification, compactness, balance, distribution)
+
+
+def _check_weights(weights: tuple[float, float, float], label_smoothing: float) -> None:
+    for name, weight in zip(("compactness", "balance", "distribution"), weights, strict=True):
+        check_number(f"lambda_{name}", weight, 0)
+    check_number("label_smoothing", label_smoothing, 0, 1)
+
+
+def fdrl_loss(
+    output: FDRLOutput,
+    target: Tensor,
+    latent_centers: Tensor,
+    class_centers: Tensor,
+    *,
+    lambda_compactness: float = 1e-4,
+    lambda_balance: float = 1.0,
+    lambda_distribution: float = 1e-4,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+) -> FDRLLossOutput:
+    r"""The loss that FDRL minimizes, with given centers (equation 13).
+
+    .. math:: \mathcal L = \mathcal L_{cls} + \lambda_1 \mathcal L_C + \lambda_2 \mathcal L_B
+        + \lambda_3 \mathcal L_D
+
+    with the cross-entropy, :func:`compactness_loss`, :func:`balance_loss` and
+    :func:`distribution_loss`.
+
+    Args:
+        output: What a head made of a batch.
+        target: Class indices in [0, K), or class shares, each row of which sums to 1.
+        latent_centers: Centers of the compactness loss.
+        class_centers: Centers of the distribution loss.
+        lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001.
+        lambda_balance: :math:`\lambda_2`, at least 0. Paper: 1.
+        lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001.
+        label_smoothing: Of the cross-entropy alone, in [0, 1]. Paper: 0.
+        ignore_index: Class index of samples without a label: they enter the compactness and the
+            balance loss, which need none, and no other.
+
+    Shape:
+        - output: logits (N, K), latents (N, M, D), Intra-W (N, M).
+        - target: (N,) of int64, or (N, K) of a floating-point type.
+        - latent_centers: (M, D).
+        - class_centers: (K, M).
+        - Output: scalars.
+
+    Returns:
+        An :class:`FDRLLossOutput`, in at least float32; a term without samples is 0.
+
+    Raises:
+        TypeError: If `output` is not an :class:`FDRLOutput`, or a type does not fit.
+        ValueError: If a shape does not fit, the devices differ, a weight is out of range, or, on
+            the CPU, a target is.
+
+    Reference:
+        Ruan et al., CVPR 2021, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> from fdrl_layers import FDRLHead
+        >>> from fdrl_layers.functional import fdrl_loss
+        >>> output = FDRLHead(512, 7)(torch.randn(4, 512))
+        >>> target = torch.tensor([0, 6, 3, 3])
+        >>> losses = fdrl_loss(output, target, torch.zeros(9, 128), torch.zeros(7, 9))
+        >>> losses.total.shape
+        torch.Size([])
+    """
+    weights = (lambda_compactness, lambda_balance, lambda_distribution)
+    _check_weights(weights, label_smoothing)
+    _check(output, target, class_centers.shape[0], ignore_index)
+    return _join(
+        _classification(output.logits, target, label_smoothing, ignore_index, False),
+        compactness_loss(output.latents, latent_centers),
+        balance_loss(output.intra_weights),
+        distribution_loss(output.intra_weights, target, class_centers, ignore_index=ignore_index),
+        weights,
+    )
+
+
+class FDRLLoss(nn.Module):
+    r"""The loss that FDRL minimizes (equation 13).
+
+    **Under** `center_update="gradient"` **the centers are parameters: give**
+    ``loss.parameters()`` **to an optimizer.** Under "alpha" and "ema" they are buffers that move in
+    every training forward pass, and there is nothing to forget. Either way they are state: move
+    the loss with ``.to(device)``, switch it with ``.train()`` and ``.eval()``, and save its
+    ``state_dict()`` beside the model's.
+
+    The maths is :func:`fdrl_layers.functional.fdrl_loss`.
+
+    Args:
+        num_classes: Number K of classes; at least 1. Paper: 7, or 6.
+        num_latents: Number M of latents; at least 1. Paper: 9.
+        latent_dim: Width D of a latent; at least 1. Paper: 128.
+        lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001.
+        lambda_balance: :math:`\lambda_2`, at least 0. Paper: 1.
+        lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001. What :math:`\lambda_2`
+            and :math:`\lambda_3` mean depends on the head's `reduction`; set both to 0 for a
+            head without Intra-RM, whose Intra-W is constant.
+        center_update: How centers move: "alpha" (Wen et al.), "ema" or "gradient"; see
+            :class:`CompactnessLoss` and :class:`DistributionLoss`.
+        center_rate: Wen et al.'s :math:`\alpha`, or the moving average's weight of the new batch,
+            in [0, 1]; without effect under "gradient". Wen et al.: 0.5.
+        label_smoothing: Of the cross-entropy alone, in [0, 1]. Paper: 0.
+        ignore_index: Class index of samples without a label.
+        across_ranks: Whether, in training with a process group up, every mean is that over the
+            batches of all ranks joined, so that R ranks with n samples give the losses, gradients
+            and centers of one process with R n. Every rank must then call the loss equally
+            often, and gradients must be averaged over ranks, as DDP and FSDP do.
+        device: Where the centers are.
+        dtype: Type of the centers.
+
+    Shape:
+        - Input: an :class:`FDRLOutput` with logits (N, K), latents (N, M, D) and Intra-W (N, M);
+          target (N,) of int64 or (N, K) of a floating-point type.
+        - Output: scalars, see :class:`FDRLLossOutput`.
+
+    Raises:
+        TypeError: If the output is not an :class:`FDRLOutput`, or a type does not fit.
+        ValueError: If a shape does not fit, the devices differ, an option is out of range, or, on
+            the CPU, a target is.
+
+    Reference:
+        Ruan et al., CVPR 2021, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> from fdrl_layers import FDRLHead, FDRLLoss
+        >>> head, criterion = FDRLHead(512, 7), FDRLLoss(num_classes=7)
+        >>> losses = criterion(head(torch.randn(4, 512)), torch.tensor([0, 6, 3, 3]))
+        >>> losses.total.backward()
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        num_latents: int = 9,
+        latent_dim: int = 128,
+        lambda_compactness: float = 1e-4,
+        lambda_balance: float = 1.0,
+        lambda_distribution: float = 1e-4,
+        center_update: CenterUpdate = "alpha",
+        center_rate: float = 0.5,
+        label_smoothing: float = 0.0,
+        ignore_index: int = -100,
+        across_ranks: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_size("num_classes", num_classes)
+        _check_weights((lambda_compactness, lambda_balance, lambda_distribution), label_smoothing)
+        super().__init__()
+        self.lambda_compactness = lambda_compactness
+        self.lambda_balance = lambda_balance
+        self.lambda_distribution = lambda_distribution
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        self.across_ranks = across_ranks
+        self.compactness = CompactnessLoss(
+            latent_dim,
+            num_latents,
+            center_update=center_update,
+            center_rate=center_rate,
+            across_ranks=across_ranks,
+            device=device,
+            dtype=dtype,
+        )
+        self.balance = BalanceLoss(across_ranks=across_ranks)
+        self.distribution = DistributionLoss(
+            num_classes,
+            num_latents,
+            center_update=center_update,
+            center_rate=center_rate,
+            ignore_index=ignore_index,
+            across_ranks=across_ranks,
+            device=device,
+            dtype=dtype,
+        )
+
+    def reset_parameters(self) -> None:
+        """Forget the data, so that the next training batch is the first."""
+        self.compactness.reset_parameters()
+        self.distribution.reset_parameters()
+
+    def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
+        """Return the joint loss of a batch and its terms; in training, move the centers on."""
+        _check(output, target, self.num_classes, self.ignore_index)
+        return _join(
+            _classification(
+                output.logits,
+                target,
+                self.label_smoothing,
+                self.ignore_index,
+                self.across_ranks and self.training,
+            ),
+            self.compactness(output.latents),
+            self.balance(output.intra_weights),
+            self.distribution(output.intra_weights, target),
+            (self.lambda_compactness, self.lambda_balance, self.lambda_distribution),
+        )
+
+    def extra_repr(self) -> str:
+        """Say the weights of the terms."""
+        return (
+            f"lambda_compactness={self.lambda_compactness:g}, "
+            f"lambda_balance={self.lambda_balance:g}, "
+            f"lambda_distribution={self.lambda_distribution:g}"
+        )
