@@ -1,0 +1,395 @@
+"""The oracle held against the paper by hand arithmetic, so that it is not its own witness.
+
+The numbers are chosen to be exact on paper: sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4 and
+sigmoid(-ln 3) = 1/4; tanh(ln 2) = 3/5 and tanh(ln 3) = 4/5.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from numpy.typing import NDArray
+
+import oracles
+import strategies
+from comparing import assert_close
+
+LN2, LN3 = math.log(2), math.log(3)
+ROWS = np.array([[1.0, 2.0], [3.0, 4.0]])
+EYES = np.stack([np.eye(2), np.eye(2)])
+NO_WEIGHTS = np.zeros((2, 2, 2))
+
+
+def test_decomposition_by_hand() -> None:
+    x = np.array([[1.0, 2.0]])
+    weight = np.array([[[1.0, 0.0], [0.0, -1.0]], [[1.0, 1.0], [2.0, -1.0]]])
+    bias = np.array([[0.5, 0.0], [0.0, 1.0]])
+    # Latent 1: 1 + 0.5 and relu(-2). Latent 2: 1 + 2 and 2 - 2 + 1.
+    assert_close(
+        "latents", oracles.feature_decomposition(x, weight, bias), np.array([[[1.5, 0.0], [3, 1]]])
+    )
+    assert_close(
+        "no bias", oracles.feature_decomposition(x, weight, None), np.array([[[1.0, 0.0], [3, 0]]])
+    )
+
+
+def test_a_weight_maps_its_last_axis_to_its_middle_one() -> None:
+    weight = np.array([[[1.0, 2.0, 3.0]]])  # one latent of width 1 from three features
+    latents = oracles.feature_decomposition(np.array([[1.0, 10.0, 100.0]]), weight, None)
+    assert_close("latents", latents, np.array([[[321.0]]]))
+
+
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [("sum", [1.25, 1.5]), ("mean", [0.625, 0.75]), ("share", [5 / 11, 6 / 11])],
+)
+def test_intra_relation_by_hand(reduction: str, expected: list[float]) -> None:
+    latents = np.array([[[1.0, 0.0], [0.0, 2.0]]])
+    # Latent 1 by its weight: (0, ln 3), gates 1/2 and 3/4. Latent 2 by its bias: 3/4 twice.
+    weight = np.array([[[0.0, 7.0], [LN3, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    bias = np.array([[0.0, 0.0], [LN3, LN3]])
+    features, intra_w = oracles.intra_relation(latents, weight, bias, reduction)
+    assert_close("Intra-W", intra_w, np.array([expected]))
+    first, second = expected
+    assert_close("features", features, np.array([[[first, 0.0], [0.0, 2 * second]]]))
+
+
+def test_share_outlives_gates_that_underflow() -> None:
+    bias = np.array([[-2000.0], [-2000.0 + LN3]])
+    _, intra_w = oracles.intra_relation(np.ones((1, 2, 1)), np.zeros((2, 1, 1)), bias, "share")
+    assert_close("Intra-W", intra_w, np.array([[0.25, 0.75]]))
+
+
+def test_an_unknown_reduction_is_refused() -> None:
+    with pytest.raises(ValueError, match="reduction"):
+        oracles.intra_relation(np.ones((1, 2, 2)), NO_WEIGHTS, None, "max")
+
+
+def test_inter_relation_by_hand() -> None:
+    # Messages (ln 2, 0), (0, 0) and (ln 2, ln 3): a right angle with legs ln 2 and ln 3.
+    features = np.array([[[LN2, -5.0], [-1.0, 0.0], [LN2, LN3]]])
+    weight = np.stack([np.eye(2)] * 3)
+    inter_aware, inter_w = oracles.inter_relation(features, weight, None)
+    far = math.tanh(math.sqrt(LN2**2 + LN3**2))
+    assert_close("Inter-W", inter_w, np.array([[[0, 0.6, 0.8], [0.6, 0, far], [0.8, far, 0]]]))
+    expected = np.array(
+        [
+            [0.8 * LN2, 0.8 * LN3],  # 0.6 (0, 0) + 0.8 (ln 2, ln 3)
+            [0.6 * LN2 + far * LN2, far * LN3],
+            [0.8 * LN2, 0.0],  # 0.8 (ln 2, 0) + far (0, 0)
+        ]
+    )
+    assert_close("inter-aware", inter_aware, expected[None])
+
+
+def test_inter_relation_encodes_with_its_own_weight_and_bias() -> None:
+    features = np.array([[[1.0, 1.0], [1.0, 1.0]]])
+    weight = np.array([[[0.0, LN2], [0.0, 0.0]], [[1.0, 0.0], [0.0, -9.0]]])
+    bias = np.array([[0.0, 0.0], [-1.0, 0.0]])
+    # Messages (ln 2, 0) and relu(1 - 1, -9) = (0, 0).
+    inter_aware, inter_w = oracles.inter_relation(features, weight, bias)
+    assert_close("Inter-W", inter_w, np.array([[[0.0, 0.6], [0.6, 0.0]]]))
+    assert_close("inter-aware", inter_aware, np.array([[[0.0, 0.0], [0.6 * LN2, 0.0]]]))
+
+
+def test_reconstruction_by_hand() -> None:
+    latents = np.array([[[2 * LN2, 0.0], [0.0, 0.0]]])
+    embedding, intra_w, inter_w = oracles.feature_reconstruction(
+        latents, NO_WEIGHTS, None, EYES, None, delta=0.25, reduction="mean"
+    )
+    # Gates 1/2, so f_1 = (ln 2, 0), f_2 = 0; then f-hat_1 = 0 and f-hat_2 = 0.6 (ln 2, 0).
+    # y = 0.25 (ln 2, 0) + 0.75 * 0.6 (ln 2, 0) = 0.7 (ln 2, 0)
+    assert_close("Intra-W", intra_w, np.array([[0.5, 0.5]]))
+    assert_close("Inter-W", inter_w, np.array([[[0.0, 0.6], [0.6, 0.0]]]))
+    assert_close("embedding", embedding, np.array([[0.7 * LN2, 0.0]]))
+
+
+def test_rows_of_table_2_by_hand() -> None:
+    latents = np.array([[[LN2, 0.0], [0.0, 0.0]]])
+    table = {
+        "neither": (None, None, LN2, 1.0),  # y = l_1 + l_2
+        "intra": (NO_WEIGHTS, None, 0.5 * LN2, 0.5),  # y = f_1 + f_2, delta plays no part
+        "inter": (None, EYES, 0.7 * LN2, 1.0),  # f = l, as in the test above
+    }
+    for row, (intra, inter, first, weight) in table.items():
+        embedding, intra_w, inter_w = oracles.feature_reconstruction(
+            latents, intra, None, inter, None, delta=0.25, reduction="mean"
+        )
+        assert_close(f"{row}: embedding", embedding, np.array([[first, 0.0]]))
+        assert_close(f"{row}: Intra-W", intra_w, np.full((1, 2), weight))
+        assert (inter_w is None) == (inter is None)
+
+
+def test_head_by_hand() -> None:
+    head = oracles.fdrl_head(
+        np.array([[2 * LN2, -1.0]]),
+        decomposition_weight=np.stack([np.eye(2), -0.0 * np.eye(2)]),
+        intra_weight=NO_WEIGHTS,
+        inter_weight=EYES,
+        classifier_weight=np.array([[10.0, 3.0], [-1.0, 0.0], [0.0, 1.0]]),
+        classifier_bias=np.array([0.0, 0.0, 0.5]),
+        delta=0.25,
+        reduction="mean",
+    )
+    # The latents of test_reconstruction_by_hand, whose embedding is (0.7 ln 2, 0).
+    assert_close("latents", head.latents, np.array([[[2 * LN2, 0.0], [0.0, 0.0]]]))
+    assert_close("embedding", head.embedding, np.array([[0.7 * LN2, 0.0]]))
+    assert_close("logits", head.logits, np.array([[7 * LN2, -0.7 * LN2, 0.5]]))
+    assert head.intra_weights.shape == (1, 2)
+    assert head.inter_weights is not None
+    assert head.inter_weights.shape == (1, 2, 2)
+
+
+def test_compactness_by_hand() -> None:
+    latents = np.array([[[1.0, 2.0], [0.0, 0.0]], [[3.0, 0.0], [0.0, 5.0]]])
+    centers = np.array([[1.0, 0.0], [0.0, 1.0]])
+    # Sample 1: 4 and 1. Sample 2: 4 and 16. Sums over latents 5 and 20, mean over samples 12.5.
+    assert_close("compactness", oracles.compactness_loss(latents, centers), 12.5)
+
+
+CENTERS = np.array([[1.0, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ([0, 1], (4 + 25) / 2),  # (1,2)-(1,0): 4.  (3,4)-(0,0): 25.
+        ([1, 0], (5 + 20) / 2),  # (1,2)-(0,0): 5.  (3,4)-(1,0): 4 + 16.
+        ([0, -100], 4.0),
+        ([-100, -100], 0.0),
+        ([[0.25, 0.75], [1.0, 0.0]], (0.25 * 4 + 0.75 * 5 + 20) / 2),
+    ],
+)
+def test_distribution_and_center_loss_by_hand(target: list[object], expected: float) -> None:
+    labels = np.array(target)
+    distribution = oracles.distribution_loss(ROWS, labels, CENTERS)
+    assert_close("distribution", distribution, expected)
+    assert_close("center", oracles.center_loss(ROWS, labels, CENTERS), expected / 2)
+
+
+def test_another_ignore_index() -> None:
+    loss = oracles.distribution_loss(ROWS, np.array([0, 1]), CENTERS, ignore_index=1)
+    assert_close("distribution", loss, 4.0)
+
+
+def test_balance_by_hand() -> None:
+    # Means 0.25 and 1.5 against 1/2: |-0.25| + |1.0|. Signs do not cancel, samples do.
+    assert_close("balance", oracles.balance_loss(np.array([[0.0, 1.0], [0.5, 2.0]])), 1.25)
+    assert_close("uniform", oracles.balance_loss(np.array([[0.0, 1.0], [1.0, 0.0]])), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "smoothing", "expected"),
+    [
+        ([1, 0], 0.0, (math.log(4 / 3) + LN2) / 2),
+        ([0, -100], 0.0, math.log(4)),
+        ([1, -100], 0.2, 0.1 * math.log(4) + 0.9 * math.log(4 / 3)),
+        ([-100, -100], 0.2, 0.0),
+        ([[0.5, 0.5], [1.0, 0.0]], 0.0, ((math.log(4) + math.log(4 / 3)) / 2 + LN2) / 2),
+    ],
+)
+def test_cross_entropy_by_hand(target: list[object], smoothing: float, expected: float) -> None:
+    logits = np.array([[0.0, LN3], [5.0, 5.0]])  # probabilities (1/4, 3/4) and (1/2, 1/2)
+    loss = oracles.cross_entropy(logits, np.array(target), smoothing)
+    assert_close("cross-entropy", loss, expected)
+
+
+def test_cross_entropy_of_large_logits() -> None:
+    loss = oracles.cross_entropy(np.array([[1e4, -1e4]]), np.array([1]))
+    assert_close("cross-entropy", loss, 2e4)
+
+
+def test_joint_loss_by_hand() -> None:
+    head = oracles.Head(
+        logits=np.array([[0.0, LN3]]),
+        embedding=np.zeros((1, 2)),
+        latents=np.array([[[1.0, 2.0], [0.0, 0.0]]]),
+        intra_weights=np.array([[1.0, 2.0]]),
+        inter_weights=None,
+    )
+    joint = oracles.joint_loss(
+        head,
+        np.array([0]),
+        np.array([[1.0, 0.0], [0.0, 1.0]]),
+        CENTERS,
+        lambda_compactness=0.1,
+        lambda_balance=10.0,
+        lambda_distribution=100.0,
+    )
+    # ln 4; 4 + 1; |1 - 1/2| + |2 - 1/2|; (1,2)-(1,0): 4.
+    expected = oracles.JointLoss(math.log(4) + 0.5 + 20 + 400, math.log(4), 5.0, 2.0, 4.0)
+    assert_close("joint", vars(joint), vars(expected))
+
+
+def test_joint_loss_has_the_weights_of_the_paper() -> None:
+    head = oracles.Head(
+        np.zeros((1, 2)), np.zeros((1, 2)), np.ones((1, 1, 2)), np.full((1, 1), 3.0), None
+    )
+    joint = oracles.joint_loss(head, np.array([0]), np.zeros((1, 2)), np.zeros((2, 1)))
+    assert_close("total", joint.total, LN2 + 1e-4 * 2 + 1.0 * 2 + 1e-4 * 9)
+
+
+FEATURES = np.array([[3.0], [6.0], [4.0], [99.0]])
+LABELS = np.array([0, 0, 1, -100])
+THREE = np.array([[0.0], [10.0], [7.0]])  # the third class is absent from the batch
+
+
+def test_alpha_update_by_hand() -> None:
+    moved = oracles.alpha_update(FEATURES, LABELS, THREE, alpha=0.5)
+    # Class 0: 0 - 0.5 (-3 - 6) / (1 + 2). Class 1: 10 - 0.5 (10 - 4) / (1 + 1).
+    assert_close("centers", moved, np.array([[1.5], [8.5], [7.0]]))
+
+
+def test_alpha_update_with_soft_targets_by_hand() -> None:
+    moved = oracles.alpha_update(np.array([[4.0]]), np.array([[0.5, 0.25, 0.0]]), THREE, alpha=1.0)
+    # 0 - 0.5 (0 - 4) / 1.5 = 4/3. 10 - 0.25 (10 - 4) / 1.25 = 8.8.
+    assert_close("centers", moved, np.array([[4 / 3], [8.8], [7.0]]))
+
+
+def test_ema_update_by_hand() -> None:
+    moved = oracles.ema_update(FEATURES, LABELS, THREE, rate=0.25)
+    # Class 0: 0.75 * 0 + 0.25 * 4.5. Class 1: 0.75 * 10 + 0.25 * 4.
+    assert_close("centers", moved, np.array([[1.125], [8.5], [7.0]]))
+
+
+def test_ema_update_with_soft_targets_by_hand() -> None:
+    soft = np.array([[0.75, 0.25, 0.0], [0.25, 0.75, 0.0]])
+    moved = oracles.ema_update(np.array([[4.0], [8.0]]), soft, THREE, rate=0.5)
+    # Weighted means 3 + 2 = 5 and 1 + 6 = 7.
+    assert_close("centers", moved, np.array([[2.5], [8.5], [7.0]]))
+
+
+def test_first_centers_by_hand() -> None:
+    started, seen = oracles.first_centers(FEATURES, LABELS, THREE, np.array([False, True, False]))
+    assert_close("centers", started, np.array([[4.5], [10.0], [7.0]]))
+    assert seen.tolist() == [True, True, False]
+    _, seen = oracles.first_centers(FEATURES, LABELS, THREE, np.array([False, False, True]))
+    assert seen.tolist() == [True, True, True]
+
+
+def test_a_center_at_its_batch_mean_stays_under_both_rules() -> None:
+    started, _ = oracles.first_centers(FEATURES, LABELS, THREE, np.zeros(3, dtype=np.bool_))
+    assert_close("alpha", oracles.alpha_update(FEATURES, LABELS, started, 0.5), started)
+    assert_close("ema", oracles.ema_update(FEATURES, LABELS, started, 0.5), started)
+
+
+def test_latent_centers_by_hand() -> None:
+    latents = np.array([[[3.0, 0.0], [4.0, 4.0]], [[6.0, 0.0], [8.0, 4.0]]])
+    centers = np.array([[0.0, 3.0], [0.0, 4.0]])
+    # Two samples: c - 0.5 sum(c - l) / 3. First: 0 + 0.5 * 9 / 3 and 3 - 0.5 * 6 / 3.
+    moved = oracles.alpha_update_latents(latents, centers, alpha=0.5)
+    assert_close("alpha", moved, np.array([[1.5, 2.0], [2.0, 4.0]]))
+    # Means (4.5, 0) and (6, 4).
+    moved = oracles.ema_update_latents(latents, centers, rate=0.5)
+    assert_close("ema", moved, np.array([[2.25, 1.5], [3.0, 4.0]]))
+    started, seen = oracles.first_centers_latents(latents, centers, np.array([False, True]))
+    assert_close("first", started, np.array([[4.5, 0.0], [0.0, 4.0]]))
+    assert seen.tolist() == [True, True]
+
+
+def test_an_empty_batch_costs_nothing_and_moves_nothing() -> None:
+    labels: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    latents, rows, centers = np.zeros((0, 2, 2)), np.zeros((0, 2)), ROWS.copy()
+    unseen = np.zeros(2, dtype=np.bool_)
+    losses = [
+        oracles.compactness_loss(latents, centers),
+        oracles.distribution_loss(rows, labels, centers),
+        oracles.balance_loss(rows),
+        oracles.center_loss(rows, labels, centers),
+        oracles.cross_entropy(rows, labels),
+    ]
+    assert losses == [0.0] * 5
+    assert_close("alpha", oracles.alpha_update_latents(latents, centers, 0.5), ROWS)
+    assert_close("ema", oracles.ema_update_latents(latents, centers, 0.5), ROWS)
+    assert not oracles.first_centers_latents(latents, centers, unseen)[1].any()
+    assert not oracles.first_centers(rows, labels, centers, unseen)[1].any()
+
+
+@given(strategies.sizes(min_batch=1), strategies.seeds(), strategies.scales())
+def test_law_relations_and_ranges(of: strategies.Sizes, seed: int, scale: float) -> None:
+    x = strategies.normal(of.N, of.P, seed=seed, scale=scale).numpy()
+    arguments = strategies.oracle_arguments(strategies.parameters_for(of, seed))
+    for reduction, upper in {"sum": of.D, "mean": 1, "share": 1}.items():
+        head = oracles.fdrl_head(x, **arguments, reduction=reduction)
+        inter = head.inter_weights
+        assert inter is not None
+        assert inter.shape == (of.N, of.M, of.M)
+        assert np.array_equal(inter, inter.transpose(0, 2, 1))
+        assert not np.diagonal(inter, axis1=1, axis2=2).any()
+        # Equation 9 says [0, 1); tanh rounds to 1 from 19.1 on.
+        assert (inter >= 0).all()
+        assert (inter <= 1).all()
+        assert (head.latents >= 0).all()
+        assert (head.intra_weights >= 0).all()
+        assert (head.intra_weights <= upper + 1e-12).all()
+        if reduction == "share":
+            assert_close("sum of shares", head.intra_weights.sum(1), np.ones(of.N))
+
+
+@given(st.data(), strategies.sizes())
+def test_law_a_label_is_a_one_hot_soft_target(data: st.DataObject, of: strategies.Sizes) -> None:
+    intra_w = data.draw(strategies.intra_weights_NM(of)).numpy()
+    labels = data.draw(strategies.targets_N(of)).numpy()
+    soft = np.eye(of.K)[labels]
+    centers = strategies.normal(of.K, of.M, seed=1).numpy()
+    logits = strategies.normal(of.N, of.K, seed=2).numpy()
+    of_target: dict[str, Callable[[NDArray[Any]], object]] = {
+        "distribution": lambda target: oracles.distribution_loss(intra_w, target, centers),
+        "center": lambda target: oracles.center_loss(intra_w, target, centers),
+        "cross-entropy": lambda target: oracles.cross_entropy(logits, target, 0.1),
+        "alpha": lambda target: oracles.alpha_update(intra_w, target, centers, 0.5),
+        "ema": lambda target: oracles.ema_update(intra_w, target, centers, 0.5),
+    }
+    for name, function in of_target.items():
+        assert_close(name, function(soft), function(labels))
+
+
+@given(st.data(), strategies.sizes())
+def test_law_latents_are_compact_at_their_own_centers(
+    data: st.DataObject, of: strategies.Sizes
+) -> None:
+    latents = data.draw(strategies.latents_NMD(of)).numpy()
+    centers = np.zeros((of.M, of.D))
+    means, seen = oracles.first_centers_latents(latents, centers, np.zeros(of.M, dtype=np.bool_))
+    assert seen.all() == (of.N > 0)
+    at_means = oracles.compactness_loss(latents, means)
+    assert at_means <= oracles.compactness_loss(latents, centers)
+    assert (at_means == 0) or of.N > 1
+
+
+@given(st.data(), strategies.sizes())
+def test_strategies_give_what_they_are_named_for(data: st.DataObject, of: strategies.Sizes) -> None:
+    state = torch.get_rng_state()
+    assert data.draw(strategies.features_NP(of)).shape == (of.N, of.P)
+    latents = data.draw(strategies.latents_NMD(of))
+    assert latents.shape == (of.N, of.M, of.D)
+    assert (latents >= 0).all()
+    assert data.draw(strategies.intra_weights_NM(of)).shape == (of.N, of.M)
+    labels = data.draw(strategies.targets_N(of, ignored=True))
+    assert labels.shape == (of.N,)
+    assert set(labels.tolist()) <= {*range(of.K), strategies.IGNORE_INDEX}
+    soft = data.draw(strategies.soft_targets_NK(of))
+    assert soft.shape == (of.N, of.K)
+    assert_close("sum of probabilities", soft.sum(1), np.ones(of.N))
+    seed = data.draw(strategies.seeds())
+    first, second = (strategies.parameters_for(of, seed, regime="small") for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_small_regime_shows_intra_w_and_inter_w_off_their_limits() -> None:
+    of = strategies.PAPER
+    x = strategies.normal(of.N, of.P, seed=1).numpy()
+    arguments = strategies.oracle_arguments(strategies.parameters_for(of, 0, regime="small"))
+    head = oracles.fdrl_head(x, **arguments)
+    assert head.inter_weights is not None
+    off_diagonal = head.inter_weights[:, ~np.eye(of.M, dtype=np.bool_)]
+    assert 0.10 < head.intra_weights.mean() < 0.16
+    assert off_diagonal.min() > 0.2
+    assert off_diagonal.max() < 0.9
+    default = oracles.fdrl_head(x, **strategies.oracle_arguments(strategies.parameters_for(of, 0)))
+    assert 60 < default.intra_weights.mean() < 68
