@@ -16,7 +16,7 @@ from fdrl_layers.layers import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FDRLOutput:
     r"""What a head makes of basic features (\*, P).
 

@@ -37,12 +37,12 @@ class _MeanGradientOverRanks(torch.autograd.Function):
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the sum of every rank's `tensor`, with its gradient; `tensor` on a single rank."""
-    return _SumOverRanks.apply(tensor) if _ranks() > 1 else tensor  # type: ignore[no-any-return, no-untyped-call]
+    return _SumOverRanks.apply(tensor) if _ranks() > 1 else tensor
 
 
 def mean_gradient_over_ranks(tensor: Tensor) -> Tensor:
     """Return `tensor`, and give every rank the mean of the ranks' gradients for it."""
-    return _MeanGradientOverRanks.apply(tensor) if _ranks() > 1 else tensor  # type: ignore[no-any-return, no-untyped-call]
+    return _MeanGradientOverRanks.apply(tensor) if _ranks() > 1 else tensor
 
 
 def batch_mean(

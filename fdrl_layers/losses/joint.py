@@ -23,7 +23,7 @@ from fdrl_layers.losses.compactness import CompactnessLoss, compactness_loss
 from fdrl_layers.losses.distribution import DistributionLoss, distribution_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FDRLLossOutput:
     """The joint loss and its four terms, each before its weight.
 
