@@ -1,0 +1,1 @@
+"""What the facial expression examples share: databases, models, training and reports."""

@@ -1,0 +1,7 @@
+"""Databases of labeled faces, each read into memory as a `Database`."""
+
+from fer.data.faces import Database, FaceSet
+from fer.data.ferplus import load_ferplus
+from fer.data.rafdb import load_rafdb
+
+__all__ = ["Database", "FaceSet", "load_ferplus", "load_rafdb"]

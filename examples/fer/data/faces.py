@@ -1,0 +1,162 @@
+"""Labeled faces in memory, and the steps that every reader of a database on disk shares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
+from tqdm import tqdm
+
+NAMED_AT_MOST = 3
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSet:
+    """The decoded faces of one split.
+
+    Attributes:
+        images: uint8 (n, C, H, W), with one channel (gray) or three (RGB).
+        labels: int64 (n,), indices into `Database.classes`.
+        names: n names, as the database gives them.
+        units: float32 (n, A), the intensity of each action unit in [0, 1]; only synthetic
+            faces have them.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    names: tuple[str, ...]
+    units: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        images, labels, units = self.images, self.labels, self.units
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"images must be uint8 (n, 1 or 3, H, W), got {_kind(images)}")
+        count = len(images)
+        if labels.dtype != torch.int64 or labels.shape != (count,):
+            raise ValueError(f"labels must be int64 ({count},), got {_kind(labels)}")
+        if len(self.names) != count:
+            raise ValueError(f"names must be {count} names, got {len(self.names)}")
+        if units is None:
+            return
+        if units.dtype != torch.float32 or units.ndim != 2 or len(units) != count:
+            raise ValueError(f"units must be float32 ({count}, A), got {_kind(units)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class Database:
+    """A named set of classes and the splits "train", "test" and, where it exists, "valid".
+
+    Attributes:
+        name: the name of the database.
+        classes: the class names, in the order of the labels.
+        splits: the faces of each split.
+        units: the names of the action units, in the order of the columns of `FaceSet.units`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, FaceSet]
+    units: tuple[str, ...] = ()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a label file, or say which file is missing, empty or no text."""
+    if not path.is_file():
+        raise FileNotFoundError(f"label file {path} does not exist")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"label file {path} is not UTF-8 text: {error}") from error
+    if not text.strip():
+        raise ValueError(f"label file {path} is empty")
+    return text
+
+
+def require_counts(name: str, found: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """Raise `ValueError` unless every split has the number of images that is published."""
+    if dict(found) == dict(expected):
+        return
+    splits = [*expected, *(split for split in found if split not in expected)]
+    lines = (
+        f"{split}: expected {expected.get(split, 0):,}, found {found.get(split, 0):,}"
+        for split in splits
+    )
+    raise ValueError(
+        f"{name} does not have the published number of images ({'; '.join(lines)}); to go on "
+        "with what is there, pass check_counts=False (--no-check-counts on the command line)"
+    )
+
+
+def require_files(paths: Sequence[Path]) -> None:
+    """Raise `FileNotFoundError` that counts the missing files and names the first few."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        named = ", ".join(str(path) for path in missing[:NAMED_AT_MOST])
+        more = ", ..." if len(missing) > NAMED_AT_MOST else ""
+        raise FileNotFoundError(
+            f"{len(missing):,} of {len(paths):,} image files are missing: {named}{more}"
+        )
+
+
+def read_images(
+    paths: Sequence[Path], *, gray: bool, progress: bool = False, title: str = "images"
+) -> torch.Tensor:
+    """Decode image files of one size into a uint8 tensor (n, C, H, W).
+
+    Args:
+        paths: the files, at least one.
+        gray: give one channel instead of three (RGB).
+        progress: show a bar, labeled with `title`, where there is a terminal.
+        title: what is being read.
+
+    Raises:
+        ValueError: a file cannot be decoded, or differs in size from the first.
+    """
+    if not paths:
+        raise ValueError("paths must name at least one image file, got none")
+    require_files(paths)
+    mode = "L" if gray else "RGB"
+    images = torch.empty(0, dtype=torch.uint8)
+    for index, path in enumerate(
+        tqdm(paths, desc=title, unit="img", disable=None if progress else True)
+    ):
+        image = _read_image(path, mode)
+        if index == 0:
+            images = image.new_empty((len(paths), *image.shape))
+        elif image.shape != images.shape[1:]:
+            raise ValueError(
+                f"images of one split must have one size: {path} is {_size(image)}, "
+                f"but {paths[0]} is {_size(images[0])}"
+            )
+        images[index] = image
+    return images
+
+
+def _read_image(path: Path, mode: str) -> torch.Tensor:
+    # Pillow rather than torchvision.io, whose decoders are deprecated since 0.29 and end the
+    # process with a segmentation fault on a PNG with a wrong checksum. `verify` finds what
+    # decoding alone passes over, such as that checksum or a missing end; the file must then be
+    # opened again.
+    try:
+        with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(f"expected 8 bits a channel, got mode {image.mode}")
+            decoded: torch.Tensor = pil_to_tensor(image.convert(mode))
+    except Exception as error:  # Pillow's decoders raise a dozen kinds, SyntaxError among them.
+        raise ValueError(f"image file {path} cannot be decoded: {error}") from error
+    return decoded
+
+
+def _size(image: torch.Tensor) -> str:
+    return f"{image.shape[-1]} x {image.shape[-2]}"
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
