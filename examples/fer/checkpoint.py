@@ -1,0 +1,69 @@
+"""A run's folder: what lies in it, written so that a kill at any moment leaves it whole."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put `content` at `path` in one step: readers see the old file or the new one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of equal columns as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, which `read_checkpoint` can read without running code."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote."""
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
+    content = torch.load(path, map_location=device, weights_only=True)
+    if not isinstance(content, dict) or "classes" not in content:
+        raise ValueError(f"{path} is not a checkpoint of this program")
+    return content
+
+
+def new_folder(wanted: Path | None, name: str) -> Path:
+    """Make the folder of a new run: the one that is wanted, or the next free one of that name."""
+    if wanted is not None:
+        if wanted.exists():
+            raise FileExistsError(f"{wanted} exists; go on with --resume {wanted}, or name another")
+        wanted.mkdir(parents=True)
+        return wanted
+    for number in range(1, 10_000):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"runs/{name} and 9,998 numbered folders exist; name one with --out")

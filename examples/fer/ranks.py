@@ -1,0 +1,61 @@
+"""One process or many: who I am, which device is mine, which samples are."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed as dist, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a run."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def mine(self, count: int) -> slice:
+        """Return which of `count` samples of a joint batch are this process's."""
+        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the first one's buffers: each has batch statistics of its own."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return every process's `value`, in the order of ranks."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the processes that `torchrun` started, if it did, for the length of a block."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if world == 1:
+        yield Ranks(0, 1, torch.device(device))
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), world, torch.device(device))
+    finally:
+        dist.destroy_process_group()

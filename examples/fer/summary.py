@@ -1,0 +1,73 @@
+"""What is said of a run: a line an epoch, and a summary at its end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import fdrl_layers
+from fer.engine import machine
+from fer.options import Options
+
+TERMS = ("classification", "compactness", "balance", "distribution")
+
+
+def best_epoch(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the first epoch of the best accuracy on valid, or on test where there is no valid."""
+    return max(history, key=lambda row: row[f"{chosen_on(row)}_accuracy"])
+
+
+def chosen_on(row: dict[str, Any]) -> str:
+    """Return the split that the best epoch is chosen on."""
+    return "valid" if "valid_accuracy" in row else "test"
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """Say an epoch in one line."""
+    parts = [f"epoch {row['epoch']:>2}/{epochs}", f"loss {row['train_total']:.3f}"]
+    if f"train_{TERMS[0]}" in row:
+        parts.append("(" + ", ".join(f"{t} {row[f'train_{t}']:.3g}" for t in TERMS) + ")")
+    parts.append(f"train {row['train_accuracy']:.1f} %")
+    for split in ("valid", "test"):
+        if f"{split}_accuracy" in row:
+            mean = row[f"{split}_mean_class_accuracy"]
+            parts.append(f"{split} {row[f'{split}_accuracy']:.1f} % (mean class {mean:.1f} %)")
+    return "  ".join([*parts, f"{row['seconds']:.0f} s"])
+
+
+def summarize(
+    history: Sequence[dict[str, Any]],
+    options: Options,
+    sizes: dict[str, int],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return a run's result, last epoch and best epoch, and how it came about."""
+    return {
+        "options": options.plain(),
+        "faces": sizes,
+        "best_chosen_on": chosen_on(history[-1]),
+        "last": history[-1],
+        "best": best_epoch(history),
+        "seconds": sum(row["seconds"] for row in history),
+        "machine": machine(device),
+        "torch": torch.__version__,
+        "fdrl_layers": fdrl_layers.__version__,
+    }
+
+
+def result_lines(summary: dict[str, Any]) -> str:
+    """Say a run's result in a few lines."""
+    lines = []
+    for name in ("last", "best"):
+        row = summary[name]
+        scores = ", ".join(
+            f"{split} {row[f'{split}_accuracy']:.2f} % "
+            f"(mean class {row[f'{split}_mean_class_accuracy']:.2f} %)"
+            for split in ("valid", "test")
+            if f"{split}_accuracy" in row
+        )
+        lines.append(f"{name} epoch ({row['epoch']}): {scores}")
+    lines[1] += f"; chosen on {summary['best_chosen_on']}"
+    if summary["best_chosen_on"] == "test":
+        lines[1] += ", and so too good: the last epoch is the result"
+    return "\n".join(lines)
