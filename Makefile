@@ -1,0 +1,64 @@
+# `make` lists what there is. Every target needs what CONTRIBUTING installs; PYTHON names another
+# interpreter.
+PYTHON ?= python
+SPHINX = $(PYTHON) -m sphinx -W --keep-going -n
+# The oldest versions that pyproject.toml admits, for test-min.
+MIN_VENV ?= .venv-min
+MIN_VERSIONS = torch==2.6.0 torchvision==0.21.0 einops==0.8.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install check lint format types test test-fast test-min docs doctest dist bench ci clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Install the package for work on it
+	$(PYTHON) -m pip install -e ".[examples]" --group dev
+
+check: lint types ## Lint and check types
+
+lint: ## Check style and spelling
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	codespell
+
+format: ## Mend what can be mended by itself
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types: ## Check the types
+	$(PYTHON) -m mypy
+
+test: ## Run all tests with coverage, on two processes
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --cov
+
+test-fast: ## Run the tests but those that compile, start processes or take long
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not slow and not compile and not distributed"
+
+test-min: ## Run all tests on the oldest supported torch, in an environment of its own
+	$(PYTHON) -m venv $(MIN_VENV)
+	$(MIN_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(MIN_VENV)/bin/python -m pip install --quiet -e ".[examples]" --group test $(MIN_VERSIONS)
+	OMP_NUM_THREADS=1 $(MIN_VENV)/bin/python -m pytest -n 2
+
+docs: ## Build the documentation into docs/_build/html
+	$(SPHINX) -b html docs docs/_build/html
+
+doctest: ## Run the examples in the documentation
+	$(SPHINX) -b doctest docs docs/_build/doctest
+
+dist: ## Build and check the sdist and the wheel
+	rm -rf dist
+	$(PYTHON) -m build
+	$(PYTHON) -m twine check --strict dist/*
+	check-wheel-contents dist/*.whl
+
+bench: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
+	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
+
+ci: ## Run what CI runs, in a fresh environment
+	bash .ci/run
+
+clean: ## Remove what was built
+	rm -rf build dist docs/_build docs/_generated .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
