@@ -26,8 +26,7 @@ from torchvision.models import resnet18
 import fdrl_layers
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint, engine, figures
-from fer.data import Database, load_ferplus, load_rafdb
-from fer.data.synthetic import synthetic_faces
+from fer.data import Database, load_ferplus, load_rafdb, synthetic_faces
 from fer.options import Command, Options, parse
 from fer.ranks import Ranks, joined
 from fer.summary import best_epoch, epoch_line, result_lines, summarize
@@ -47,7 +46,7 @@ def read_database(options: Options, progress: bool) -> Database:
                 progress=progress,
             )
         case _:
-            return synthetic_faces(options.faces, 2 * options.faces // 5)
+            return synthetic_faces(options.faces, 2 * options.faces // 5, progress=progress)
 
 
 def make_model(options: Options, classes: int) -> nn.Sequential:

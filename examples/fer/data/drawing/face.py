@@ -1,0 +1,47 @@
+"""A whole face: who, showing what, seen how and where."""
+
+from PIL import Image
+
+from fer.data.action_units import Units
+from fer.data.drawing.brows import draw_brows
+from fer.data.drawing.eyes import draw_eyes
+from fer.data.drawing.hair import draw_beard, draw_hair
+from fer.data.drawing.head import draw_head
+from fer.data.drawing.mouth import draw_mouth
+from fer.data.drawing.nose import draw_nose
+from fer.data.drawing.person import Person
+from fer.data.drawing.scene import Scene
+from fer.data.drawing.setting import (
+    Setting,
+    draw_backdrop,
+    draw_glasses,
+    draw_hand,
+    draw_shirt,
+)
+from fer.data.drawing.view import View
+
+
+def draw_face(person: Person, units: Units, view: View, setting: Setting, size: int) -> Image.Image:
+    """Return an RGB picture of a face, `size` pixels wide and high.
+
+    Args:
+        person: the identity.
+        units: the intensity in [0, 1] of every unit in `UNITS`.
+        view: pose and framing.
+        setting: what is behind and in front of the face.
+        size: the width and height in pixels.
+    """
+    scene = Scene()
+    # Within a layer, what is added later lies in front: hair behind the neck, shirt before it.
+    draw_backdrop(scene, setting)
+    draw_hair(scene, person)
+    draw_head(scene, person, units)
+    draw_shirt(scene, setting)
+    draw_beard(scene, person, units)
+    draw_nose(scene, person, units)
+    draw_mouth(scene, person, units)
+    draw_eyes(scene, person, units, view.gaze)
+    draw_brows(scene, person, units)
+    draw_glasses(scene, person)
+    draw_hand(scene, person, setting)
+    return scene.paint(view, size, person.skin, setting.background)
