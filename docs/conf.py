@@ -17,6 +17,7 @@ sys.path[:0] = [str(here), str(here.parent)]
 import fdrl_layers
 import inventory
 import measured
+import pictures
 
 project = "fdrl-layers"
 author = "the fdrl-layers authors"
@@ -61,6 +62,7 @@ napoleon_use_ivar = True
 napoleon_custom_sections = ["Shape", "Reference"]
 
 measured.write(here / "_generated")
+pictures.write(here / "_generated")
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"
