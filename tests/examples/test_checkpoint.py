@@ -24,7 +24,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     def full(_: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         checkpoint.write_json(path, {"epoch": 2})
     assert path.read_text() == '{\n  "epoch": 1\n}\n'
