@@ -1,0 +1,122 @@
+"""The public names: none vanishes or changes unseen, and each documents itself.
+
+`api.json` holds the names with their signatures. After an intended change, write it anew with
+`python tests/test_api.py`, and say in the change log what changed.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from torch import nn
+
+import fdrl_layers
+from fdrl_layers import functional
+
+SNAPSHOT = Path(__file__).with_name("api.json")
+
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (fdrl_layers, functional)
+    for name in module.__all__
+    if callable(getattr(module, name))
+}
+NAME = pytest.mark.parametrize("name", PUBLIC)
+
+RECORDS = ("fdrl_layers.FDRLOutput", "fdrl_layers.FDRLLossOutput")
+MODULES = [name for name, thing in PUBLIC.items() if inspect.isclass(thing) and name not in RECORDS]
+FUNCTIONS = [name for name, thing in PUBLIC.items() if inspect.isfunction(thing)]
+
+
+def api() -> dict[str, dict[str, str]]:
+    """All public names with what one must know to call them."""
+    return {module.__name__: signatures(module) for module in (fdrl_layers, functional)}
+
+
+def signatures(module: ModuleType) -> dict[str, str]:
+    found = {}
+    for name in sorted(module.__all__):
+        thing = getattr(module, name)
+        if not callable(thing):
+            found[name] = type(thing).__name__
+            continue
+        found[name] = signature(thing)
+        if inspect.isclass(thing) and issubclass(thing, nn.Module):
+            found[f"{name}.forward"] = signature(thing.forward)
+    return found
+
+
+def signature(thing: Callable[..., Any]) -> str:
+    """A signature without the files that its types stand in, for those may move."""
+    return re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", str(inspect.signature(thing)))
+
+
+def sections(name: str) -> dict[str, str]:
+    """The sections of a docstring by their headings; what comes before them under ""."""
+    doc = inspect.cleandoc(PUBLIC[name].__doc__ or "")
+    parts = re.split(r"^(\w+):(?: *)$", doc, flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def entries(section: str) -> list[str]:
+    """The names that an Args or Attributes section explains."""
+    return re.findall(r"^    (\w+): ", section, flags=re.MULTILINE)
+
+
+def test_names_and_signatures_are_those_of_the_snapshot() -> None:
+    assert api() == json.loads(SNAPSHOT.read_text()), (
+        "the public API differs from tests/api.json; if that is meant, write it anew with "
+        "`python tests/test_api.py` and say in CHANGELOG.md what changed"
+    )
+
+
+@NAME
+def test_docstring_begins_with_one_sentence(name: str) -> None:
+    first, _, rest = sections(name)[""].partition("\n")
+    assert re.fullmatch(r"[A-Z].*[.]", first)
+    assert rest == "" or rest.startswith("\n")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_of_a_module_is_complete(name: str) -> None:
+    assert {"Args", "Shape", "Raises", "Reference", "Example"} <= sections(name).keys()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_of_a_function_is_complete(name: str) -> None:
+    wanted = {"Args", "Shape", "Returns", "Raises", "Reference", "Example"}
+    assert wanted <= sections(name).keys()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_docstring_of_a_record_explains_its_fields(name: str) -> None:
+    assert entries(sections(name)["Attributes"]) == list(inspect.signature(PUBLIC[name]).parameters)
+
+
+@pytest.mark.parametrize("name", MODULES + FUNCTIONS)
+def test_docstring_explains_every_argument_in_order(name: str) -> None:
+    explained = entries(sections(name)["Args"]) if "Args" in sections(name) else []
+    assert explained == list(inspect.signature(PUBLIC[name]).parameters)
+
+
+@pytest.mark.parametrize("name", MODULES + FUNCTIONS)
+def test_docstring_has_an_example_that_imports_what_it_shows(name: str) -> None:
+    module, _, short = name.rpartition(".")
+    example = sections(name)["Example"]
+    assert re.search(rf">>> from {re.escape(module)} import .*\b{short}\b", example)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_names_the_function_behind_the_module(name: str) -> None:
+    twin = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=FDRL)(?=[A-Z])", "_", name.rpartition(".")[2]).lower()
+    assert twin in functional.__all__
+    assert f"`fdrl_layers.functional.{twin}`" in (PUBLIC[name].__doc__ or "")
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(json.dumps(api(), indent=2) + "\n")
