@@ -14,6 +14,7 @@ from fdrl_layers.layers import (
     feature_decomposition,
     feature_reconstruction,
 )
+from fdrl_layers.layers._stacked_linear import check_stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,9 @@ def fdrl_head(
         >>> torch.equal(output.logits, head(features).logits)
         True
     """
+    check_stacked(
+        "input", input, "* P", decomposition_weight, decomposition_bias, "M D P", "decomposition_"
+    )
     latents = feature_decomposition(input, decomposition_weight, decomposition_bias)
     embedding, intra_weights, inter_weights = feature_reconstruction(
         latents,
@@ -124,6 +128,7 @@ def fdrl_head(
         check_shape("classifier_weight", classifier_weight, "K D", D=embedding.shape[-1])
         check_alike("classifier_weight", classifier_weight, "input", input)
         if classifier_bias is not None:
+            check_floating("classifier_bias", classifier_bias)
             check_shape("classifier_bias", classifier_bias, "K", K=classifier_weight.shape[0])
             check_alike("classifier_bias", classifier_bias, "input", input)
         logits = F.linear(embedding, classifier_weight, classifier_bias)

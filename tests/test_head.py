@@ -219,6 +219,8 @@ def test_output_is_frozen_and_travels() -> None:
     doubled = pytree.tree_map(lambda tensor: 2 * tensor, output)
     assert type(doubled) is FDRLOutput
     copied = pickle.loads(pickle.dumps(output))
+    # By identity: tensors have no single truth.
+    assert output != copied
     for name in names:
         assert torch.equal(getattr(doubled, name), 2 * getattr(output, name))
         assert torch.equal(getattr(copied, name), getattr(output, name))

@@ -1,7 +1,6 @@
 """The Feature Decomposition Network (FDN), equation 1."""
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,12 +46,8 @@ def feature_decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = N
         torch.Size([4, 9, 128])
     """
     check_stacked("input", input, "* P", weight, bias, "M D P")
-    stacked = F.linear(
-        input,
-        rearrange(weight, "m d p -> (m d) p"),
-        None if bias is None else rearrange(bias, "m d -> (m d)"),
-    )
-    return rearrange(torch.relu(stacked), "... (m d) -> ... m d", m=weight.shape[0])
+    stacked = F.linear(input, weight.flatten(0, 1), None if bias is None else bias.flatten())
+    return torch.relu(stacked).view(*input.shape[:-1], *weight.shape[:2])
 
 
 class FeatureDecomposition(StackedLinear):

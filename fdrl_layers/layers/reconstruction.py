@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fdrl_layers._checks import check_floating, check_number, check_shape, check_size
 from fdrl_layers._precision import widen
+from fdrl_layers.layers._stacked_linear import check_stacked
 from fdrl_layers.layers.inter_relation import InterRelation, inter_relation
 from fdrl_layers.layers.intra_relation import (
     IntraRelation,
@@ -75,12 +76,14 @@ def feature_reconstruction(
     check_reduction(reduction)
     check_floating("latents", latents)
     check_shape("latents", latents, "* M D")
-    for name, weight, bias in (
-        ("intra", intra_weight, intra_bias),
-        ("inter", inter_weight, inter_bias),
+    for prefix, weight, bias in (
+        ("intra_", intra_weight, intra_bias),
+        ("inter_", inter_weight, inter_bias),
     ):
-        if weight is None and bias is not None:
-            raise ValueError(f"`{name}_bias` must be None where `{name}_weight` is, got a tensor")
+        if weight is not None:
+            check_stacked("latents", latents, "* M D", weight, bias, "M D D", prefix)
+        elif bias is not None:
+            raise ValueError(f"`{prefix}bias` must be None where `{prefix}weight` is, got a tensor")
     if intra_weight is None:
         features = latents
         intra_weights = torch.ones_like(widen(latents[..., 0]))

@@ -1,6 +1,7 @@
 """Squared distances to the center of a sample's class: what two losses are made of."""
 
 import torch
+from einops import einsum
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
@@ -88,14 +89,14 @@ class ClassCenterLoss(nn.Module):
         """Hold `features` (N, `axis`) against the centers; in training, move these on."""
         check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
         shares = widest(class_shares(target, self.num_classes, self.ignore_index))
-        sums = shares.t() @ widest(features.detach())
-        centers = self.centers(sums, shares.sum(0))
+        sums = einsum(shares, widest(features.detach()), "n k, n f -> k f")
+        centers, known = self.centers(sums, shares.sum(0))
         return mean_squared_distance(
             features,
             target,
             centers,
             self.ignore_index,
-            known=self.centers.seen,
+            known=known,
             across_ranks=self.across_ranks and self.training,
         )
 

@@ -40,7 +40,7 @@ def _readable(tensor: Tensor) -> bool:
 
 def _check_values(target: Tensor, num_classes: int, ignore_index: int) -> None:
     if target.is_floating_point():
-        off = (target < 0).any(1) | ((target.sum(1, dtype=torch.float64) - 1).abs() > 1e-2)
+        off = ~(target >= 0).all(1) | ((target.sum(1, dtype=torch.float64) - 1).abs() > 1e-2)
         if off.any():
             row = int(off.nonzero()[0, 0])
             raise ValueError(

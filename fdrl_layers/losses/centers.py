@@ -106,32 +106,34 @@ class Centers(nn.Module):
         self.value.zero_()
         self.seen.zero_()
 
-    def forward(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """Return the centers to hold this batch against; in training, move on after it.
+    def forward(self, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the centers to hold this batch against, and which of them have met data.
 
         `sums` (C, F) and `counts` (C,) are those of the batch's vectors that belong to each
-        center, in the precision of :func:`fdrl_layers._precision.widest`.
+        center, in the precision of :func:`fdrl_layers._precision.widest`. In training the centers
+        move on after this batch.
         """
-        if not self.training:
-            return self._held()
-        with torch.no_grad():
-            sums, counts = self._over_ranks(sums, counts)
-            first = (counts > 0) & ~self.seen
-            known = widest(self.value)
-            current = torch.where(first.unsqueeze(-1), _means(sums, counts), known)
-            self.seen.logical_or_(counts > 0)
-            if self.update == "gradient":
-                self.value.copy_(current)
-                return self._held()
-            rule = alpha_rule if self.update == "alpha" else ema_rule
-            self.value.copy_(rule(current, sums, counts, self.rate))
-            return widen(current.to(self.value.dtype))
+        current = self._move(sums, counts) if self.training else widen(self.value)
+        if self.update == "gradient":
+            current = widen(self.value)
+            if self.training and self.across_ranks:
+                current = mean_gradient_over_ranks(current)
+        # A copy, as the next batch may change the mask before this one's backward reads it.
+        return current, self.seen.clone()
 
-    def _held(self) -> Tensor:
-        value = widen(self.value)
-        if self.update == "gradient" and self.across_ranks and self.training:
-            return mean_gradient_over_ranks(value)
-        return value
+    @torch.no_grad()
+    def _move(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """Move on after a batch, and return the centers that it is held against."""
+        sums, counts = self._over_ranks(sums, counts)
+        first = (counts > 0) & ~self.seen
+        current = torch.where(first.unsqueeze(-1), _means(sums, counts), widest(self.value))
+        moved = current
+        if self.update != "gradient":
+            rule = alpha_rule if self.update == "alpha" else ema_rule
+            moved = rule(current, sums, counts, self.rate)
+        self.value.copy_(moved)
+        self.seen.logical_or_(counts > 0)
+        return widen(current.to(self.value.dtype))
 
     def _over_ranks(self, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         if not self.across_ranks:

@@ -138,11 +138,11 @@ class CompactnessLoss(nn.Module):
         """Return the loss of latents (N, M, D); in training, move the centers on."""
         _check(latents, self.centers.value)
         sums = widest(latents.detach()).sum(0)
-        centers = self.centers(sums, sums.new_full(sums.shape[:1], latents.shape[0]))
+        centers, known = self.centers(sums, sums.new_full(sums.shape[:1], latents.shape[0]))
         return _loss(
             latents,
             centers,
-            known=self.centers.seen,
+            known=known,
             across_ranks=self.across_ranks and self.training,
         )
 

@@ -48,24 +48,53 @@ torch.export.register_dataclass(FDRLLossOutput, serialized_type_name="fdrl_layer
 def _classification(
     logits: Tensor, target: Tensor, label_smoothing: float, ignore_index: int, across_ranks: bool
 ) -> Tensor:
+    logits = widen(logits)
+    if target.is_floating_point():
+        target = widen(target)
+        each = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
+        return batch_mean(each, across_ranks=across_ranks)[0]
     each = F.cross_entropy(
-        widen(logits),
-        widen(target) if target.is_floating_point() else target,
+        logits,
+        target,
         reduction="none",
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
     )
-    counted = None if target.is_floating_point() else target != ignore_index
-    return batch_mean(each, counted, across_ranks=across_ranks)[0]
+    return batch_mean(each, target != ignore_index, across_ranks=across_ranks)[0]
 
 
-def _check(output: FDRLOutput, target: Tensor, num_classes: int, ignore_index: int) -> None:
+def _check(
+    output: FDRLOutput,
+    target: Tensor,
+    latent_centers: Tensor,
+    class_centers: Tensor,
+    ignore_index: int,
+) -> None:
+    """Raise unless all fit each other, before any center moves."""
     if not isinstance(output, FDRLOutput):
         raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
-    check_floating("output.logits", output.logits)
-    check_shape("output.logits", output.logits, "N K", K=num_classes)
-    check_target(target, output.logits.shape[0], num_classes, ignore_index)
-    check_device("target", target, "output.logits", output.logits)
+    for name, centers, axes in (
+        ("latent_centers", latent_centers, "M D"),
+        ("class_centers", class_centers, "K M"),
+    ):
+        check_floating(name, centers)
+        check_shape(name, centers, axes)
+    k, m = class_centers.shape
+    logits = output.logits
+    check_floating("output.logits", logits)
+    check_shape("output.logits", logits, "N K", K=k)
+    sizes = {"N": logits.shape[0], "M": m, "D": latent_centers.shape[1]}
+    for name, tensor, axes in (
+        ("latent_centers", latent_centers, "M D"),
+        ("output.latents", output.latents, "N M D"),
+        ("output.intra_weights", output.intra_weights, "N M"),
+    ):
+        check_floating(name, tensor)
+        check_shape(name, tensor, axes, **{axis: sizes[axis] for axis in axes.split()})
+        check_device(name, tensor, "output.logits", logits)
+    check_device("class_centers", class_centers, "output.logits", logits)
+    check_target(target, logits.shape[0], k, ignore_index)
+    check_device("target", target, "output.logits", logits)
 
 
 def _join(
@@ -149,7 +178,7 @@ def fdrl_loss(
     """
     weights = (lambda_compactness, lambda_balance, lambda_distribution)
     _check_weights(weights, label_smoothing)
-    _check(output, target, class_centers.shape[0], ignore_index)
+    _check(output, target, latent_centers, class_centers, ignore_index)
     return _join(
         _classification(output.logits, target, label_smoothing, ignore_index, False),
         compactness_loss(output.latents, latent_centers),
@@ -268,7 +297,9 @@ class FDRLLoss(nn.Module):
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
         """Return the joint loss of a batch and its terms; in training, move the centers on."""
-        _check(output, target, self.num_classes, self.ignore_index)
+        latent_centers = self.compactness.centers.value
+        class_centers = self.distribution.centers.value
+        _check(output, target, latent_centers, class_centers, self.ignore_index)
         return _join(
             _classification(
                 output.logits,

@@ -190,6 +190,18 @@ def test_distances_are_taken_in_float32(dtype: torch.dtype, scale: float) -> Non
     assert_close("Inter-W", weights, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_near_messages_keep_their_distance(dtype: torch.dtype) -> None:
+    # Of squared norms less their product nothing would be left here, and `torch.cdist` takes that
+    # way from 26 rows on. A step is exact in either type, and so are the squares of a few of them.
+    step = 2.0**-16
+    features = torch.ones(30, 4, dtype=dtype)
+    features[:, 0] += step * torch.arange(30)
+    _, weights = inter_relation(features, identity(features), need_weights=True)
+    places = torch.arange(30, dtype=torch.float64)
+    assert_close("Inter-W", weights, (step * (places[:, None] - places).abs()).tanh())
+
+
 @pytest.mark.parametrize("how", SPOILS)
 @pytest.mark.parametrize("name", GOOD)
 def test_rejects_what_is_no_feature(name: str, how: str) -> None:
