@@ -203,7 +203,7 @@ class Run:
 def start(command: Command, ranks: Ranks) -> Run:
     """Begin a run, or go on with one."""
     options, folder = command.options, command.resume
-    database = read_database(options, progress=ranks.first)
+    database = read_database(options, progress=ranks.first and sys.stderr.isatty())
     database = engine.limited(database, options)
     if ranks.first and folder is None:
         name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"

@@ -111,7 +111,7 @@ def read_images(
     Args:
         paths: the files, at least one.
         gray: give one channel instead of three (RGB).
-        progress: show a bar, labeled with `title`, where there is a terminal.
+        progress: show a bar, labeled with `title`.
         title: what is being read.
 
     Raises:
@@ -122,9 +122,7 @@ def read_images(
     require_files(paths)
     mode = "L" if gray else "RGB"
     images = torch.empty(0, dtype=torch.uint8)
-    for index, path in enumerate(
-        tqdm(paths, desc=title, unit="img", disable=None if progress else True)
-    ):
+    for index, path in enumerate(tqdm(paths, desc=title, unit="img", disable=not progress)):
         image = _read_image(path, mode)
         if index == 0:
             images = image.new_empty((len(paths), *image.shape))

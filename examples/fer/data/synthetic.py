@@ -65,9 +65,7 @@ def _check_integer(name: str, value: int, minimum: int) -> None:
 def _draw_split(split: str, count: int, size: int, seed: int, progress: bool) -> FaceSet:
     images = np.empty((count, size, size, 3), dtype=np.uint8)
     units = np.empty((count, len(UNIT_NAMES)), dtype=np.float32)
-    for index in trange(
-        count, desc=f"drawing {split}", unit="face", disable=None if progress else True
-    ):
+    for index in trange(count, desc=f"drawing {split}", unit="face", disable=not progress):
         key = np.random.SeedSequence(seed, spawn_key=(_SPLITS.index(split), index))
         rng = np.random.Generator(np.random.PCG64(key))
         images[index], units[index] = _draw_sample(rng, EXPRESSIONS[index % len(EXPRESSIONS)], size)
