@@ -47,7 +47,7 @@ def feature_decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = N
     """
     check_stacked("input", input, "* P", weight, bias, "M D P")
     stacked = F.linear(input, weight.flatten(0, 1), None if bias is None else bias.flatten())
-    return torch.relu(stacked).view(*input.shape[:-1], *weight.shape[:2])
+    return torch.relu(stacked).reshape(*input.shape[:-1], *weight.shape[:2])
 
 
 class FeatureDecomposition(StackedLinear):
