@@ -20,10 +20,12 @@ from fdrl_layers.losses import (
     FDRLLoss,
     FDRLLossOutput,
 )
+from fdrl_layers.ops.backend import BackendChoice, use_backend
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "BackendChoice",
     "BalanceLoss",
     "CenterLoss",
     "CompactnessLoss",
@@ -38,4 +40,5 @@ __all__ = [
     "IntraRelation",
     "__version__",
     "functional",
+    "use_backend",
 ]

@@ -4,17 +4,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fdrl_layers._checks import check_alike, check_floating, check_shape, check_size
-from fdrl_layers.layers import (
-    FeatureDecomposition,
-    FeatureReconstruction,
-    Reduction,
-    feature_decomposition,
-    feature_reconstruction,
+from fdrl_layers._checks import (
+    check_alike,
+    check_floating,
+    check_number,
+    check_shape,
+    check_size,
 )
+from fdrl_layers.layers import FeatureDecomposition, FeatureReconstruction, Reduction
 from fdrl_layers.layers._stacked_linear import check_stacked
+from fdrl_layers.layers.intra_relation import check_reduction
+from fdrl_layers.ops.backend import Backend, BackendChoice, check_backend
+from fdrl_layers.ops.head import backend_choice, head
+from fdrl_layers.ops.reference.head import HeadParameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,8 @@ def fdrl_head(
     *,
     delta: float = 0.5,
     reduction: Reduction = "sum",
+    backend: Backend = "auto",
+    recompute: bool = False,
 ) -> FDRLOutput:
     r"""Decompose basic features, rebuild the expression feature and predict (equations 1 to 12).
 
@@ -78,6 +83,10 @@ def fdrl_head(
         classifier_bias: Its bias.
         delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
         reduction: How D gate values become one Intra-W; see :func:`intra_relation`.
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
+            Triton where it can run, and what :func:`fdrl_layers.use_backend` says.
+        recompute: Whether training keeps the basic features and the latents alone and multiplies
+            again in its backward pass: 5 KiB a sample in place of 14, in float32.
 
     Shape:
         - input: (\*, P).
@@ -93,6 +102,12 @@ def fdrl_head(
         TypeError: If an argument is not floating point, or the types differ outside autocast.
         ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` is unknown,
             or a bias comes without its weight.
+        RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
+
+    Note:
+        All forms compute the same numbers up to rounding. Sums over rows are rearranged: neither
+        the intra-aware nor the inter-aware features are formed
+        (:func:`intra_relation` and :func:`inter_relation` give them).
 
     Reference:
         Ruan et al., CVPR 2021, section 3 and figure 2.
@@ -109,30 +124,52 @@ def fdrl_head(
     check_stacked(
         "input", input, "* P", decomposition_weight, decomposition_bias, "M D P", "decomposition_"
     )
-    latents = feature_decomposition(input, decomposition_weight, decomposition_bias)
-    embedding, intra_weights, inter_weights = feature_reconstruction(
-        latents,
+    check_number("delta", delta, 0, 1)
+    check_reduction(reduction)
+    check_backend(backend)
+    m, d, _ = decomposition_weight.shape
+    stacked = {"M": m, "D": d}
+    _check_pair("intra", intra_weight, intra_bias, "M D D", "M D", input, stacked)
+    _check_pair("inter", inter_weight, inter_bias, "M D D", "M D", input, stacked)
+    _check_pair("classifier", classifier_weight, classifier_bias, "K D", "K", input, {"D": d})
+    parameters = HeadParameters(
+        decomposition_weight,
+        decomposition_bias,
         intra_weight,
         intra_bias,
         inter_weight,
         inter_bias,
-        delta=delta,
-        reduction=reduction,
+        classifier_weight,
+        classifier_bias,
     )
-    if classifier_weight is None:
-        if classifier_bias is not None:
-            raise ValueError("`classifier_bias` must be None where `classifier_weight` is")
-        logits = embedding.new_empty((*embedding.shape[:-1], 0))
-    else:
-        check_floating("classifier_weight", classifier_weight)
-        check_shape("classifier_weight", classifier_weight, "K D", D=embedding.shape[-1])
-        check_alike("classifier_weight", classifier_weight, "input", input)
-        if classifier_bias is not None:
-            check_floating("classifier_bias", classifier_bias)
-            check_shape("classifier_bias", classifier_bias, "K", K=classifier_weight.shape[0])
-            check_alike("classifier_bias", classifier_bias, "input", input)
-        logits = F.linear(embedding, classifier_weight, classifier_bias)
-    return FDRLOutput(logits, embedding, latents, intra_weights, inter_weights)
+    return FDRLOutput(
+        *head(input, parameters, delta, reduction, backend=backend, recompute=recompute)
+    )
+
+
+def _check_pair(
+    name: str,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    axes: str,
+    bias_axes: str,
+    input: Tensor,
+    sizes: dict[str, int],
+) -> None:
+    """Raise unless a weight and its bias, either of which may be missing, fit what is known."""
+    if weight is None:
+        if bias is not None:
+            raise ValueError(f"`{name}_bias` must be None where `{name}_weight` is, got a tensor")
+        return
+    check_floating(f"{name}_weight", weight)
+    check_shape(f"{name}_weight", weight, axes, **sizes)
+    check_alike(f"{name}_weight", weight, "input", input)
+    if bias is None:
+        return
+    known = dict(zip(axes.split(), weight.shape, strict=True))
+    check_floating(f"{name}_bias", bias)
+    check_shape(f"{name}_bias", bias, bias_axes, **{a: known[a] for a in bias_axes.split()})
+    check_alike(f"{name}_bias", bias, "input", input)
 
 
 class FDRLHead(nn.Module):
@@ -153,6 +190,11 @@ class FDRLHead(nn.Module):
             and "share" are normalized. From a backbone without pre-training the printed form
             hardly learns; :func:`fdrl_layers.functional.intra_relation` says why.
         bias: Whether the linear layers have a bias. The printed equations have none.
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
+            Triton where it can run, and what :func:`use_backend` says. :meth:`backend_choice`
+            says what that comes to.
+        recompute: Whether training keeps the basic features and the latents alone and multiplies
+            again in its backward pass: 5 KiB a sample in place of 14, in float32.
         device: As in :class:`torch.nn.Linear`.
         dtype: As in :class:`torch.nn.Linear`.
 
@@ -165,6 +207,7 @@ class FDRLHead(nn.Module):
         TypeError: If a size is not an integer, or the input is not floating point.
         ValueError: If a size is too small, `delta` is outside [0, 1], `reduction` is unknown, or
             the input's last axis is not P wide.
+        RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
 
     Note:
         A sample's output depends on that sample alone. In float16 the printed sum overflows
@@ -196,10 +239,13 @@ class FDRLHead(nn.Module):
         inter: bool = True,
         reduction: Reduction = "sum",
         bias: bool = True,
+        backend: Backend = "auto",
+        recompute: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_size("num_classes", num_classes, minimum=0)
+        check_backend(backend)
         super().__init__()
         self.decomposition = FeatureDecomposition(
             in_features, latent_dim, num_latents, bias=bias, device=device, dtype=dtype
@@ -222,6 +268,8 @@ class FDRLHead(nn.Module):
             )
         self.in_features = in_features
         self.num_classes = num_classes
+        self.backend: Backend = backend
+        self.recompute = recompute
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
@@ -232,14 +280,41 @@ class FDRLHead(nn.Module):
 
     def forward(self, input: Tensor) -> FDRLOutput:
         """Return the :class:`FDRLOutput` of basic features (*, P)."""
-        latents = self.decomposition(input)
-        embedding, intra_weights, inter_weights = self.reconstruction(latents)
-        if self.classifier is None:
-            logits = embedding.new_empty((*embedding.shape[:-1], 0))
-        else:
-            logits = self.classifier(embedding)
-        return FDRLOutput(logits, embedding, latents, intra_weights, inter_weights)
+        self._check(input)
+        output = head(
+            input,
+            self._parameters_in_order(),
+            self.reconstruction.delta,
+            self.reconstruction.reduction,
+            backend=self.backend,
+            recompute=self.recompute,
+        )
+        return FDRLOutput(*output)
+
+    def backend_choice(self, input: Tensor) -> BackendChoice:
+        """Say what would run for basic features (*, P), and why nothing faster would."""
+        self._check(input)
+        return backend_choice(input, self._parameters_in_order(), self.backend)
+
+    def _check(self, input: Tensor) -> None:
+        check_floating("input", input)
+        check_shape("input", input, "* P", P=self.in_features)
+        check_alike("input", input, "decomposition.weight", self.decomposition.weight)
+
+    def _parameters_in_order(self) -> HeadParameters:
+        intra, inter = self.reconstruction.intra, self.reconstruction.inter
+        classifier = self.classifier
+        return HeadParameters(
+            self.decomposition.weight,
+            self.decomposition.bias,
+            *((None, None) if intra is None else (intra.weight, intra.bias)),
+            *((None, None) if inter is None else (inter.weight, inter.bias)),
+            *((None, None) if classifier is None else (classifier.weight, classifier.bias)),
+        )
 
     def extra_repr(self) -> str:
-        """Say the sizes of both ends."""
-        return f"in_features={self.in_features}, num_classes={self.num_classes}"
+        """Say the sizes of both ends, and how they are computed where that is no default."""
+        shown = f"in_features={self.in_features}, num_classes={self.num_classes}"
+        if self.backend != "auto":
+            shown += f", backend={self.backend!r}"
+        return shown + (", recompute=True" if self.recompute else "")

@@ -1,4 +1,4 @@
-"""The head as public code writes it: one `nn.Linear` per branch and Python loops over them.
+"""The head as public code writes it: one `nn.Linear` per branch, Python loops, `torch.cdist`.
 
 It is the reference of the training parity test, and a baseline to measure against.
 """
@@ -13,7 +13,7 @@ from fdrl_layers import FDRLHead, FDRLOutput
 
 
 class LoopHead(nn.Module):
-    """What `FDRLHead` computes, branch by branch and pair by pair."""
+    """What `FDRLHead` computes, branch by branch."""
 
     intra: nn.ModuleList | None
     inter: nn.ModuleList | None
@@ -98,14 +98,6 @@ class LoopHead(nn.Module):
         self, edges: nn.ModuleList, features: list[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         pairs = zip(edges, features, strict=True)
-        messages = [torch.relu(edge(feature)) for edge, feature in pairs]
-        aware, rows = [], []
-        for j, receiver in enumerate(messages):
-            row, total = [], torch.zeros_like(receiver)
-            for m, sender in enumerate(messages):
-                omega = torch.linalg.vector_norm(receiver - sender, dim=1).tanh() * (j != m)
-                total = total + omega[:, None] * sender
-                row.append(omega)
-            aware.append(total)
-            rows.append(torch.stack(row, 1))
-        return aware, torch.stack(rows, 1)
+        messages = torch.stack([torch.relu(edge(feature)) for edge, feature in pairs], 1)
+        weights = torch.cdist(messages, messages).tanh()
+        return list((weights @ messages).unbind(1)), weights

@@ -28,9 +28,12 @@ PUBLIC = {
 }
 NAME = pytest.mark.parametrize("name", PUBLIC)
 
-RECORDS = ("fdrl_layers.FDRLOutput", "fdrl_layers.FDRLLossOutput")
+RECORDS = ("fdrl_layers.BackendChoice", "fdrl_layers.FDRLOutput", "fdrl_layers.FDRLLossOutput")
+SWITCHES = ("fdrl_layers.use_backend",)
 MODULES = [name for name, thing in PUBLIC.items() if inspect.isclass(thing) and name not in RECORDS]
-FUNCTIONS = [name for name, thing in PUBLIC.items() if inspect.isfunction(thing)]
+FUNCTIONS = [
+    name for name, thing in PUBLIC.items() if inspect.isfunction(thing) and name not in SWITCHES
+]
 
 
 def api() -> dict[str, dict[str, str]]:
@@ -93,18 +96,23 @@ def test_docstring_of_a_function_is_complete(name: str) -> None:
     assert wanted <= sections(name).keys()
 
 
+@pytest.mark.parametrize("name", SWITCHES)
+def test_docstring_of_a_switch_is_complete(name: str) -> None:
+    assert {"Args", "Raises", "Note", "Example"} <= sections(name).keys()
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_docstring_of_a_record_explains_its_fields(name: str) -> None:
     assert entries(sections(name)["Attributes"]) == list(inspect.signature(PUBLIC[name]).parameters)
 
 
-@pytest.mark.parametrize("name", MODULES + FUNCTIONS)
+@pytest.mark.parametrize("name", [*MODULES, *FUNCTIONS, *SWITCHES])
 def test_docstring_explains_every_argument_in_order(name: str) -> None:
     explained = entries(sections(name)["Args"]) if "Args" in sections(name) else []
     assert explained == list(inspect.signature(PUBLIC[name]).parameters)
 
 
-@pytest.mark.parametrize("name", MODULES + FUNCTIONS)
+@pytest.mark.parametrize("name", [*MODULES, *FUNCTIONS, *SWITCHES])
 def test_docstring_has_an_example_that_imports_what_it_shows(name: str) -> None:
     module, _, short = name.rpartition(".")
     example = sections(name)["Example"]

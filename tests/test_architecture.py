@@ -14,10 +14,10 @@ PACKAGE = ROOT / "fdrl_layers"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
-ORDER = ("_checks", "_precision", "layers", "head", "losses", "functional", "__init__")
+ORDER = ("_checks", "_precision", "ops", "layers", "head", "losses", "functional", "__init__")
 """From the bottom up: a file imports from the parts before its own, and a folder from itself."""
 
-CONCEPTS = [("", "head")] + [
+CONCEPTS = [("", "head"), ("ops", "backend")] + [
     (folder, path.stem)
     for folder in ("layers", "losses")
     for path in sorted((PACKAGE / folder).glob("[a-z]*.py"))
@@ -59,7 +59,7 @@ def test_imports_flow_one_way(path: Path) -> None:
     for name in own_imports(path):
         other = name.split(".")[0]
         allowed = ORDER[: ORDER.index(part)]
-        inside = other == part in ("layers", "losses")
+        inside = other == part in ("ops", "layers", "losses")
         assert inside or other in allowed, f"{part} imports {name}"
 
 
@@ -109,7 +109,11 @@ def is_known_from_the_source(iterable: ast.expr | None) -> bool:
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted((PACKAGE / "layers").glob("*.py")), PACKAGE / "head.py"],
+    [
+        *sorted((PACKAGE / "layers").glob("*.py")),
+        *sorted((PACKAGE / "ops").glob("reference/*.py")),
+        PACKAGE / "head.py",
+    ],
     ids=lambda path: path.name,
 )
 def test_no_loop_over_latents(path: Path) -> None:

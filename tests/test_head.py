@@ -240,7 +240,7 @@ def test_rejects_what_is_no_feature(name: str, how: str) -> None:
         ("input", (2, 6), r"`input` must have shape \(\*, P\) with P = 5, got \(2, 6\)"),
         ("decomposition_weight", (3, 5), r"`decomposition_weight` .* \(M, D, P\), got \(3, 5\)"),
         ("decomposition_bias", (4, 1), r"`decomposition_bias` .* D = 3, got \(4, 1\)"),
-        ("intra_weight", (3, 3), r"`intra_weight` must have shape \(M, D, D\), got \(3, 3\)"),
+        ("intra_weight", (3, 3), r"`intra_weight` .* with M = 4 and D = 3, got \(3, 3\)"),
         ("inter_bias", (3,), r"`inter_bias` .* with M = 4 and D = 3, got \(3,\)"),
         ("classifier_weight", (7, 4), r"`classifier_weight` .* with D = 3, got \(7, 4\)"),
         ("classifier_weight", (3,), r"`classifier_weight` .* \(K, D\) with D = 3, got \(3,\)"),

@@ -33,12 +33,6 @@ def check_stacked(
     check_alike(name, tensor, f"{prefix}weight", weight)
 
 
-def stacked_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply layer j of `weight` (M, out, in) to row j of `features` (*, M, in)."""
-    product = torch.einsum("...mi,moi->...mo", features, weight)
-    return product if bias is None else product + bias.to(product.dtype)
-
-
 class StackedLinear(nn.Module):
     """Parameters of M fully connected layers: `weight` (M, out, in) and `bias` (M, out)."""
 

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fdrl_layers._checks import check_size
 from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
+from fdrl_layers.ops.reference.head import decompose
 
 
 def feature_decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,8 +46,7 @@ def feature_decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = N
         torch.Size([4, 9, 128])
     """
     check_stacked("input", input, "* P", weight, bias, "M D P")
-    stacked = F.linear(input, weight.flatten(0, 1), None if bias is None else bias.flatten())
-    return torch.relu(stacked).reshape(*input.shape[:-1], *weight.shape[:2])
+    return decompose(input, weight, bias)
 
 
 class FeatureDecomposition(StackedLinear):

@@ -7,24 +7,8 @@ from torch import Tensor
 
 from fdrl_layers._checks import check_size
 from fdrl_layers._precision import widen
-from fdrl_layers.layers._stacked_linear import (
-    StackedLinear,
-    check_stacked,
-    stacked_linear,
-)
-
-
-def _inter_weights(messages: Tensor) -> Tensor:
-    """Equation 9: tanh of the Euclidean distance between messages, 0 on the diagonal."""
-    nodes = widen(messages)
-    difference = nodes.unsqueeze(-2) - nodes.unsqueeze(-3)
-    squared = difference.square().sum(-1)
-    itself = torch.eye(squared.shape[-1], dtype=torch.bool, device=squared.device)
-    # Where two messages coincide sqrt has an infinite slope. Taking the root of 1 there and then
-    # throwing it away leaves value 0 and gradient 0, in the second derivative too.
-    apart = (squared > 0) & ~itself
-    distance = torch.where(apart, squared, 1.0).sqrt()
-    return torch.where(apart, distance.tanh(), 0.0)
+from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
+from fdrl_layers.ops.reference.head import add_bias, distances_to_weights, stacked_product
 
 
 @overload
@@ -104,8 +88,8 @@ def inter_relation(
         tensor([0.0000, 0.4621, 0.4621])
     """
     check_stacked("features", features, "* M D", weight, bias, "M D D")
-    messages = torch.relu(stacked_linear(features, weight, bias))
-    weights = _inter_weights(messages)
+    messages = add_bias(stacked_product(features, weight), bias).relu()
+    weights = distances_to_weights(widen(messages))
     aware = torch.matmul(weights.to(messages.dtype), messages)
     return (aware, weights) if need_weights else aware
 

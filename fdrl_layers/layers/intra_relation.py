@@ -1,34 +1,21 @@
 """Intra-feature relation modeling (Intra-RM), equations 3, 4 and 7."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fdrl_layers._checks import check_choice, check_size
 from fdrl_layers._precision import widen
-from fdrl_layers.layers._stacked_linear import (
-    StackedLinear,
-    check_stacked,
-    stacked_linear,
-)
+from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
+from fdrl_layers.ops.reference.head import Reduction, add_bias, reduce_gates, stacked_product
 
-Reduction = Literal["sum", "mean", "share"]
+__all__ = ["IntraRelation", "Reduction", "check_reduction", "intra_relation"]
 
 
 def check_reduction(reduction: str) -> None:
     """Raise unless `reduction` is a way to make an Intra-W of D gate values."""
     check_choice("reduction", reduction, get_args(Reduction))
-
-
-def _intra_weights(gates: Tensor, reduction: Reduction) -> Tensor:
-    """Equation 4, reduced: the L1 norm of sigmoids of `gates` (*, M, D)."""
-    if reduction == "share":
-        # The quotient of two sums, by their logarithms: all gates may underflow at once.
-        return F.logsigmoid(gates).logsumexp(-1).softmax(-1)
-    alpha = gates.sigmoid()
-    return alpha.sum(-1) if reduction == "sum" else alpha.mean(-1)
 
 
 def intra_relation(
@@ -95,7 +82,8 @@ def intra_relation(
     """
     check_reduction(reduction)
     check_stacked("latents", latents, "* M D", weight, bias, "M D D")
-    weights = _intra_weights(widen(stacked_linear(latents, weight, bias)), reduction)
+    gates = add_bias(stacked_product(latents, weight), bias)
+    weights = reduce_gates(widen(gates), reduction)
     return (weights.unsqueeze(-1) * latents).to(latents.dtype), weights
 
 

@@ -4,15 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_floating, check_number, check_shape, check_size
-from fdrl_layers._precision import widen
 from fdrl_layers.layers._stacked_linear import check_stacked
-from fdrl_layers.layers.inter_relation import InterRelation, inter_relation
-from fdrl_layers.layers.intra_relation import (
-    IntraRelation,
-    Reduction,
-    check_reduction,
-    intra_relation,
-)
+from fdrl_layers.layers.inter_relation import InterRelation
+from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, check_reduction
+from fdrl_layers.ops.reference.head import reconstruct
 
 
 def feature_reconstruction(
@@ -84,18 +79,9 @@ def feature_reconstruction(
             check_stacked("latents", latents, "* M D", weight, bias, "M D D", prefix)
         elif bias is not None:
             raise ValueError(f"`{prefix}bias` must be None where `{prefix}weight` is, got a tensor")
-    if intra_weight is None:
-        features = latents
-        intra_weights = torch.ones_like(widen(latents[..., 0]))
-    else:
-        features, intra_weights = intra_relation(
-            latents, intra_weight, intra_bias, reduction=reduction
-        )
-    if inter_weight is None:
-        return features.sum(-2), intra_weights, None
-    aware, inter_weights = inter_relation(features, inter_weight, inter_bias, need_weights=True)
-    embedding = (delta * features + (1 - delta) * aware).sum(-2)
-    return embedding, intra_weights, inter_weights
+    return reconstruct(
+        latents, intra_weight, intra_bias, inter_weight, inter_bias, delta, reduction
+    )
 
 
 class FeatureReconstruction(nn.Module):

@@ -5,7 +5,8 @@ from torch import Tensor, distributed as dist
 from torch.autograd.function import FunctionCtx
 
 
-def _ranks() -> int:
+def number_of_ranks() -> int:
+    """Return how many processes work together, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -32,17 +33,17 @@ class _MeanGradientOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
-        return sum_over_ranks(gradient) / _ranks()
+        return sum_over_ranks(gradient) / number_of_ranks()
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the sum of every rank's `tensor`, with its gradient; `tensor` on a single rank."""
-    return _SumOverRanks.apply(tensor) if _ranks() > 1 else tensor
+    return _SumOverRanks.apply(tensor) if number_of_ranks() > 1 else tensor
 
 
 def mean_gradient_over_ranks(tensor: Tensor) -> Tensor:
     """Return `tensor`, and give every rank the mean of the ranks' gradients for it."""
-    return _MeanGradientOverRanks.apply(tensor) if _ranks() > 1 else tensor
+    return _MeanGradientOverRanks.apply(tensor) if number_of_ranks() > 1 else tensor
 
 
 def batch_mean(

@@ -7,11 +7,12 @@ from torch.nn import functional as F
 from fdrl_layers._checks import check_shape, check_size
 
 
-def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int) -> None:
+def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int) -> bool:
     """Raise unless `target` names the classes of a batch, by index (N,) or by shares (N, K).
 
-    Values are looked at only where they can be without waiting for a device or breaking a traced
-    graph. On an accelerator PyTorch's own assertion stops an index out of range.
+    Return whether every sample is known to count. Values are looked at only where they can be
+    without waiting for a device or breaking a traced graph. On an accelerator PyTorch's own
+    assertion stops an index out of range.
     """
     check_size("ignore_index", ignore_index, minimum=-(2**63))
     if not isinstance(target, Tensor):
@@ -25,8 +26,15 @@ def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int
             "`target` must be int64 class indices or floating-point class shares, "
             f"got {target.dtype}"
         )
-    if _readable(target):
-        _check_values(target, num_classes, ignore_index)
+    if not _readable(target):
+        return False
+    if not target.is_floating_point() and batch and not 0 <= ignore_index < num_classes:
+        # The one reduction of a batch without ignored samples, and most have none.
+        low, high = torch.aminmax(target)
+        if low >= 0 and high < num_classes:
+            return True
+    _check_values(target, num_classes, ignore_index)
+    return False
 
 
 def _readable(tensor: Tensor) -> bool:

@@ -92,6 +92,9 @@ class Centers(nn.Module):
         self.update = update
         self.rate = rate
         self.across_ranks = across_ranks
+        # The mask of which all is known to be set, and its version then: until somebody writes to
+        # it, it need not be read again.
+        self._met: tuple[Tensor, int] | None = None
         value = torch.empty(num_centers, num_features, device=device, dtype=dtype)
         if update == "gradient":
             self.value = nn.Parameter(value)
@@ -105,6 +108,15 @@ class Centers(nn.Module):
         """Forget the data, so that the next training batch is the first."""
         self.value.zero_()
         self.seen.zero_()
+
+    def complete(self) -> bool:
+        """Whether every center is known to have met data, without waiting for a device."""
+        if self.seen.device.type != "cpu" or self.seen.is_inference():
+            return False
+        version = self.seen._version
+        if self._met is None or self._met[0] is not self.seen or self._met[1] != version:
+            self._met = (self.seen, version) if bool(self.seen.all()) else None
+        return self._met is not None
 
     def forward(self, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Return the centers to hold this batch against, and which of them have met data.

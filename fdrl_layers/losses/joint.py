@@ -15,12 +15,14 @@ from fdrl_layers._checks import (
 )
 from fdrl_layers._precision import widen
 from fdrl_layers.head import FDRLOutput
-from fdrl_layers.losses._ranks import batch_mean
+from fdrl_layers.losses._ranks import batch_mean, number_of_ranks
 from fdrl_layers.losses._targets import check_target
 from fdrl_layers.losses.balance import BalanceLoss, balance_loss
 from fdrl_layers.losses.centers import CenterUpdate
 from fdrl_layers.losses.compactness import CompactnessLoss, compactness_loss
 from fdrl_layers.losses.distribution import DistributionLoss, distribution_loss
+from fdrl_layers.ops.backend import Backend, check_backend
+from fdrl_layers.ops.joint import Centers, Features, Options, by_hand, joint
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +71,11 @@ def _check(
     latent_centers: Tensor,
     class_centers: Tensor,
     ignore_index: int,
-) -> None:
-    """Raise unless all fit each other, before any center moves."""
+) -> bool:
+    """Raise unless all fit each other, before any center moves.
+
+    Return whether every sample is known to count.
+    """
     if not isinstance(output, FDRLOutput):
         raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
     for name, centers, axes in (
@@ -93,8 +98,9 @@ def _check(
         check_shape(name, tensor, axes, **{axis: sizes[axis] for axis in axes.split()})
         check_device(name, tensor, "output.logits", logits)
     check_device("class_centers", class_centers, "output.logits", logits)
-    check_target(target, logits.shape[0], k, ignore_index)
+    all_counted = check_target(target, logits.shape[0], k, ignore_index)
     check_device("target", target, "output.logits", logits)
+    return all_counted
 
 
 def _join(
@@ -218,6 +224,9 @@ class FDRLLoss(nn.Module):
             batches of all ranks joined, so that R ranks with n samples give the losses, gradients
             and centers of one process with R n. Every rank must then call the loss equally
             often, and gradients must be averaged over ranks, as DDP and FSDP do.
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
+            Triton where it can run, and what :func:`use_backend` says. One operator for all terms
+            serves training on class indices by one process; other batches are served term by term.
         device: Where the centers are.
         dtype: Type of the centers.
 
@@ -230,6 +239,7 @@ class FDRLLoss(nn.Module):
         TypeError: If the output is not an :class:`FDRLOutput`, or a type does not fit.
         ValueError: If a shape does not fit, the devices differ, an option is out of range, or, on
             the CPU, a target is.
+        RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.3.
@@ -256,10 +266,12 @@ class FDRLLoss(nn.Module):
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
         across_ranks: bool = True,
+        backend: Backend = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_size("num_classes", num_classes)
+        check_backend(backend)
         _check_weights((lambda_compactness, lambda_balance, lambda_distribution), label_smoothing)
         super().__init__()
         self.lambda_compactness = lambda_compactness
@@ -269,6 +281,7 @@ class FDRLLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
         self.across_ranks = across_ranks
+        self.backend: Backend = backend
         self.compactness = CompactnessLoss(
             latent_dim,
             num_latents,
@@ -297,22 +310,48 @@ class FDRLLoss(nn.Module):
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
         """Return the joint loss of a batch and its terms; in training, move the centers on."""
-        latent_centers = self.compactness.centers.value
-        class_centers = self.distribution.centers.value
-        _check(output, target, latent_centers, class_centers, self.ignore_index)
-        return _join(
-            _classification(
-                output.logits,
-                target,
-                self.label_smoothing,
-                self.ignore_index,
-                self.across_ranks and self.training,
-            ),
-            self.compactness(output.latents),
-            self.balance(output.intra_weights),
-            self.distribution(output.intra_weights, target),
-            (self.lambda_compactness, self.lambda_balance, self.lambda_distribution),
+        latents, classes = self.compactness.centers, self.distribution.centers
+        all_counted = _check(output, target, latents.value, classes.value, self.ignore_index)
+        weights = (self.lambda_compactness, self.lambda_balance, self.lambda_distribution)
+        features = Features(output.logits, output.latents, output.intra_weights)
+        if not self._fused(features, target):
+            across_ranks = self.across_ranks and self.training
+            return _join(
+                _classification(
+                    output.logits, target, self.label_smoothing, self.ignore_index, across_ranks
+                ),
+                self.compactness(output.latents),
+                self.balance(output.intra_weights),
+                self.distribution(output.intra_weights, target),
+                weights,
+            )
+        options = Options(
+            latents.update,
+            latents.rate,
+            weights,
+            self.label_smoothing,
+            self.ignore_index,
+            all_counted,
+            latents.complete() and classes.complete(),
         )
+        terms = joint(
+            features,
+            target,
+            Centers(latents.value, latents.seen),
+            Centers(classes.value, classes.seen),
+            options,
+            backend=self.backend,
+        )
+        return FDRLLossOutput(*terms)
+
+    def _fused(self, features: Features, target: Tensor) -> bool:
+        """Whether one operator serves the batch, or each term its own."""
+        centers = self.compactness.centers
+        if not self.training or centers.update == "gradient" or target.is_floating_point():
+            return False
+        if self.across_ranks and number_of_ranks() > 1:
+            return False
+        return by_hand(features, target, (centers.value, self.distribution.centers.value))
 
     def extra_repr(self) -> str:
         """Say the weights of the terms."""
@@ -320,4 +359,5 @@ class FDRLLoss(nn.Module):
             f"lambda_compactness={self.lambda_compactness:g}, "
             f"lambda_balance={self.lambda_balance:g}, "
             f"lambda_distribution={self.lambda_distribution:g}"
+            f"{'' if self.backend == 'auto' else f', backend={self.backend!r}'}"
         )

@@ -1,0 +1,152 @@
+"""Which form of an operator runs, and the reason where another does not."""
+
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from fdrl_layers._checks import check_choice
+
+Backend = Literal["auto", "torch", "triton"]
+
+INSTALLED = importlib.util.find_spec("triton") is not None
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
+"""Whether Triton's interpreter runs the kernels, on any device and slowly; Triton reads it once."""
+
+_LOGGER = logging.getLogger("fdrl_layers")
+_preferred: Backend = "auto"
+
+
+class BackendChoice(NamedTuple):
+    """What runs, and why nothing faster does.
+
+    Attributes:
+        name: "torch" or "triton".
+        reason: Why Triton does not run; empty where it does, or where "torch" was asked for.
+    """
+
+    name: Literal["torch", "triton"]
+    reason: str
+
+
+def check_backend(backend: str) -> None:
+    """Raise unless `backend` is "auto", "torch" or "triton"."""
+    check_choice("backend", backend, get_args(Backend))
+
+
+@contextmanager
+def use_backend(backend: Backend) -> Iterator[None]:
+    """Let every head and loss whose own `backend` is "auto" use this one within the context.
+
+    Args:
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA, which raises
+            where they cannot run; or "auto", Triton where it can run.
+
+    Raises:
+        ValueError: If `backend` is none of these.
+
+    Note:
+        As PyTorch's own switches of this kind, it holds for all threads.
+
+    Example:
+        >>> import torch
+        >>> from fdrl_layers import FDRLHead, use_backend
+        >>> head, features = FDRLHead(512, 7), torch.randn(4, 512)
+        >>> with use_backend("torch"):
+        ...     output = head(features)
+    """
+    global _preferred
+    check_backend(backend)
+    before, _preferred = _preferred, backend
+    try:
+        yield
+    finally:
+        _preferred = before
+
+
+def choose(name: str, backend: Backend, obstacle: str | None) -> BackendChoice:
+    """Choose for the operator `name`, given what keeps Triton from running it, if anything."""
+    wanted = _preferred if backend == "auto" else backend
+    if wanted == "torch":
+        return BackendChoice("torch", "")
+    if obstacle is None:
+        return BackendChoice("triton", "")
+    if wanted == "triton":
+        raise RuntimeError(f'backend "triton" cannot run {name}: {obstacle}')
+    return BackendChoice("torch", obstacle)
+
+
+@functools.cache
+def log_once(name: str, choice: BackendChoice) -> None:
+    """Log a choice, the first time that it is made."""
+    because = f": Triton cannot run it, as {choice.reason}" if choice.reason else ""
+    _LOGGER.info("%s runs on %s%s", name, choice.name, because)
+
+
+def obstacle_to_triton(tensors: Sequence[Tensor], num_latents: int, latent_dim: int) -> str | None:
+    """Say what keeps Triton from kernels for these tensors and sizes; None if nothing does."""
+    first = tensors[0]
+    if first.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"its kernels know float32, bfloat16 and float16, not {first.dtype}"
+    if num_latents > 16:
+        return f"its kernels hold at most 16 latents, not {num_latents}"
+    if latent_dim not in (32, 64, 128, 256):
+        return f"its kernels know a latent width of 32, 64, 128 or 256, not {latent_dim}"
+    if transformed():
+        return "its kernels cannot be seen through by torch.func, forward-mode derivatives or jit"
+    return _obstacle_on(first.device)
+
+
+def _obstacle_on(device: torch.device) -> str | None:
+    if not INSTALLED:
+        return "Triton is not installed"
+    if INTERPRETING:
+        return None
+    if device.type != "cuda":
+        return f"it needs a CUDA device, and the input is on {device.type}"
+    if torch.version.hip is not None:
+        return "its kernels are made for NVIDIA devices only"
+    properties = torch.cuda.get_device_properties(device)
+    if properties.major < 8:
+        found = f"{properties.major}.{properties.minor}"
+        return f"it needs compute capability 8.0, and {device} has {found}"
+    return None
+
+
+def transformed() -> bool:
+    """Whether torch.func, forward-mode derivatives or jit's tracing want to see each operator."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def plain(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether passes written by hand may run: nothing traces, and no tensor is of a subclass."""
+    if torch.compiler.is_compiling() or transformed():
+        return False
+    return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
+def working_dtype(input: Tensor) -> torch.dtype:
+    """Return the type in which products are taken: autocast's, where it is on."""
+    device = input.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return input.dtype
+    return input.dtype if input.dtype == torch.float64 else torch.get_autocast_dtype(device)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Let every operator take the types that it is given."""
+    available = torch.amp.is_autocast_available(device_type)
+    if available and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

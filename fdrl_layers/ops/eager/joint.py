@@ -1,0 +1,247 @@
+r"""The joint loss's passes by hand (equations 2, 5, 6 and 13): a third of autograd's kernels.
+
+Training on class indices, with centers that move by themselves. With z for the logits, w for
+Intra-W, c and v for the centers of latents and of classes, and :math:`\lambda` for the weights
+times what is above,
+
+.. math::
+    \bar z_i = \tfrac{1}{n} (\mathrm{softmax}(z_i) - p_i), \quad
+    \bar l_{ij} = \tfrac{2 \lambda_1}{N} (l_{ij} - c_j), \quad
+    \bar w_i = \tfrac{\lambda_2}{N} \mathrm{sign}(\bar w - \tfrac1M)
+        + \tfrac{2 \lambda_3}{n} (w_i - v_{t_i})
+
+with p the one-hot or smoothed target and n the number of samples that are not ignored.
+"""
+
+import functools
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fdrl_layers._precision import widen
+
+SUM = 2
+"""ATen's number of the reduction."""
+
+
+class Features(NamedTuple):
+    """What the joint loss reads of a head's output."""
+
+    logits: Tensor
+    latents: Tensor
+    intra_weights: Tensor
+
+
+class Terms(NamedTuple):
+    """The joint loss and its terms, in the order of ``FDRLLossOutput``."""
+
+    total: Tensor
+    classification: Tensor
+    compactness: Tensor
+    balance: Tensor
+    distribution: Tensor
+
+
+class Options(NamedTuple):
+    """How to weigh the terms and to move the centers.
+
+    Two things are true only where they are known without waiting for a device: `all_counted`, no
+    target is `ignore_index`, and `complete`, every center has met data.
+    """
+
+    rule: Literal["alpha", "ema", "gradient"]
+    rate: float
+    lambdas: tuple[float, float, float]
+    label_smoothing: float
+    ignore_index: int
+    all_counted: bool
+    complete: bool
+
+
+class Centers(NamedTuple):
+    """Centers (C, F) and which of them have met data (C,); both are moved in place."""
+
+    value: Tensor
+    seen: Tensor
+
+
+class Saved(NamedTuple):
+    """What backward reads beside the latents.
+
+    Attributes:
+        residual: Of the class probabilities, what they exceed the target by (N, K).
+        latent_centers: What the batch was held against (M, D).
+        deviation: Of the batch's mean Intra-W from uniform (M,).
+        offsets: Of Intra-W from the center of its class (N, M), 0 for ignored samples.
+        samples: Number of samples that are not ignored, at least 1.
+    """
+
+    residual: Tensor
+    latent_centers: Tensor
+    deviation: Tensor
+    offsets: Tensor
+    samples: Tensor | int
+
+
+def forward(
+    features: Features,
+    target: Tensor,
+    latent_centers: Centers,
+    class_centers: Centers,
+    options: Options,
+) -> tuple[Terms, Saved]:
+    """Return the joint loss of a batch and what backward wants; move the centers on."""
+    intra_weights = features.intra_weights
+    n, m = intra_weights.shape
+    logits, latents = widen(features.logits), widen(features.latents)
+    sums = intra_weights.new_empty(4)
+    classification, distribution, compactness, balance = sums
+    hot, counted, samples = _one_hot(logits, target, options)
+    residual = _cross_entropy(logits, hot, counted, options.label_smoothing, classification)
+    held = _move_latent_centers(latents, latent_centers, options)
+    squared = torch.ops.aten.mse_loss(latents, held.expand_as(latents), SUM)
+    torch.mul(squared, 1 / n, out=compactness)
+    deviation = intra_weights.mean(0).sub_(1 / m)
+    torch.linalg.vector_norm(deviation, 1, out=balance)
+    offsets = _move_class_centers(intra_weights, hot, class_centers, options)
+    if counted is not None:
+        offsets.mul_(counted)
+    flat = offsets.flatten()
+    torch.dot(flat, flat, out=distribution)
+    sums[:2].div_(samples)
+    l1, l2, l3 = options.lambdas
+    total = torch.dot(sums, _constant((1.0, l3, l1, l2), sums.dtype, sums.device))
+    saved = Saved(residual, held, deviation, offsets, samples)
+    return Terms(total, classification, compactness, balance, distribution), saved
+
+
+def _one_hot(
+    logits: Tensor, target: Tensor, options: Options
+) -> tuple[Tensor, Tensor | None, Tensor | int]:
+    """Minus the one-hot targets (N, K), which samples count (N, 1), and their number.
+
+    An ignored sample has a row of 0. None says that all samples count.
+    """
+    one = logits.new_ones(())
+    ignore = options.ignore_index
+    hot = torch.ops.aten.nll_loss_backward(one, logits, target, None, SUM, ignore, one)
+    if options.all_counted:
+        return hot, None, target.shape[0]
+    counted = (target != ignore).unsqueeze(1)
+    return hot, counted, counted.sum().clamp_min_(1)
+
+
+def _cross_entropy(
+    logits: Tensor, hot: Tensor, counted: Tensor | None, smoothing: float, out: Tensor
+) -> Tensor:
+    """Write the sum of cross-entropies to `out`; return its gradient in the logits."""
+    if smoothing:
+        spread = smoothing / logits.shape[1]
+        share = spread if counted is None else counted.to(hot.dtype) * spread
+        hot = hot * (1 - smoothing) - share
+    logp = torch.log_softmax(logits, 1)
+    torch.dot(hot.flatten(), logp.flatten(), out=out)
+    residual: Tensor = torch.ops.aten._log_softmax_backward_data(hot, logp, 1, logp.dtype)
+    return residual
+
+
+@functools.lru_cache(maxsize=16)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _move_latent_centers(latents: Tensor, centers: Centers, options: Options) -> Tensor:
+    """Return the centers to hold the batch against, and move on towards its mean."""
+    mean, n = latents.mean(0), latents.shape[0]
+    if options.complete:
+        held = centers.value.clone()
+    else:
+        held = torch.where(centers.seen.unsqueeze(1), centers.value, mean)
+        centers.seen.fill_(True)
+    # Wen et al.'s step, (n c - sum) / (1 + n), is that towards the mean by n / (1 + n).
+    rate = options.rate * n / (1 + n) if options.rule == "alpha" else options.rate
+    torch.lerp(held, mean, rate, out=centers.value)
+    return held
+
+
+def _move_class_centers(
+    intra_weights: Tensor, hot: Tensor, centers: Centers, options: Options
+) -> Tensor:
+    """Return the offsets of Intra-W from its class's center; move on towards each class's mean.
+
+    `hot` is minus one-hot, and so are the counts and the sums.
+    """
+    held = centers.value
+    count, sums = hot.sum(0).unsqueeze(1), hot.t() @ intra_weights
+    if not options.complete:
+        held = torch.where(centers.seen.unsqueeze(1), held, sums / count.clamp_max(-1))
+        centers.seen.logical_or_(count.squeeze(1))
+    offsets = intra_weights.addmm(hot, held)
+    if options.rule == "alpha":
+        step = torch.addcmul(sums, count, held, value=-1)
+        torch.addcdiv(held, step, 1 - count, value=-options.rate, out=centers.value)
+    else:
+        rate = (count < 0).to(sums.dtype) * options.rate
+        torch.lerp(held, sums / count.clamp_max(-1), rate, out=centers.value)
+    return offsets
+
+
+def backward(
+    gradients: tuple[Tensor | None, ...],
+    features: Features,
+    saved: Saved,
+    options: Options,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of logits, latents and Intra-W from those of :class:`Terms`."""
+    n, samples, (l1, l2, l3) = len(features.latents), saved.samples, options.lambdas
+    total, classification, compactness, balance, distribution = gradients
+    grad_logits = grad_latents = grad_intra = None
+    if needs[0] and (scale := _weigh(total, 1.0, classification, samples)) is not None:
+        grad_logits = (saved.residual * scale).to(features.logits.dtype)
+    if needs[1] and (scale := _weigh(total, l1, compactness, n)) is not None:
+        wide = widen(features.latents)
+        held = saved.latent_centers.expand_as(wide)
+        grad = torch.ops.aten.mse_loss_backward(scale, wide, held, SUM)
+        grad_latents = grad.to(features.latents.dtype)
+    if needs[2]:
+        scale = _weigh(total, 2 * l3, distribution, samples, 2.0)
+        grad_intra = None if scale is None else saved.offsets * scale
+        grad_intra = _add_balance(grad_intra, saved.deviation.sign(), total, l2, balance, n)
+    return grad_logits, grad_latents, grad_intra
+
+
+def _add_balance(
+    grad: Tensor | None,
+    signs: Tensor,
+    total: Tensor | None,
+    weight: float,
+    term: Tensor | None,
+    n: int,
+) -> Tensor | None:
+    """Add the gradient of the balance loss to that of the distribution loss, either being None."""
+    if total is None or term is None:
+        term, weight = (term, 1.0) if total is None else (total, weight)
+    else:
+        term, weight = total * weight + term, 1.0
+    if term is None:
+        return grad
+    if grad is None:
+        return (signs * (term * (weight / n))).expand(n, -1)
+    return torch.addcmul(grad, signs, term, value=weight / n)
+
+
+def _weigh(
+    total: Tensor | None,
+    weight: float,
+    term: Tensor | None,
+    samples: Tensor | int,
+    factor: float = 1.0,
+) -> Tensor | None:
+    """Gradient of a sum over samples, from those of the joint loss and of its own mean."""
+    if total is None:
+        return None if term is None else term * factor / samples
+    if term is not None:
+        return (total * weight + term * factor) / samples
+    return total * (weight / samples) if isinstance(samples, int) else total * weight / samples

@@ -1,0 +1,180 @@
+"""The joint loss's operator in training: the choice of a form, and its derivatives."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fdrl_layers._precision import widen
+from fdrl_layers.ops.backend import (
+    Backend,
+    BackendChoice,
+    choose,
+    log_once,
+    obstacle_to_triton,
+    plain,
+    without_autocast,
+)
+from fdrl_layers.ops.eager import joint as eager
+from fdrl_layers.ops.eager.joint import Centers, Features, Options, Terms
+
+__all__ = ["Centers", "Features", "Options", "Terms", "backend_choice", "by_hand", "joint"]
+
+
+def joint(
+    features: Features,
+    target: Tensor,
+    latent_centers: Centers,
+    class_centers: Centers,
+    options: Options,
+    *,
+    backend: Backend = "auto",
+) -> Terms:
+    """Compute the joint loss of a training batch (N > 0) of class indices; move the centers on."""
+    choice = backend_choice(features, backend)
+    log_once("FDRLLoss", choice)
+    with without_autocast(target.device.type):
+        terms = _Joint.apply(choice.name, latent_centers, class_centers, options, target, *features)
+    return Terms(*terms)
+
+
+def backend_choice(features: Features, backend: Backend) -> BackendChoice:
+    """Say what runs for a batch, and why nothing faster does."""
+    logits, latents, intra_weights = features
+    if torch.compiler.is_compiling():
+        obstacle: str | None = "its kernels move centers, which a compiler does as well"
+    elif logits.shape[1] > 1024:
+        obstacle = f"its kernels know up to 1024 classes, not {logits.shape[1]}"
+    elif logits.dtype != latents.dtype or intra_weights.dtype != torch.float32:
+        obstacle = "its kernels want logits and latents of one type, and Intra-W in float32"
+    else:
+        obstacle = obstacle_to_triton([latents], latents.shape[1], latents.shape[2])
+    return choose("FDRLLoss", backend, obstacle)
+
+
+def by_hand(features: Features, target: Tensor, centers: Sequence[Tensor]) -> bool:
+    """Whether :func:`joint` knows this batch; if not, the single losses do."""
+    if target.is_floating_point() or target.shape[0] == 0:
+        return False
+    dtype = features.intra_weights.dtype
+    alike = all(each.dtype == dtype for each in centers)
+    wide = all(torch.promote_types(each.dtype, torch.float32) == dtype for each in features)
+    return alike and wide and plain([*features, target, *centers])
+
+
+class _Joint(torch.autograd.Function):
+    """A form with its own backward, which can be differentiated once more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        form: str,
+        latent_centers: Centers,
+        class_centers: Centers,
+        options: Options,
+        target: Tensor,
+        *features: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.form, ctx.options = form, options
+        forward = _triton_forward if form == "triton" else eager.forward
+        terms, saved = forward(Features(*features), target, latent_centers, class_centers, options)
+        # The number of samples is a tensor only where the host does not know it.
+        ctx.count = None if isinstance(saved[-1], Tensor) else saved[-1]
+        tensors = saved if ctx.count is None else saved[:-1]
+        ctx.save_for_backward(target, *features, *tensors)
+        return tuple(terms)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        target, *rest = ctx.saved_tensors
+        features = Features(*rest[:3])
+        saved = rest[3:] if ctx.count is None else (*rest[3:], ctx.count)
+        options, needs = ctx.options, ctx.needs_input_grad[5:]
+        with without_autocast(target.device.type):
+            if ctx.form == "triton" and not torch.is_grad_enabled():
+                found = _triton_backward(gradients, features, target, saved, options, needs)
+            else:
+                view = _triton_saved if ctx.form == "triton" else _eager_saved
+                seen = view(features, target, saved, options)
+                found = eager.backward(gradients, features, seen, options, needs)
+        return (None, None, None, None, None, *found)
+
+
+def _eager_saved(
+    features: Features,
+    target: Tensor,
+    tensors: Sequence[Any],
+    options: Options,
+) -> eager.Saved:
+    """What the passes by hand saved; for a second derivative, as functions of the features."""
+    saved = eager.Saved(*tensors)
+    if not torch.is_grad_enabled():
+        return saved
+    counted = (target != options.ignore_index).unsqueeze(1)
+    probability = torch.softmax(widen(features.logits), 1)
+    residual = saved.residual + torch.where(counted, probability - probability.detach(), 0)
+    offsets = saved.offsets + torch.where(
+        counted, features.intra_weights - features.intra_weights.detach(), 0
+    )
+    return saved._replace(residual=residual, offsets=offsets)
+
+
+def _triton_saved(
+    features: Features,
+    target: Tensor,
+    tensors: Sequence[Tensor],
+    options: Options,
+) -> eager.Saved:
+    """What the kernels saved, as the passes by hand want it for a second derivative."""
+    latent_centers, _, class_centers, _, mean, count = tensors
+    counted = target != options.ignore_index
+    index = torch.where(counted, target, 0)
+    num_classes = features.logits.shape[1]
+    hot = F.one_hot(index, num_classes)
+    share = hot * (1 - options.label_smoothing) + options.label_smoothing / num_classes
+    residual = torch.softmax(widen(features.logits), 1) - share
+    offsets = features.intra_weights - class_centers.index_select(0, index)
+    return eager.Saved(
+        torch.where(counted.unsqueeze(1), residual, 0),
+        latent_centers,
+        mean - 1 / mean.shape[0],
+        torch.where(counted.unsqueeze(1), offsets, 0),
+        count.reshape(()).clamp_min(1),
+    )
+
+
+def _triton_forward(
+    features: Features,
+    target: Tensor,
+    latent_centers: Centers,
+    class_centers: Centers,
+    options: Options,
+) -> tuple[Terms, tuple[Tensor, ...]]:
+    from fdrl_layers.ops.triton import joint as kernels
+
+    found = kernels.forward(
+        *features,
+        target,
+        *latent_centers,
+        *class_centers,
+        options.rule,
+        options.rate,
+        options.lambdas,
+        options.label_smoothing,
+        options.ignore_index,
+    )
+    return Terms(*found[:5]), found[5:]
+
+
+def _triton_backward(
+    gradients: tuple[Tensor | None, ...],
+    features: Features,
+    target: Tensor,
+    saved: Sequence[Tensor],
+    options: Options,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    raise NotImplementedError

@@ -1,0 +1,208 @@
+"""The head as operators of torch.library, so that compilers and graphs can hold its kernels.
+
+The implementation is Triton's on CUDA, and in its interpreter; elsewhere that by hand.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fdrl_layers._precision import widen
+from fdrl_layers.ops.backend import INTERPRETING
+from fdrl_layers.ops.eager import head as eager
+from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
+
+
+def _triton_forward(
+    input: Tensor, parameters: HeadParameters, delta: float, reduction: Reduction, keep: bool
+) -> tuple[HeadOutput, tuple[Tensor, ...]]:
+    from fdrl_layers.ops.triton import head as kernels
+
+    *output, distances, product = kernels.forward(input, *parameters, delta, reduction, keep)
+    output = HeadOutput(*output)
+    return output, (output.latents, output.intra_weights, distances, product)
+
+
+def _triton_backward(
+    gradients: tuple[Tensor | None, ...],
+    input: Tensor,
+    parameters: HeadParameters,
+    saved: tuple[Tensor, ...],
+    delta: float,
+    reduction: Reduction,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    from fdrl_layers.ops.triton import head as kernels
+
+    found: tuple[Tensor | None, ...] = kernels.backward(
+        *gradients, input, *parameters, *saved, delta, reduction, needs
+    )
+    return found
+
+
+triton_form = SimpleNamespace(
+    forward=_triton_forward, backward=_triton_backward, Saved=lambda *tensors: tensors
+)
+"""Triton's kernels under the signatures of `ops.eager.head`; imported when first called."""
+
+
+def _on_triton(input: Tensor) -> bool:
+    return input.is_cuda or INTERPRETING
+
+
+@torch.library.custom_op("fdrl_layers::head", mutates_args=())
+def head(
+    input: Tensor,
+    decomposition_weight: Tensor,
+    decomposition_bias: Tensor | None,
+    intra_weight: Tensor,
+    intra_bias: Tensor | None,
+    inter_weight: Tensor,
+    inter_bias: Tensor | None,
+    classifier_weight: Tensor | None,
+    classifier_bias: Tensor | None,
+    delta: float,
+    reduction: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return logits, embedding, latents, Intra-W, Inter-W, distances and the product to save."""
+    parameters = HeadParameters(
+        decomposition_weight,
+        decomposition_bias,
+        intra_weight,
+        intra_bias,
+        inter_weight,
+        inter_bias,
+        classifier_weight,
+        classifier_bias,
+    )
+    form: Any = triton_form if _on_triton(input) else eager
+    output, saved = form.forward(input, parameters, delta, reduction, keep)
+    if form is eager:
+        distances, product = saved.distances, _to_rows(saved.product, input)
+    else:
+        distances, product = saved[2:]
+    logits, embedding, latents, intra_weights, inter_weights = output
+    return logits, embedding, latents, intra_weights, inter_weights, distances, product
+
+
+def _to_rows(product: Tensor | None, like: Tensor) -> Tensor:
+    """The kernels' layout (N, M, 2 D) of what the passes by hand keep as (2, M, N, D)."""
+    if product is None:
+        return like.new_empty(0)
+    return product.permute(2, 1, 0, 3).flatten(2).contiguous()
+
+
+def _to_stacks(product: Tensor) -> Tensor | None:
+    if product.numel() == 0:
+        return None
+    n, m, width = product.shape
+    return product.view(n, m, 2, width // 2).permute(2, 1, 0, 3).contiguous()
+
+
+@head.register_fake
+def _(
+    input: Tensor,
+    decomposition_weight: Tensor,
+    decomposition_bias: Tensor | None,
+    intra_weight: Tensor,
+    intra_bias: Tensor | None,
+    inter_weight: Tensor,
+    inter_bias: Tensor | None,
+    classifier_weight: Tensor | None,
+    classifier_bias: Tensor | None,
+    delta: float,
+    reduction: str,
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    n, (m, d, _) = input.shape[0], decomposition_weight.shape
+    k = 0 if classifier_weight is None else classifier_weight.shape[0]
+    like, wide = input.new_empty, widen(input.new_empty(0)).new_empty
+    return (
+        like(n, k),
+        like(n, d),
+        like(n, m, d),
+        wide(n, m),
+        wide(n, m, m),
+        wide(n, m, m),
+        like(n, m, 2 * d) if keep else like(0),
+    )
+
+
+@torch.library.custom_op("fdrl_layers::head_backward", mutates_args=())
+def head_backward(
+    grad_logits: Tensor | None,
+    grad_embedding: Tensor | None,
+    grad_latents: Tensor | None,
+    grad_intra_weights: Tensor | None,
+    grad_inter_weights: Tensor | None,
+    input: Tensor,
+    parameters: list[Tensor | None],
+    latents: Tensor,
+    intra_weights: Tensor,
+    distances: Tensor,
+    product: Tensor,
+    delta: float,
+    reduction: str,
+    needs: list[bool],
+) -> list[Tensor]:
+    """Return the gradients of the input and the parameters; an empty one where none is needed."""
+    gradients = (grad_logits, grad_embedding, grad_latents, grad_intra_weights, grad_inter_weights)
+    form: Any = triton_form if _on_triton(input) else eager
+    saved: Any = (latents, intra_weights, distances, product)
+    if form is eager:
+        sums = distances.tanh().sum(-1)
+        saved = eager.Saved(latents, intra_weights, sums, distances, _to_stacks(product))
+    stacked = HeadParameters._make(parameters)
+    found = form.backward(gradients, input, stacked, saved, delta, reduction, tuple(needs))
+    return [input.new_empty(0) if each is None else each.contiguous() for each in found]
+
+
+@head_backward.register_fake
+def _(
+    grad_logits: Tensor | None,
+    grad_embedding: Tensor | None,
+    grad_latents: Tensor | None,
+    grad_intra_weights: Tensor | None,
+    grad_inter_weights: Tensor | None,
+    input: Tensor,
+    parameters: list[Tensor | None],
+    latents: Tensor,
+    intra_weights: Tensor,
+    distances: Tensor,
+    product: Tensor,
+    delta: float,
+    reduction: str,
+    needs: list[bool],
+) -> list[Tensor]:
+    inputs = [input, *parameters]
+    return [
+        input.new_empty(0) if each is None or not need else torch.empty_like(each).contiguous()
+        for each, need in zip(inputs, needs, strict=True)
+    ]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    input, *parameters, delta, reduction, _ = inputs
+    _, _, latents, intra_weights, _, distances, product = output
+    ctx.delta, ctx.reduction = delta, reduction
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(input, *parameters, latents, intra_weights, distances, product)
+
+
+def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    input, *rest = ctx.saved_tensors
+    parameters, saved = rest[:8], rest[8:]
+    needs = list(ctx.needs_input_grad[:9])
+    found = head_backward(
+        *gradients[:5], input, parameters, *saved, ctx.delta, ctx.reduction, needs
+    )
+    inputs = (input, *parameters)
+    pairs = zip(inputs, needs, found, strict=True)
+    wanted = [grad if need and each is not None else None for each, need, grad in pairs]
+    return (*wanted, None, None, None)
+
+
+head.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,131 @@
+"""The head: its definition in plain torch, without checks."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fdrl_layers._precision import widen
+
+Reduction = Literal["sum", "mean", "share"]
+
+
+class HeadParameters(NamedTuple):
+    """The parameters of a head, in the order in which every form of it takes them."""
+
+    decomposition_weight: Tensor
+    decomposition_bias: Tensor | None
+    intra_weight: Tensor | None
+    intra_bias: Tensor | None
+    inter_weight: Tensor | None
+    inter_bias: Tensor | None
+    classifier_weight: Tensor | None
+    classifier_bias: Tensor | None
+
+
+class HeadOutput(NamedTuple):
+    """What a head makes of basic features, in the order of ``FDRLOutput``."""
+
+    logits: Tensor
+    embedding: Tensor
+    latents: Tensor
+    intra_weights: Tensor
+    inter_weights: Tensor | None
+
+
+def stacked_product(features: Tensor, weight: Tensor) -> Tensor:
+    """Multiply row j of `features` (*, M, in) by matrix j of `weight` (M, out, in)."""
+    return torch.einsum("...mi,moi->...mo", features, weight)
+
+
+def add_bias(product: Tensor, bias: Tensor | None) -> Tensor:
+    """Add the stacked biases (M, out) to a product (*, M, out), in the product's type."""
+    return product if bias is None else product + bias.to(product.dtype)
+
+
+def decompose(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Equation 1, for all latents in one matrix product."""
+    bias = None if bias is None else bias.flatten()
+    latents = F.linear(input, weight.flatten(0, 1), bias).relu()
+    return latents.reshape(*input.shape[:-1], *weight.shape[:2])
+
+
+def reduce_gates(gates: Tensor, reduction: Reduction) -> Tensor:
+    """Equations 3 and 4, reduced: Intra-W (*, M) from what enters the sigmoid (*, M, D)."""
+    if reduction == "share":
+        # The quotient of two sums, by their logarithms: all gates may underflow at once.
+        return F.logsigmoid(gates).logsumexp(-1).softmax(-1)
+    alpha = gates.sigmoid()
+    return alpha.sum(-1) if reduction == "sum" else alpha.mean(-1)
+
+
+def distances_to_weights(messages: Tensor) -> Tensor:
+    """Equation 9: tanh of the Euclidean distance between messages, 0 on the diagonal."""
+    difference = messages.unsqueeze(-2) - messages.unsqueeze(-3)
+    squared = difference.square().sum(-1)
+    itself = torch.eye(squared.shape[-1], dtype=torch.bool, device=squared.device)
+    # Where two messages coincide sqrt has an infinite slope. Taking the root of 1 there and then
+    # throwing it away leaves value 0 and gradient 0, in the second derivative too.
+    apart = (squared > 0) & ~itself
+    distance = torch.where(apart, squared, 1.0).sqrt()
+    return torch.where(apart, distance.tanh(), 0.0)
+
+
+def reconstruct(
+    latents: Tensor,
+    intra_weight: Tensor | None,
+    intra_bias: Tensor | None,
+    inter_weight: Tensor | None,
+    inter_bias: Tensor | None,
+    delta: float,
+    reduction: Reduction,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    r"""Equations 3, 4 and 7 to 12 in the merged form: y, Intra-W and Inter-W of latents.
+
+    Neither the intra-aware nor the inter-aware features are formed. A factor for each row commutes
+    with a product from the right, and the sum over j in equation 12 reaches only the column sums
+    of Inter-W:
+
+    .. math::
+        W_{e_j}^T (\alpha_j l_j) = \alpha_j (W_{e_j}^T l_j), \qquad
+        \sum_j \hat f_j = \sum_m s_m\, g_m, \quad s_m = \sum_j \omega(j, m)
+    """
+    if intra_weight is None:
+        intra_weights = torch.ones_like(widen(latents[..., 0]))
+    else:
+        gates = add_bias(stacked_product(latents, intra_weight), intra_bias)
+        intra_weights = reduce_gates(widen(gates), reduction)
+    features = _weighted_sum(intra_weights, latents)
+    if inter_weight is None:
+        return features.to(latents.dtype), intra_weights, None
+    scaled = intra_weights.unsqueeze(-1) * stacked_product(latents, inter_weight)
+    messages = add_bias(scaled, inter_bias).relu()
+    inter_weights = distances_to_weights(messages)
+    aware = _weighted_sum(inter_weights.sum(-2), messages)
+    embedding = delta * features + (1 - delta) * aware
+    return embedding.to(latents.dtype), intra_weights, inter_weights
+
+
+def _weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
+    """Sum rows (*, M, D) by weights (*, M), in the precision of the weights."""
+    return (weights.unsqueeze(-1) * rows).sum(-2)
+
+
+def predict(embedding: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Class scores (*, K), or (*, 0) without a prediction layer."""
+    if weight is None:
+        return embedding.new_empty((*embedding.shape[:-1], 0))
+    return F.linear(embedding, weight, bias)
+
+
+def reference(
+    input: Tensor, parameters: HeadParameters, delta: float, reduction: Reduction
+) -> HeadOutput:
+    """Compute the head in plain torch: the definition, for compilers, exporters and torch.func."""
+    latents = decompose(input, *parameters[:2])
+    embedding, intra_weights, inter_weights = reconstruct(
+        latents, *parameters[2:6], delta, reduction
+    )
+    logits = predict(embedding, *parameters[6:])
+    return HeadOutput(logits, embedding, latents, intra_weights, inter_weights)
