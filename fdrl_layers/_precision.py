@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """Return float32 for the half types, and every other type as it is."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
 def widen(tensor: Tensor) -> Tensor:
     """Return `tensor` in at least float32.
 

@@ -46,8 +46,12 @@ class LoopHead(nn.Module):
 
     def load_stacked(self, head: FDRLHead) -> None:
         """Copy the parameters of a head, one slice into each branch."""
+        self.load_rows(head.state_dict())
+
+    def load_rows(self, parameters: Mapping[str, Tensor]) -> None:
+        """Copy parameters under a head's state-dict keys, one slice into each branch."""
         state = {}
-        for key, value in head.state_dict().items():
+        for key, value in parameters.items():
             *path, kind = key.removeprefix("reconstruction.").split(".")
             if path == ["classifier"]:
                 state[key] = value

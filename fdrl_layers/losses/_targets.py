@@ -30,7 +30,7 @@ def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int
         return False
     if not target.is_floating_point() and batch and not 0 <= ignore_index < num_classes:
         # The one reduction of a batch without ignored samples, and most have none.
-        low, high = torch.aminmax(target)
+        low, high = (int(each) for each in torch.aminmax(target))
         if low >= 0 and high < num_classes:
             return True
     _check_values(target, num_classes, ignore_index)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fdrl_layers._precision import widen
+from fdrl_layers._precision import widen, widened
 from fdrl_layers.ops.backend import (
     Backend,
     BackendChoice,
@@ -60,7 +60,7 @@ def by_hand(features: Features, target: Tensor, centers: Sequence[Tensor]) -> bo
         return False
     dtype = features.intra_weights.dtype
     alike = all(each.dtype == dtype for each in centers)
-    wide = all(torch.promote_types(each.dtype, torch.float32) == dtype for each in features)
+    wide = all(each.dtype == dtype or widened(each.dtype) == dtype for each in features)
     return alike and wide and plain([*features, target, *centers])
 
 

@@ -157,7 +157,16 @@ def head_backward(
         saved = eager.Saved(latents, intra_weights, sums, distances, _to_stacks(product))
     stacked = HeadParameters._make(parameters)
     found = form.backward(gradients, input, stacked, saved, delta, reduction, tuple(needs))
-    return [input.new_empty(0) if each is None else each.contiguous() for each in found]
+    result = []
+    for each, need, value in zip(found, needs, (input, *parameters), strict=True):
+        if value is None or not need:
+            result.append(input.new_empty(0))
+        elif each is None:
+            result.append(torch.zeros_like(value, memory_format=torch.contiguous_format))
+        else:
+            # An operator's results may share no storage, as biases do that were summed at once.
+            result.append(each.clone() if form is eager else each)
+    return result
 
 
 @head_backward.register_fake
@@ -179,7 +188,9 @@ def _(
 ) -> list[Tensor]:
     inputs = [input, *parameters]
     return [
-        input.new_empty(0) if each is None or not need else torch.empty_like(each).contiguous()
+        input.new_empty(0)
+        if each is None or not need
+        else torch.empty_like(each, memory_format=torch.contiguous_format)
         for each, need in zip(inputs, needs, strict=True)
     ]
 

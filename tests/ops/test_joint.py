@@ -1,0 +1,219 @@
+"""The joint loss in one operator against its single terms; tests/losses has the oracle."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from comparing import assert_close
+from fdrl_layers import FDRLLoss, FDRLOutput
+from loss_cases import IGNORE_INDEX, JOINT, SMALL, assert_same_state, labels, state_of, wanting
+from strategies import Sizes
+
+RULES = pytest.mark.parametrize("rule", ["alpha", "ema"])
+WEIGHTS = {"lambda_compactness": 0.3, "lambda_balance": 0.7, "lambda_distribution": 0.2}
+TERMS = ("total", "classification", "compactness", "balance", "distribution")
+
+
+def loss(of: Sizes = SMALL, **options: Any) -> FDRLLoss:
+    found = JOINT.new(of, **(WEIGHTS | {"center_rate": 0.4} | options))
+    assert isinstance(found, FDRLLoss)
+    return found
+
+
+def by_terms(criterion: FDRLLoss, inputs: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
+    """The joint loss by the modules of its terms."""
+    from fdrl_layers.losses.joint import _classification, _join
+
+    terms = _join(
+        _classification(
+            inputs["logits"], target, criterion.label_smoothing, criterion.ignore_index, False
+        ),
+        criterion.compactness(inputs["latents"]),
+        criterion.balance(inputs["intra_weights"]),
+        criterion.distribution(inputs["intra_weights"], target),
+        (WEIGHTS["lambda_compactness"], WEIGHTS["lambda_balance"], WEIGHTS["lambda_distribution"]),
+    )
+    return vars(terms)
+
+
+def every_label(of: Sizes = SMALL, seed: int = 0) -> Tensor:
+    return (torch.arange(of.N) + seed) % of.K
+
+
+def no_label(of: Sizes = SMALL, seed: int = 0) -> Tensor:
+    return torch.full((of.N,), IGNORE_INDEX)
+
+
+TARGETS = pytest.mark.parametrize("target_of", [every_label, labels, no_label])
+
+
+@RULES
+@TARGETS
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("of", [SMALL, Sizes(1, 2, 3, 4, 5), Sizes(37, 2, 16, 3, 2)], ids=str)
+def test_equals_its_terms(rule: str, target_of: Any, smoothing: float, of: Sizes) -> None:
+    ours = loss(of, center_update=rule, label_smoothing=smoothing)
+    theirs = copy.deepcopy(ours)
+    for seed in range(4):
+        found = []
+        for criterion, how in ((ours, JOINT.run), (theirs, by_terms)):
+            inputs = wanting(JOINT.inputs(of, seed))
+            terms = how(criterion, inputs, target_of(of, seed))  # type: ignore[operator]
+            gradients = {}
+            for name in TERMS:
+                each = torch.autograd.grad(
+                    2 * terms[name], inputs.values(), retain_graph=True, materialize_grads=True
+                )
+                gradients |= {f"d{name}/d{k}": g for k, g in zip(inputs, each, strict=True)}
+            weighted = sum((i + 1) * terms[name] for i, name in enumerate(TERMS))
+            each = torch.autograd.grad(weighted, inputs.values(), materialize_grads=True)
+            gradients |= {f"dall/d{k}": g for k, g in zip(inputs, each, strict=True)}
+            found.append({k: v.detach() for k, v in terms.items()} | gradients)
+        assert_close(f"step {seed}", *found)
+        expected = {k: v.double() for k, v in theirs.state_dict().items()}
+        assert_close("state", {k: v.double() for k, v in ours.state_dict().items()}, expected)
+
+
+@TARGETS
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_first_and_second_derivatives(target_of: Any, smoothing: float) -> None:
+    criterion = loss(label_smoothing=smoothing)
+    criterion(*JOINT.arguments(JOINT.inputs(seed=5), every_label()))
+    start = state_of(criterion)
+
+    def function(*inputs: Tensor) -> tuple[Tensor, ...]:
+        criterion.load_state_dict(start)
+        named = dict(zip(JOINT.axes, inputs, strict=True))
+        return tuple(JOINT.run(criterion, named, target_of()).values())
+
+    inputs = tuple(wanting(JOINT.inputs()).values())
+    assert gradcheck(function, inputs)
+    assert gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("only", JOINT.axes)
+def test_what_wants_no_gradient_gets_none(only: str) -> None:
+    results = []
+    for alone in (False, True):
+        inputs = JOINT.inputs()
+        for name, value in inputs.items():
+            value.requires_grad_(name == only or not alone)
+        terms = JOINT.run(loss(), inputs, every_label())
+        results.append(torch.autograd.grad(terms["total"], inputs[only])[0])
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_types(dtype: torch.dtype) -> None:
+    single, double = loss(dtype=torch.float32), loss()
+    for seed in range(3):
+        rounded = {k: v.to(dtype) for k, v in JOINT.inputs(seed=seed).items()}
+        rounded["intra_weights"] = rounded["intra_weights"].float()
+        inputs, exact = wanting(rounded), wanting({k: v.double() for k, v in rounded.items()})
+        terms = JOINT.run(single, inputs, labels(seed=seed))
+        expected = JOINT.run(double, exact, labels(seed=seed))
+        assert all(term.dtype == torch.float32 for term in terms.values())
+        assert_close("terms", terms, expected, torch.float32)
+        found = torch.autograd.grad(terms["total"], list(inputs.values()))
+        wanted = torch.autograd.grad(expected["total"], list(exact.values()))
+        for name, gradient, want in zip(inputs, found, wanted, strict=True):
+            assert gradient.dtype == inputs[name].dtype
+            assert_close(f"d {name}", gradient, want)
+
+
+@RULES
+@pytest.mark.usefixtures("deterministic")
+def test_reads_nothing_unwritten_and_gives_the_same_bits_again(rule: str) -> None:
+    runs = []
+    for _ in range(2):
+        criterion, inputs = loss(center_update=rule), wanting(JOINT.inputs())
+        terms = JOINT.run(criterion, inputs, labels())
+        terms["total"].backward()
+        gradients = {f"d {k}": v.grad for k, v in inputs.items()}
+        runs.append({k: v.detach() for k, v in terms.items()} | gradients | state_of(criterion))
+    assert all(value.isfinite().all() for value in runs[0].values())
+    assert_same_state(*runs)
+
+
+def test_strided_and_expanded_inputs() -> None:
+    results = []
+    for strided in (False, True):
+        inputs = {k: v[:1].expand(SMALL.N, *v.shape[1:]) for k, v in JOINT.inputs().items()}
+        if not strided:
+            inputs = {k: v.contiguous() for k, v in inputs.items()}
+        inputs = {k: v.detach().requires_grad_() for k, v in inputs.items()}
+        terms = JOINT.run(loss(), inputs, every_label())
+        found = torch.autograd.grad(terms["total"], list(inputs.values()))
+        results.append(dict(zip(inputs, found, strict=True)) | {"total": terms["total"].detach()})
+    assert_close("strided", results[1], results[0])
+
+
+def test_centers_know_when_all_have_met_data() -> None:
+    criterion = loss()
+    latents, classes = criterion.compactness.centers, criterion.distribution.centers
+    assert not latents.complete()
+    JOINT.run(criterion, JOINT.inputs(), labels())
+    assert latents.complete()
+    assert not classes.complete()  # the last class is absent
+    empty = state_of(loss())
+    JOINT.run(criterion, JOINT.inputs(), every_label())
+    assert latents.complete()
+    assert classes.complete() == (SMALL.N >= SMALL.K)
+    full = state_of(criterion)
+    for twin in (copy.deepcopy(criterion), criterion):
+        assert twin.distribution.centers.complete()
+        twin.load_state_dict(empty)
+        assert not twin.distribution.centers.complete()
+        twin.load_state_dict(copy.deepcopy(full), assign=True)
+        assert twin.distribution.centers.complete()
+        twin.to(torch.float32)
+        assert twin.distribution.centers.complete()
+        twin.reset_parameters()
+        assert not twin.distribution.centers.complete()
+        assert not twin.compactness.centers.complete()
+
+
+def test_a_loss_that_starts_anew_forgets_that_it_was_complete() -> None:
+    criterion, inputs = loss(), JOINT.inputs()
+    for _ in range(2):
+        JOINT.run(criterion, inputs, every_label())
+    criterion.reset_parameters()
+    first = JOINT.run(criterion, JOINT.inputs(seed=3), every_label())
+    assert_close("first", first, JOINT.run(loss(), JOINT.inputs(seed=3), every_label()))
+
+
+def test_a_backward_pass_after_the_next_forward_pass() -> None:
+    criterion, inputs = loss(), wanting(JOINT.inputs())
+    JOINT.run(criterion, inputs, every_label())
+    twin = copy.deepcopy(criterion)
+    total = JOINT.run(criterion, inputs, every_label())["total"]
+    JOINT.run(criterion, JOINT.inputs(seed=1), every_label())
+    late = torch.autograd.grad(total, list(inputs.values()))
+    total = JOINT.run(twin, inputs, every_label())["total"]
+    for a, b in zip(late, torch.autograd.grad(total, list(inputs.values())), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_weights_may_change_between_steps() -> None:
+    criterion, inputs = loss(), JOINT.inputs()
+    output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **inputs)
+    for weight in (0.0, 1.0, 10.0):
+        criterion.lambda_balance = weight
+        found = criterion(output, every_label())
+        parts = found.classification + 0.3 * found.compactness + 0.2 * found.distribution
+        assert_close("total", found.total, parts + weight * found.balance)
+
+
+def test_follows_its_input_on_numbers_of_any_scale() -> None:
+    for scale in (1e-3, 1e3):
+        inputs = {k: scale * v for k, v in JOINT.inputs().items()}
+        ours, theirs = loss(), loss()
+        for _ in range(2):
+            found = JOINT.run(ours, inputs, labels())
+            expected = by_terms(theirs, inputs, labels())
+            assert_close("terms", found, expected)
