@@ -9,6 +9,10 @@ from hypothesis import settings
 
 import strategies
 
+if not torch.cuda.is_available():
+    # Triton reads it when a kernel is defined: without a GPU its interpreter runs the kernels.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 strategies.register_profiles()
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

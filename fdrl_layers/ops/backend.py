@@ -76,6 +76,8 @@ def choose(name: str, backend: Backend, obstacle: str | None) -> BackendChoice:
     wanted = _preferred if backend == "auto" else backend
     if wanted == "torch":
         return BackendChoice("torch", "")
+    if obstacle is None and INTERPRETING and wanted == "auto":
+        obstacle = "TRITON_INTERPRET is set, and the interpreter wants to be asked for"
     if obstacle is None:
         return BackendChoice("triton", "")
     if wanted == "triton":

@@ -60,7 +60,7 @@ def by_hand(features: Features, target: Tensor, centers: Sequence[Tensor]) -> bo
         return False
     dtype = features.intra_weights.dtype
     alike = all(each.dtype == dtype for each in centers)
-    wide = all(each.dtype == dtype or widened(each.dtype) == dtype for each in features)
+    wide = all(widened(each.dtype) == dtype for each in features)
     return alike and wide and plain([*features, target, *centers])
 
 

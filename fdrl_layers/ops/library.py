@@ -1,6 +1,6 @@
 """The head as operators of torch.library, so that compilers and graphs can hold its kernels.
 
-The implementation is Triton's on CUDA, and in its interpreter; elsewhere that by hand.
+The implementation is Triton's where it can run, and otherwise the passes by hand.
 """
 
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._precision import widen
-from fdrl_layers.ops.backend import INTERPRETING
+from fdrl_layers.ops.backend import obstacle_to_triton
 from fdrl_layers.ops.eager import head as eager
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
 
@@ -48,8 +48,9 @@ triton_form = SimpleNamespace(
 """Triton's kernels under the signatures of `ops.eager.head`; imported when first called."""
 
 
-def _on_triton(input: Tensor) -> bool:
-    return input.is_cuda or INTERPRETING
+def _form(input: Tensor, decomposition_weight: Tensor) -> Any:
+    m, d, _ = decomposition_weight.shape
+    return eager if obstacle_to_triton([input], m, d) else triton_form
 
 
 @torch.library.custom_op("fdrl_layers::head", mutates_args=())
@@ -78,7 +79,7 @@ def head(
         classifier_weight,
         classifier_bias,
     )
-    form: Any = triton_form if _on_triton(input) else eager
+    form = _form(input, decomposition_weight)
     output, saved = form.forward(input, parameters, delta, reduction, keep)
     if form is eager:
         distances, product = saved.distances, _to_rows(saved.product, input)
@@ -150,12 +151,12 @@ def head_backward(
 ) -> list[Tensor]:
     """Return the gradients of the input and the parameters; an empty one where none is needed."""
     gradients = (grad_logits, grad_embedding, grad_latents, grad_intra_weights, grad_inter_weights)
-    form: Any = triton_form if _on_triton(input) else eager
+    stacked = HeadParameters._make(parameters)
+    form = _form(input, stacked.decomposition_weight)
     saved: Any = (latents, intra_weights, distances, product)
     if form is eager:
         sums = distances.tanh().sum(-1)
         saved = eager.Saved(latents, intra_weights, sums, distances, _to_stacks(product))
-    stacked = HeadParameters._make(parameters)
     found = form.backward(gradients, input, stacked, saved, delta, reduction, tuple(needs))
     result = []
     for each, need, value in zip(found, needs, (input, *parameters), strict=True):
