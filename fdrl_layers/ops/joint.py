@@ -129,7 +129,7 @@ def _triton_saved(
     options: Options,
 ) -> eager.Saved:
     """What the kernels saved, as the passes by hand want it for a second derivative."""
-    latent_centers, _, class_centers, _, mean, count = tensors
+    latent_centers, class_centers, mean, count = tensors
     counted = target != options.ignore_index
     index = torch.where(counted, target, 0)
     num_classes = features.logits.shape[1]
@@ -177,4 +177,15 @@ def _triton_backward(
     options: Options,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    raise NotImplementedError
+    from fdrl_layers.ops.triton import joint as kernels
+
+    found = kernels.backward(
+        gradients,
+        *features,
+        target,
+        tuple(saved),
+        options.lambdas,
+        options.label_smoothing,
+        options.ignore_index,
+    )
+    return tuple(each if need else None for each, need in zip(found, needs, strict=True))

@@ -1,0 +1,339 @@
+"""The head by kernels: two launches forward, three and a matrix product backward.
+
+The definition, and what the letters mean, stand in `ops/reference/head.py`; the backward pass's
+equations in `ops/eager/head.py`.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from fdrl_layers.ops.triton.branch import branch_backward, branch_forward, branch_products
+from fdrl_layers.ops.triton.parameters import parameter_gradients
+from fdrl_layers.ops.triton.relation import relation_backward, relation_forward
+from fdrl_layers.ops.triton.tiles import precision
+
+ONE_LAUNCH_LIMIT = 4096
+"""Up to this batch one kernel gives the gradients of all parameters; above it, cuBLAS does."""
+
+
+class Blocks(NamedTuple):
+    """How many samples, and how many terms of a sum, a program of a branch takes at a time."""
+
+    samples: int
+    terms: int
+    warps: int
+
+
+def blocks(batch: int, width: int, dtype: torch.dtype) -> Blocks:
+    """Few samples a program while the batch is small, so that all multiprocessors have work.
+
+    A program holds (samples, D) sums in registers, which spill from 128 samples on, and three
+    stages of (terms, D) weights in shared memory, of which compute capability 8.0 has 163 KiB.
+    """
+    samples = 16 if batch <= 128 or width == 256 else 32 if batch <= 512 else 64
+    terms = 32 if dtype == torch.float32 or width == 256 else 64
+    return Blocks(samples, min(terms, width), 4 if samples <= 32 else 8)
+
+
+def _classes(num_classes: int) -> int:
+    """How many classes a program takes at a time."""
+    return max(2, min(16, triton.next_power_of_2(num_classes)))
+
+
+def _padded(num_latents: int) -> int:
+    return max(2, triton.next_power_of_2(num_latents))
+
+
+def _samples_a_tile(width: int) -> tuple[int, int]:
+    """Samples and warps of a program of the relations: 16 registers a thread for each tile."""
+    return (1, 8) if width == 256 else (1, 4)
+
+
+def forward(
+    input: Tensor,
+    decomposition_weight: Tensor,
+    decomposition_bias: Tensor | None,
+    intra_weight: Tensor,
+    intra_bias: Tensor | None,
+    inter_weight: Tensor,
+    inter_bias: Tensor | None,
+    classifier_weight: Tensor | None,
+    classifier_bias: Tensor | None,
+    delta: float,
+    reduction: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return logits, embedding, latents, Intra-W, Inter-W, distances and the products to keep."""
+    (n, p), (m, d, _) = input.shape, decomposition_weight.shape
+    k = 0 if classifier_weight is None else classifier_weight.shape[0]
+    input = input.contiguous()
+    like, wide = input.new_empty, torch.empty(0, device=input.device).new_empty
+    logits, embedding, latents = like(n, k), like(n, d), like(n, m, d)
+    intra_weights, inter_weights, distances = wide(n, m), wide(n, m, m), wide(n, m, m)
+    product, sums = like(n, m, 2 * d), wide(n, m)
+    if n:
+        size = blocks(n, d, input.dtype)
+        branch_forward[(m, triton.cdiv(n, size.samples))](
+            input,
+            decomposition_weight.contiguous(),
+            _or(decomposition_bias, input),
+            intra_weight.contiguous(),
+            _or(intra_bias, input),
+            inter_weight.contiguous(),
+            latents,
+            product,
+            sums,
+            n,
+            p,
+            M=m,
+            D=d,
+            BN=size.samples,
+            BK=size.terms,
+            HAS_BIAS=decomposition_bias is not None,
+            HAS_INTRA_BIAS=intra_bias is not None,
+            SHARE=reduction == "share",
+            KEEP=keep,
+            PRECISION=precision(input.dtype),
+            num_warps=size.warps,
+        )
+        samples, warps = _samples_a_tile(d)
+        relation_forward[(triton.cdiv(n, samples),)](
+            latents,
+            product,
+            _or(inter_bias, input),
+            sums,
+            _or(classifier_weight, input),
+            _or(classifier_bias, input),
+            logits,
+            embedding,
+            intra_weights,
+            inter_weights,
+            distances,
+            n,
+            k,
+            delta,
+            M=m,
+            MP=_padded(m),
+            D=d,
+            SUB=samples,
+            KB=_classes(k),
+            HAS_BIAS=inter_bias is not None,
+            HAS_CLASSIFIER=classifier_weight is not None,
+            HAS_CLASSIFIER_BIAS=classifier_bias is not None,
+            REDUCTION=reduction,
+            num_warps=warps,
+        )
+    kept = product if keep else like(0)
+    return logits, embedding, latents, intra_weights, inter_weights, distances, kept
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """Something to point at where a kernel will not look."""
+    return other if tensor is None else tensor.contiguous()
+
+
+def backward(
+    grad_logits: Tensor | None,
+    grad_embedding: Tensor | None,
+    grad_latents: Tensor | None,
+    grad_intra_weights: Tensor | None,
+    grad_inter_weights: Tensor | None,
+    input: Tensor,
+    decomposition_weight: Tensor,
+    decomposition_bias: Tensor | None,
+    intra_weight: Tensor,
+    intra_bias: Tensor | None,
+    inter_weight: Tensor,
+    inter_bias: Tensor | None,
+    classifier_weight: Tensor | None,
+    classifier_bias: Tensor | None,
+    latents: Tensor,
+    intra_weights: Tensor,
+    distances: Tensor,
+    product: Tensor,
+    delta: float,
+    reduction: str,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the input and the eight parameters; None where none is needed."""
+    n, m, d = latents.shape
+    k = 0 if classifier_weight is None else classifier_weight.shape[0]
+    if k == 0:
+        grad_logits = None
+    parameters = (
+        decomposition_weight,
+        decomposition_bias,
+        intra_weight,
+        intra_bias,
+        inter_weight,
+        inter_bias,
+        classifier_weight,
+        classifier_bias,
+    )
+    if n == 0:
+        return tuple(
+            torch.zeros_like(each) if need and each is not None else None
+            for each, need in zip((input, *parameters), needs, strict=True)
+        )
+    input = input.contiguous()
+    intra_weight, inter_weight = intra_weight.contiguous(), inter_weight.contiguous()
+    size, products = blocks(n, d, input.dtype), precision(input.dtype)
+    branches = (m, triton.cdiv(n, size.samples))
+    like, wide = input.new_empty, intra_weights.new_empty
+    if product.numel() == 0:
+        product = like(n, m, 2 * d)
+        branch_products[branches](
+            latents,
+            intra_weight,
+            _or(intra_bias, input),
+            inter_weight,
+            product,
+            wide(n, m),
+            n,
+            M=m,
+            D=d,
+            BN=size.samples,
+            BK=size.terms,
+            HAS_INTRA_BIAS=intra_bias is not None,
+            SHARE=reduction == "share",
+            PRECISION=products,
+            num_warps=size.warps,
+        )
+    dp, slope, dy, y = like(n, m, d), wide(n, m), wide(n, d), like(n, d)
+    samples, warps = _samples_a_tile(d)
+    relation_backward[(triton.cdiv(n, samples),)](
+        logits_gradient := _or(grad_logits, input),
+        _or(grad_embedding, input),
+        _or(grad_intra_weights, input),
+        _or(grad_inter_weights, input),
+        latents,
+        product,
+        _or(inter_bias, input),
+        _or(classifier_weight, input),
+        intra_weights,
+        distances,
+        dp,
+        slope,
+        dy,
+        y,
+        n,
+        k,
+        delta,
+        M=m,
+        MP=_padded(m),
+        D=d,
+        SUB=samples,
+        KB=_classes(k),
+        HAS_BIAS=inter_bias is not None,
+        HAS_GRAD_LOGITS=grad_logits is not None,
+        HAS_GRAD_EMBEDDING=grad_embedding is not None,
+        HAS_GRAD_INTRA=grad_intra_weights is not None,
+        HAS_GRAD_INTER=grad_inter_weights is not None,
+        REDUCTION=reduction,
+        num_warps=warps,
+    )
+    entering, dz = like(n, m, 2 * d), like(n, m, d)
+    branch_backward[branches](
+        product,
+        _or(intra_bias, input),
+        intra_weight,
+        inter_weight,
+        latents,
+        intra_weights,
+        slope,
+        dp,
+        dy,
+        _or(grad_latents, input),
+        entering,
+        dz,
+        n,
+        delta,
+        M=m,
+        D=d,
+        BN=size.samples,
+        BK=size.terms,
+        HAS_BIAS=intra_bias is not None,
+        HAS_GRAD=grad_latents is not None,
+        SHARE=reduction == "share",
+        PRECISION=products,
+        num_warps=size.warps,
+    )
+    found: list[Tensor | None] = [None] * 9
+    if needs[0]:
+        found[0] = dz.flatten(1) @ decomposition_weight.flatten(0, 1).to(input.dtype)
+    if any(needs[1:]):
+        sources = (input, dz, latents, entering, dp, logits_gradient, y)
+        give = _in_one_launch if n <= ONE_LAUNCH_LIMIT else _by_products
+        gradients = give(sources, parameters, grad_logits is not None, products)
+        for i, gradient in enumerate(gradients, start=1):
+            found[i] = gradient if needs[i] else None
+    return tuple(found)
+
+
+Sources = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _in_one_launch(
+    sources: Sources, parameters: tuple[Tensor | None, ...], classified: bool, products: str
+) -> list[Tensor | None]:
+    """Gradients of all parameters by one kernel."""
+    input, _, latents, *_, grad_logits, _ = sources
+    (n, m, d), p = latents.shape, input.shape[1]
+    k = grad_logits.shape[1] if classified else 0
+    tile, block = min(64, d), 32 if input.dtype == torch.float32 else 64
+    high = triton.cdiv(d, tile)
+    programs = m * high * (triton.cdiv(p, 64) + 2 * triton.cdiv(d, 64))
+    programs += triton.cdiv(k, tile) * triton.cdiv(d, 64)
+    present = [each is not None and (classified or i < 6) for i, each in enumerate(parameters)]
+    found = [
+        torch.empty_like(each, memory_format=torch.contiguous_format)
+        if each is not None and here
+        else None
+        for each, here in zip(parameters, present, strict=True)
+    ]
+    parameter_gradients[(programs,)](
+        *sources,
+        *(_or(each, input) for each in found),
+        n,
+        p,
+        k,
+        M=m,
+        D=d,
+        BN=block,
+        BI=tile,
+        BJ=64,
+        HAS_DECOMPOSITION_BIAS=present[1],
+        HAS_INTRA_BIAS=present[3],
+        HAS_INTER_BIAS=present[5],
+        HAS_CLASSIFIER_BIAS=present[7],
+        PRECISION=products,
+        num_warps=4,
+    )
+    return found
+
+
+def _by_products(
+    sources: Sources, parameters: tuple[Tensor | None, ...], classified: bool, products: str
+) -> list[Tensor | None]:
+    """Gradients of all parameters by cuBLAS, for batches that fill the device anyway."""
+    input, dz, latents, entering, dp, grad_logits, y = sources
+    d = latents.shape[2]
+    rows = latents.transpose(0, 1)
+    da, dq = (each.transpose(0, 1).mT for each in entering.split(d, 2))
+    found: list[Tensor | None] = [
+        (dz.flatten(1).t() @ input).view(*latents.shape[1:], -1),
+        dz.sum(0, dtype=torch.float32),
+        torch.bmm(da, rows),
+        da.sum(2, dtype=torch.float32),
+        torch.bmm(dq, rows),
+        dp.sum(0, dtype=torch.float32),
+        grad_logits.t() @ y if classified else None,
+        grad_logits.sum(0, dtype=torch.float32) if classified else None,
+    ]
+    return [
+        None if each is None or value is None else each.to(value.dtype)
+        for each, value in zip(found, parameters, strict=True)
+    ]

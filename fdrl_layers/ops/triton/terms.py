@@ -1,0 +1,100 @@
+"""The kernel of the joint loss's gradients."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def weigh(total_ptr, weight, term_ptr, HAS_TOTAL: tl.constexpr, HAS_TERM: tl.constexpr):
+    """Gradient of a term, from that of the joint loss and its own."""
+    gradient = 0.0
+    if HAS_TOTAL:
+        gradient += weight * tl.load(total_ptr)
+    if HAS_TERM:
+        gradient += tl.load(term_ptr)
+    return gradient
+
+
+@triton.jit
+def term_gradients(
+    total_ptr,
+    classification_ptr,
+    compactness_ptr,
+    balance_ptr,
+    distribution_ptr,
+    logits_ptr,
+    latents_ptr,
+    intra_ptr,
+    target_ptr,
+    held_ptr,
+    class_held_ptr,
+    mean_ptr,
+    counted_ptr,
+    grad_logits_ptr,
+    grad_latents_ptr,
+    grad_intra_ptr,
+    N,
+    K,
+    lambda_compactness,
+    lambda_balance,
+    lambda_distribution,
+    smoothing,
+    ignore_index,
+    M: tl.constexpr,
+    D: tl.constexpr,
+    MP: tl.constexpr,
+    KP: tl.constexpr,
+    ROWS: tl.constexpr,
+    HAS_TOTAL: tl.constexpr,
+    HAS_CE: tl.constexpr,
+    HAS_COMPACTNESS: tl.constexpr,
+    HAS_BALANCE: tl.constexpr,
+    HAS_DISTRIBUTION: tl.constexpr,
+):
+    """Programs (b, j < M) give the gradient of latent j, programs (b, M) of logits and Intra-W."""
+    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    j = tl.program_id(1)
+    inside = n < N
+    if j < M:
+        d = tl.arange(0, D)
+        g = weigh(total_ptr, lambda_compactness, compactness_ptr, HAS_TOTAL, HAS_COMPACTNESS)
+        at = (n * M + j)[:, None] * D + d[None, :]
+        rows = tl.load(latents_ptr + at, mask=inside[:, None], other=0.0).to(tl.float32)
+        gradient = 2.0 * g / N * (rows - tl.load(held_ptr + j * D + d)[None, :])
+        into = grad_latents_ptr + at
+        tl.store(into, gradient.to(grad_latents_ptr.dtype.element_ty), mask=inside[:, None])
+    else:
+        k, m = tl.arange(0, KP), tl.arange(0, MP)
+        divisor = tl.maximum(tl.load(counted_ptr), 1.0)
+        target = tl.load(target_ptr + n, mask=inside, other=ignore_index)
+        counted = (target != ignore_index)[:, None]
+        hot = (k[None, :] == target[:, None]) & counted
+        classes = (k < K)[None, :]
+        at = n[:, None] * K + k[None, :]
+        z = tl.load(logits_ptr + at, mask=inside[:, None] & classes, other=float("-inf"))
+        z = tl.where(inside[:, None], z.to(tl.float32), 0.0)
+        exponential = tl.exp(z - tl.max(z, 1)[:, None])
+        softmax = exponential / tl.sum(exponential, 1)[:, None]
+        share = (1.0 - smoothing) * hot.to(tl.float32) + smoothing / K
+        g = weigh(total_ptr, 1.0, classification_ptr, HAS_TOTAL, HAS_CE)
+        gradient = tl.where(counted, g / divisor * (softmax - share), 0.0)
+        tl.store(
+            grad_logits_ptr + at,
+            gradient.to(grad_logits_ptr.dtype.element_ty),
+            mask=inside[:, None] & classes,
+        )
+        at = n[:, None] * M + m[None, :]
+        mask = inside[:, None] & (m < M)[None, :]
+        w = tl.load(intra_ptr + at, mask=mask, other=0.0)
+        known = inside & (target != ignore_index) & (target >= 0) & (target < K)
+        near = tl.load(
+            class_held_ptr + tl.where(known, target, 0)[:, None] * M + m[None, :],
+            mask=known[:, None] & (m < M)[None, :],
+            other=0.0,
+        )
+        g = weigh(total_ptr, lambda_distribution, distribution_ptr, HAS_TOTAL, HAS_DISTRIBUTION)
+        gradient = tl.where(counted, 2.0 * g / divisor * (w - near), 0.0)
+        g = weigh(total_ptr, lambda_balance, balance_ptr, HAS_TOTAL, HAS_BALANCE)
+        mean = tl.load(mean_ptr + m, mask=m < M, other=0.0) - 1.0 / M
+        sign = (mean > 0).to(tl.float32) - (mean < 0).to(tl.float32)
+        tl.store(grad_intra_ptr + at, gradient + (g / N * sign)[None, :], mask=mask)

@@ -1,0 +1,28 @@
+"""What the kernels share."""
+
+import torch
+import triton
+import triton.language as tl
+
+from fdrl_layers.ops.backend import INTERPRETING
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How products are taken: of float32 as PyTorch's own are, in TF32 where the user allows it.
+
+    Sums are in float32 in any case. Triton's interpreter multiplies the bits of bfloat16 numbers,
+    so there they are widened, which is exact.
+    """
+    if dtype == torch.bfloat16 and INTERPRETING:
+        return "widened"
+    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+@triton.jit
+def add_product(left, right, total, PRECISION: tl.constexpr):
+    """Add the product of two tiles to `total`, in the type of the left one."""
+    right = right.to(left.dtype)
+    if PRECISION == "widened":
+        return tl.dot(left.to(tl.float32), right.to(tl.float32), total, input_precision="ieee")
+    else:
+        return tl.dot(left, right, total, input_precision=PRECISION)
