@@ -18,11 +18,12 @@ from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
 def _triton_forward(
     input: Tensor, parameters: HeadParameters, delta: float, reduction: Reduction, keep: bool
 ) -> tuple[HeadOutput, tuple[Tensor, ...]]:
-    from fdrl_layers.ops.triton import head as kernels
+    from fdrl_layers.ops.triton import head
 
-    *output, distances, product = kernels.forward(input, *parameters, delta, reduction, keep)
-    output = HeadOutput(*output)
-    return output, (output.latents, output.intra_weights, distances, product)
+    kernel: Any = head.forward
+    *output, distances, product = kernel(input, *parameters, delta, reduction, keep)
+    _, _, latents, intra_weights, _ = output
+    return HeadOutput._make(output), (latents, intra_weights, distances, product)
 
 
 def _triton_backward(
@@ -34,12 +35,11 @@ def _triton_backward(
     reduction: Reduction,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    from fdrl_layers.ops.triton import head as kernels
+    from fdrl_layers.ops.triton import head
 
-    found: tuple[Tensor | None, ...] = kernels.backward(
-        *gradients, input, *parameters, *saved, delta, reduction, needs
-    )
-    return found
+    kernel: Any = head.backward
+    found = kernel(*gradients, input, *parameters, *saved, delta, reduction, needs)
+    return tuple(found)
 
 
 triton_form = SimpleNamespace(
@@ -132,7 +132,17 @@ def _(
     )
 
 
-@torch.library.custom_op("fdrl_layers::head_backward", mutates_args=())
+# Spelled out, as torch 2.6 infers none for a list that may hold None.
+@torch.library.custom_op(
+    "fdrl_layers::head_backward",
+    mutates_args=(),
+    schema=(
+        "(Tensor? grad_logits, Tensor? grad_embedding, Tensor? grad_latents, "
+        "Tensor? grad_intra_weights, Tensor? grad_inter_weights, Tensor input, "
+        "Tensor?[] parameters, Tensor latents, Tensor intra_weights, Tensor distances, "
+        "Tensor product, float delta, str reduction, bool[] needs) -> Tensor[]"
+    ),
+)
 def head_backward(
     grad_logits: Tensor | None,
     grad_embedding: Tensor | None,

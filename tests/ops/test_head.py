@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from head_forms import FORMS, Form, by_hand, expected, inputs_of, registered, run, stacked
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +16,7 @@ from fdrl_layers.ops import library
 from fdrl_layers.ops.head import head
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
 from gradients import leaves
+from head_forms import FORMS, Form, by_hand, expected, inputs_of, registered, run, stacked
 from layer_cases import Regime
 from loop_head import LoopHead
 from strategies import PAPER, Sizes, normal, parameters_for
@@ -158,7 +158,7 @@ def test_gradcheck_where_messages_are_dead_or_coincide(form: Form, case: str) ->
     names = [name for name in parameters if case == "dead" or name != fixed]
     held = stacked(parameters)
     index = [list(parameters).index(name) for name in names]
-    chosen = [held[i] for i in index]
+    chosen: list[Any] = [held[i] for i in index]
 
     def function(x: Tensor, *some: Tensor) -> tuple[Tensor, ...]:
         p = list(held)
@@ -175,7 +175,8 @@ def test_gradcheck_where_messages_are_dead_or_coincide(form: Form, case: str) ->
     # Two messages that equal each other and are not 0 are a kink: the gradient there is finite,
     # and the symmetric one, so that neither is pulled.
     total = torch.stack([value.sum() for value in function(x, *chosen)]).sum()
-    found = torch.autograd.grad(total, [x, *held[:5]], materialize_grads=True)
+    reached = [x, *(tensor for tensor in held[:5] if tensor is not None)]
+    found = torch.autograd.grad(total, reached, materialize_grads=True)
     assert all(gradient.isfinite().all() for gradient in found)
 
 
@@ -186,7 +187,7 @@ def test_second_derivatives(reduction: Reduction, bias: bool) -> None:
     parameters = stacked(parameters_for(of, 0, bias=bias, regime="small" if bias else "default"))
     present = [p for p in parameters if p is not None]
 
-    def function(x: Tensor, *some: Tensor) -> tuple[Tensor, ...]:
+    def function(x: Tensor, *some: Tensor) -> tuple[Any, ...]:
         rest = iter(some)
         p = HeadParameters._make(None if each is None else next(rest) for each in parameters)
         return tuple(by_hand(x, p, 0.3, reduction))

@@ -283,7 +283,9 @@ def _in_one_launch(
     input, _, latents, *_, grad_logits, _ = sources
     (n, m, d), p = latents.shape, input.shape[1]
     k = grad_logits.shape[1] if classified else 0
-    tile, block = min(64, d), 32 if input.dtype == torch.float32 else 64
+    tile = min(64, d)
+    # Products of float32 in float32 are not the tensor cores': more threads share the sums.
+    block, warps = (32, 8) if input.dtype == torch.float32 else (64, 4)
     high = triton.cdiv(d, tile)
     programs = m * high * (triton.cdiv(p, 64) + 2 * triton.cdiv(d, 64))
     programs += triton.cdiv(k, tile) * triton.cdiv(d, 64)
@@ -310,7 +312,7 @@ def _in_one_launch(
         HAS_INTER_BIAS=present[5],
         HAS_CLASSIFIER_BIAS=present[7],
         PRECISION=products,
-        num_warps=4,
+        num_warps=warps,
     )
     return found
 

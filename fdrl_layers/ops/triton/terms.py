@@ -57,12 +57,12 @@ def term_gradients(
     inside = n < N
     if j < M:
         d = tl.arange(0, D)
-        g = weigh(total_ptr, lambda_compactness, compactness_ptr, HAS_TOTAL, HAS_COMPACTNESS)
-        at = (n * M + j)[:, None] * D + d[None, :]
-        rows = tl.load(latents_ptr + at, mask=inside[:, None], other=0.0).to(tl.float32)
-        gradient = 2.0 * g / N * (rows - tl.load(held_ptr + j * D + d)[None, :])
-        into = grad_latents_ptr + at
-        tl.store(into, gradient.to(grad_latents_ptr.dtype.element_ty), mask=inside[:, None])
+        pull = weigh(total_ptr, lambda_compactness, compactness_ptr, HAS_TOTAL, HAS_COMPACTNESS)
+        spot = (n * M + j)[:, None] * D + d[None, :]
+        rows = tl.load(latents_ptr + spot, mask=inside[:, None], other=0.0).to(tl.float32)
+        pulled = 2.0 * pull / N * (rows - tl.load(held_ptr + j * D + d)[None, :])
+        into = grad_latents_ptr + spot
+        tl.store(into, pulled.to(grad_latents_ptr.dtype.element_ty), mask=inside[:, None])
     else:
         k, m = tl.arange(0, KP), tl.arange(0, MP)
         divisor = tl.maximum(tl.load(counted_ptr), 1.0)
@@ -83,9 +83,9 @@ def term_gradients(
             gradient.to(grad_logits_ptr.dtype.element_ty),
             mask=inside[:, None] & classes,
         )
-        at = n[:, None] * M + m[None, :]
+        own = n[:, None] * M + m[None, :]
         mask = inside[:, None] & (m < M)[None, :]
-        w = tl.load(intra_ptr + at, mask=mask, other=0.0)
+        w = tl.load(intra_ptr + own, mask=mask, other=0.0)
         known = inside & (target != ignore_index) & (target >= 0) & (target < K)
         near = tl.load(
             class_held_ptr + tl.where(known, target, 0)[:, None] * M + m[None, :],
@@ -93,8 +93,8 @@ def term_gradients(
             other=0.0,
         )
         g = weigh(total_ptr, lambda_distribution, distribution_ptr, HAS_TOTAL, HAS_DISTRIBUTION)
-        gradient = tl.where(counted, 2.0 * g / divisor * (w - near), 0.0)
+        drawn = tl.where(counted, 2.0 * g / divisor * (w - near), 0.0)
         g = weigh(total_ptr, lambda_balance, balance_ptr, HAS_TOTAL, HAS_BALANCE)
         mean = tl.load(mean_ptr + m, mask=m < M, other=0.0) - 1.0 / M
         sign = (mean > 0).to(tl.float32) - (mean < 0).to(tl.float32)
-        tl.store(grad_intra_ptr + at, gradient + (g / N * sign)[None, :], mask=mask)
+        tl.store(grad_intra_ptr + own, drawn + (g / N * sign)[None, :], mask=mask)

@@ -8,15 +8,14 @@ import torch
 
 pytest.importorskip("triton")
 
-from head_forms import expected, inputs_of, run, stacked
-from launches import counted_launches
-
+from benchmarks.counting import counted_launches
 from comparing import assert_close
 from fdrl_layers import FDRLHead, use_backend
 from fdrl_layers.ops import library
 from fdrl_layers.ops.head import head
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
 from fdrl_layers.ops.triton import head as kernels
+from head_forms import expected, inputs_of, run, stacked
 from layer_cases import Regime
 from strategies import Sizes, normal, parameters_for
 
@@ -107,7 +106,7 @@ def test_parts_may_be_missing(bias: bool, classifier: bool) -> None:
 
         leaf = x.to(DEVICE, dtype).requires_grad_()
         results.append(run(form, leaf, on_device(parameters, dtype)))
-    assert_close("head", *results)
+    assert_close("head", results[0], results[1])
 
 
 @pytest.mark.parametrize("missing", range(5), ids=HeadOutput._fields)
@@ -122,7 +121,7 @@ def test_any_upstream_gradient_may_be_missing(missing: int) -> None:
         named = inputs_of(leaf, parameters)
         found = torch.autograd.grad(kept, list(named.values()), ups, materialize_grads=True)
         results.append(dict(zip(named, found, strict=True)))
-    assert_close("gradient", *results)
+    assert_close("gradient", results[0], results[1])
 
 
 @pytest.mark.parametrize("case", ["dead", "coincident"])
@@ -140,7 +139,7 @@ def test_messages_that_are_dead_or_coincide(case: str) -> None:
         leaf = x.to(DEVICE, dtype).requires_grad_()
         results.append(run(form, leaf, on_device(parameters, dtype)))
     assert not results[0]["inter_weights"][:, 0, 1].any()
-    assert_close("head", *results)
+    assert_close("head", results[0], results[1])
 
 
 def test_strided_and_expanded_inputs_and_gradients() -> None:
@@ -195,9 +194,10 @@ def test_what_wants_no_gradient_gets_none(only: str) -> None:
     for name, tensor in named.items():
         tensor.requires_grad_(name == only)
     outputs = form(x, parameters, 0.25, "sum")
-    ups = [normal(*v.shape, seed=i).to(v) for i, v in enumerate(outputs) if v is not None]
-    total = sum(2 * (u * v).sum() for u, v in zip(ups, outputs, strict=True))
-    (gradient,) = torch.autograd.grad(total, named[only])  # type: ignore[arg-type]
+    values = [value for value in outputs if value is not None]
+    ups = [2 * normal(*value.shape, seed=i).to(value) for i, value in enumerate(values)]
+    total = torch.stack([(u * v).sum() for u, v in zip(ups, values, strict=True)]).sum()
+    (gradient,) = torch.autograd.grad(total, named[only])
     assert torch.equal(gradient, everything)
 
 
@@ -238,7 +238,7 @@ def test_second_derivatives_are_those_of_the_reference() -> None:
         output = head(x, parameters, 0.25, "sum", backend=backend)  # type: ignore[arg-type]
         (first,) = torch.autograd.grad(output.logits.square().sum(), x, create_graph=True)
         results.append(torch.autograd.grad(first.square().sum(), x)[0])
-    assert_close("second", *results)
+    assert_close("second", results[0], results[1])
 
 
 @pytest.mark.parametrize("keep", [True, False])

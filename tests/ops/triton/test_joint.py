@@ -9,11 +9,11 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from benchmarks.counting import counted_launches
 from comparing import assert_close
 from fdrl_layers import FDRLLoss, FDRLOutput
-from launches import counted_launches
-from loss_cases import IGNORE_INDEX, JOINT, assert_same_state, state_of
-from strategies import Sizes
+from loss_cases import JOINT, assert_same_state, state_of
+from strategies import IGNORE_INDEX, Sizes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = Sizes(N=37, P=1, M=3, D=32, K=5)
@@ -135,9 +135,10 @@ def test_a_class_that_there_is_not_gives_nan() -> None:
     for alien in (-1, SMALL.K, 10**12):
         target = labels(SMALL, 0)
         target[1] = alien
-        moved = [v.to(DEVICE) for v in (*inputs.values(), target)]
-        state = [v.clone() for v in criterion.buffers()]
-        found = kernels.forward(*moved, *state, "alpha", 0.5, (1.0, 1.0, 1.0), 0.0, IGNORE_INDEX)
+        moved: Any = [v.to(DEVICE) for v in (*inputs.values(), target)]
+        moved += [v.clone() for v in criterion.buffers()]
+        moved += ["alpha", 0.5, (1.0, 1.0, 1.0), 0.0, IGNORE_INDEX]
+        found = kernels.forward(*moved)
         assert found[0].isnan()
         assert found[1].isnan()
         assert found[2].isfinite()
@@ -186,7 +187,7 @@ def test_second_derivatives_are_those_by_hand() -> None:
         squares = torch.stack([each.square().sum() for each in first]).sum()
         second = torch.autograd.grad(squares, list(leaves.values()))
         results.append(dict(zip(leaves, second, strict=True)))
-    assert_close("second", *results)
+    assert_close("second", results[0], results[1])
 
 
 def test_two_launches_forward_and_one_backward() -> None:

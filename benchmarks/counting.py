@@ -1,0 +1,103 @@
+"""What a step launches and what it keeps: counted, so that no GPU is needed."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+NO_KERNEL = frozenset(
+    (
+        *("alias", "as_strided", "detach", "diagonal", "expand", "expand_as", "permute", "t"),
+        *("select", "slice", "split", "split_with_sizes", "squeeze", "transpose", "unbind"),
+        *("unsqueeze", "view", "view_as", "_unsafe_view", "_reshape_alias", "lift_fresh"),
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+        "_local_scalar_dense",
+    )
+)
+"""Operators that make a view, reserve memory or read a number: they launch nothing."""
+
+
+class _Kernels(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counted: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        space, name, *_ = str(func).split(".")
+        if name not in NO_KERNEL and space != "fdrl_layers":
+            self.counted[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def counted_kernels() -> Iterator[Counter[str]]:
+    """Count PyTorch's operators that launch a kernel within the context, by their names.
+
+    An operator counts as one kernel, which some are not; Triton's launches come on top.
+    """
+    with _Kernels() as kernels:
+        yield kernels.counted
+
+
+@contextmanager
+def counted_launches() -> Iterator[list[str]]:
+    """Collect the names of the kernels that Triton launches, on a GPU or in its interpreter."""
+    from triton.runtime import interpreter, jit
+
+    names: list[str] = []
+    classes: list[Any] = [jit.JITFunction, interpreter.InterpretedFunction]
+    runs = [each.run for each in classes]
+
+    def recording(run: Any) -> Any:
+        def recorded(self: Any, *arguments: Any, **options: Any) -> Any:
+            names.append(self.fn.__name__)
+            # What the interpreter does inside is no launch.
+            with torch.utils._python_dispatch._disable_current_modes():
+                return run(self, *arguments, **options)
+
+        return recorded
+
+    for each, run in zip(classes, runs, strict=True):
+        each.run = recording(run)
+    try:
+        yield names
+    finally:
+        for each, run in zip(classes, runs, strict=True):
+            each.run = run
+
+
+def kernels_of(run: Callable[[], object]) -> int:
+    """Return the number of kernels of one step, PyTorch's and Triton's."""
+    run()
+    with counted_launches() as launches, counted_kernels() as counted:
+        run()
+    return counted.total() + len(launches)
+
+
+def saved_bytes(forward: Callable[[], object], model: nn.Module, *others: Tensor) -> int:
+    """Return the bytes that a forward pass keeps for its backward pass.
+
+    Each storage counts once; those of parameters, buffers and `others` do not.
+    """
+    known = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *others)}
+    known |= {each.untyped_storage().data_ptr() for each in model.buffers()}
+    kept: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(kept.values())

@@ -1,0 +1,200 @@
+"""Measure the head and its losses, version against version, and keep what came out.
+
+    python benchmarks/run.py [--device cuda] [--dtype bfloat16] [--quick]
+
+Writes benchmarks/results/MACHINE/operators-MODE-DTYPE.json, from which the documentation's
+Benchmarks page is made. A version that disagrees with the loop in float64 is not timed. Leave the
+machine alone meanwhile.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.agreement import disagreement, expected_results
+from benchmarks.counting import kernels_of, saved_bytes
+from benchmarks.machine import describe
+from benchmarks.registry import (
+    FLOOR,
+    VERSIONS,
+    Mode,
+    Sizes,
+    Step,
+    Version,
+    batch,
+    build,
+    floor,
+    shared_head,
+)
+from benchmarks.schema import RESULTS, Measured, Results, write
+from benchmarks.timing import measure, percentiles, ratio
+
+AGREE_AT = 64
+"""Up to this batch a version is held against the loop at its own size; a larger one at this."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure what the options name."""
+    options = _options(argv)
+    torch.set_num_threads(options.threads)
+    for mode in options.modes:
+        rows = [
+            row
+            for number in options.batches
+            for row in measure_batch(options.sizes._replace(N=number), mode, options)
+        ]
+        results = Results(
+            mode, options.dtype, options.rounds, describe(options.device), tuple(rows)
+        )
+        folder = options.out or RESULTS / results.machine.slug()
+        write(folder / f"operators-{mode}-{options.dtype}.json", results)
+
+
+def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list[Measured]:
+    """Build, check and time all versions at one batch size."""
+    dtype = getattr(torch, options.dtype)
+    torch.compiler.reset()
+    expected = expected_results(sizes._replace(N=min(sizes.N, AGREE_AT)), mode)
+    steps, compiling, refused = {}, {}, {}
+    for version in chosen(sizes, mode, options):
+        # Every batch is a shape of its own; a compiler gives up on the eighth.
+        reason = _refusal(version, sizes, mode, options.device, dtype, expected)
+        if reason is not None:
+            refused[version.name] = reason
+            continue
+        step = build(version, sizes, mode, options.device, dtype)
+        start = time.perf_counter()
+        step.run()
+        compiling[version.name] = time.perf_counter() - start if version.compiled else 0.0
+        steps[version.name] = step
+    steps[FLOOR] = floor(sizes, mode, options.device, dtype)
+    runs = {name: step.run for name, step in steps.items()}
+    seconds = measure(runs, options.rounds, options.device)
+    rows = [
+        _row(name, sizes, mode, options, step, seconds, compiling.get(name, 0.0))
+        for name, step in steps.items()
+    ]
+    print(f"{mode}, N = {sizes.N}")
+    for row in rows:
+        faster = f"{row.times_faster[1]:6.2f} x loop" if row.times_faster else ""
+        print(f"  {row.version:22} {row.seconds[1] * 1e6:10.0f} us {faster}", flush=True)
+    empty: Any = ()
+    for name, reason in refused.items():
+        print(f"  {name:22} refused: {reason}", flush=True)
+        rows.append(Measured(name, sizes.N, empty, empty, empty, 0, 0, 0, 0, reason))
+    return rows
+
+
+def chosen(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list[Version]:
+    """Return the versions to measure here."""
+    return [
+        version
+        for version in VERSIONS
+        if mode in version.modes
+        and (options.device == "cuda" or not version.cuda_only)
+        and (version.only is None or sizes.N in version.only)
+        and (options.versions is None or version.name in options.versions)
+        and not (options.quick and version.compiled)
+    ]
+
+
+def _refusal(
+    version: Version,
+    sizes: Sizes,
+    mode: Mode,
+    device: str,
+    dtype: torch.dtype,
+    expected: dict[str, torch.Tensor],
+) -> str | None:
+    if version.graph:
+        return None  # its kernels are those of the version that is not captured
+    number = min(sizes.N, AGREE_AT)
+    step = build(version, sizes._replace(N=number), mode, device, dtype)
+    reason = disagreement(step, expected, dtype)
+    if version.compiled:
+        torch.compiler.reset()
+    return reason
+
+
+def _row(
+    name: str,
+    sizes: Sizes,
+    mode: Mode,
+    options: argparse.Namespace,
+    step: Step,
+    seconds: dict[str, list[float]],
+    compile_seconds: float,
+) -> Measured:
+    version = next((each for each in VERSIONS if each.name == name), None)
+    eager = version is not None and not version.compiled and not version.graph
+    kernels, saved, peak = 0, 0.0, 0
+    if eager:
+        kernels = kernels_of(step.run)
+        if mode == "training" and version is not None:
+            saved = saved_per_sample(version, sizes, options.device, getattr(torch, options.dtype))
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step.run()
+        peak = torch.cuda.max_memory_allocated()
+    loop, own = seconds.get("loop"), seconds[name]
+    return Measured(
+        version=name,
+        batch=sizes.N,
+        seconds=tuple(percentiles(own)),
+        times_faster=tuple(ratio(loop, own)) if loop is not None else (),
+        over_floor=tuple(ratio(own, seconds[FLOOR])),
+        kernels=kernels,
+        saved=saved,
+        peak=peak,
+        compile_seconds=compile_seconds,
+        refused="",
+    )
+
+
+def saved_per_sample(version: Version, sizes: Sizes, device: str, dtype: torch.dtype) -> float:
+    """Bytes that one more sample keeps for backward: what a batch keeps once drops out."""
+
+    def of(number: int) -> int:
+        given = sizes._replace(N=number)
+        model, loss = version.build(shared_head(given), given)
+        model, loss = model.to(device, dtype), loss.to(device)
+        input, target = batch(given, device, dtype)
+        input.requires_grad_()
+        both = torch.nn.ModuleList([model, loss])
+        return saved_bytes(lambda: loss(model(input), target).total, both, input, target)
+
+    return (of(128) - of(64)) / 64
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--modes", nargs="+", choices=("training", "inference"), default=["training", "inference"]
+    )
+    parser.add_argument("--batches", nargs="+", type=int, help="numbers N of samples")
+    parser.add_argument("--versions", nargs="+", choices=[version.name for version in VERSIONS])
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--quick", action="store_true", help="few rounds, and nothing compiled")
+    parser.add_argument("--out", type=Path, help="folder for the results")
+    options = parser.parse_args(argv)
+    if options.batches is None:
+        options.batches = [1, 8, 64, 256, 1024] + ([65536] if options.device == "cuda" else [])
+    if options.quick:
+        options.rounds = min(options.rounds, 5)
+    options.sizes = Sizes(N=0)
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The files under results/: dataclasses, written as JSON and read back strictly."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks.machine import Machine
+
+Kind = TypeVar("Kind")
+FORMAT = 1
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One version at one batch size. Triples are the 20th, 50th and 80th percentile.
+
+    Attributes:
+        version: Its name in the registry.
+        batch: Number N of samples.
+        seconds: Of a step; empty where it was refused.
+        times_faster: Than the loop, within the same round; empty without one.
+        over_floor: Its time over that of the matrix products alone; empty without them.
+        kernels: Launched in a step; 0 where they were not counted.
+        saved: Bytes a sample kept for backward, beside input and parameters; 0 if not counted.
+        peak: Bytes of device memory at most; 0 on a CPU.
+        compile_seconds: Of the first step, where it is compiled; 0 elsewhere.
+        refused: Where it disagrees with the loop; empty where it agrees.
+    """
+
+    version: str
+    batch: int
+    seconds: tuple[float, ...]
+    times_faster: tuple[float, ...]
+    over_floor: tuple[float, ...]
+    kernels: int
+    saved: float
+    peak: int
+    compile_seconds: float
+    refused: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run of the operators' benchmark.
+
+    Attributes:
+        mode: "training" or "inference".
+        dtype: Type of features and parameters.
+        rounds: Number of paired rounds.
+        machine: What it ran on.
+        measured: A row for each version and batch size.
+    """
+
+    mode: str
+    dtype: str
+    rounds: int
+    machine: Machine
+    measured: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class WholeStep:
+    """A training step of a whole network with one head or another.
+
+    Attributes:
+        backbone: Its name.
+        image_size: Side of the images.
+        batch: Number of images.
+        dtype: Type of the products.
+        rounds: Number of paired rounds.
+        machine: What it ran on.
+        seconds: Percentiles of a step with each head.
+        added: Percentiles of what each head adds to the step with a linear layer, in percent.
+    """
+
+    backbone: str
+    image_size: int
+    batch: int
+    dtype: str
+    rounds: int
+    machine: Machine
+    seconds: dict[str, tuple[float, ...]]
+    added: dict[str, tuple[float, ...]]
+
+
+def write(path: Path, results: Results | WholeStep) -> None:
+    """Write results, numbers rounded to what they mean."""
+    content = {"format": FORMAT, "kind": type(results).__name__, **dataclasses.asdict(results)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(content), indent=1) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def read(path: Path) -> Results | WholeStep:
+    """Read results, and raise where a file is not what this module writes."""
+    content = json.loads(path.read_text())
+    if content.pop("format", None) != FORMAT:
+        raise ValueError(f"{path.name}: `format` must be {FORMAT}")
+    kind = content.pop("kind", None)
+    if kind not in ("Results", "WholeStep"):
+        raise ValueError(f"{path.name}: `kind` must be Results or WholeStep, got {kind!r}")
+    content["machine"] = _load(path, Machine, content.get("machine"))
+    if kind == "WholeStep":
+        return _load(path, WholeStep, content)
+    rows = content.get("measured")
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path.name}: `measured` must be a list that is not empty")
+    content["measured"] = tuple(_load(path, Measured, row) for row in rows)
+    found = _load(path, Results, content)
+    _check(path, found)
+    return found
+
+
+def _load(path: Path, kind: type[Kind], content: Any) -> Kind:
+    names = {field.name: field.type for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(content, dict) or content.keys() != names.keys():
+        given = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path.name}: {kind.__name__} wants {sorted(names)}, got {given}")
+    simple = {str: str, int: int, float: (int, float)}
+    for name, annotation in names.items():
+        wanted: Any = simple.get(annotation) if isinstance(annotation, type) else None
+        if wanted is not None and not isinstance(content[name], wanted):
+            raise ValueError(f"{path.name}: `{name}` must be {annotation}, got {content[name]!r}")
+    return kind(**content)
+
+
+def _check(path: Path, results: Results) -> None:
+    if results.mode not in ("training", "inference"):
+        raise ValueError(f"{path.name}: `mode` must be training or inference, got {results.mode!r}")
+    for row in results.measured:
+        triple = len(row.seconds) == 3 and all(value > 0 for value in row.seconds)
+        if bool(row.refused) == triple:
+            raise ValueError(f"{path.name}: {row.version} is either timed or refused")
+        if triple and sorted(row.seconds) != list(row.seconds):
+            raise ValueError(f"{path.name}: {row.version}'s percentiles must rise")

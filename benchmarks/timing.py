@@ -1,0 +1,54 @@
+"""Paired, rotated rounds: every version once in each, so that ratios are taken within a round."""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median, quantiles
+
+import torch
+
+AT_LEAST = 0.02
+"""Seconds that one measurement lasts; a faster step is repeated within it."""
+
+
+def measure(
+    steps: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Return the seconds a step of each version, a number for every round."""
+    repeats = {name: _repeats(step, device) for name, step in steps.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    order = list(steps)
+    for _ in range(rounds):
+        for name in order:
+            seconds[name].append(_once(steps[name], repeats[name], device))
+        order.append(order.pop(0))
+    return seconds
+
+
+def _repeats(step: Callable[[], object], device: str) -> int:
+    step()
+    once = _once(step, 1, device)
+    return max(1, round(AT_LEAST / once))
+
+
+def _once(step: Callable[[], object], repeats: int, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / repeats
+
+
+def percentiles(values: list[float]) -> list[float]:
+    """The 20th, 50th and 80th percentile."""
+    if len(values) == 1:
+        return values * 3
+    cuts = quantiles(values, n=10, method="inclusive")
+    return [cuts[1], median(values), cuts[7]]
+
+
+def ratio(over: list[float], under: list[float]) -> list[float]:
+    """Percentiles of the quotients of paired rounds."""
+    return percentiles([a / b for a, b in zip(over, under, strict=True)])

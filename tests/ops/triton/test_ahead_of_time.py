@@ -1,0 +1,193 @@
+"""Every kernel compiles for GPUs that are not there, and fits them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from ahead_of_time import Case, Resources, compile_all
+from fdrl_layers.ops.triton import head
+
+KERNELS = "fdrl_layers.ops.triton."
+SHARED = {80: 163 * 1024, 90: 227 * 1024}
+"""Shared memory that a program may have, by compute capability, from NVIDIA's programming guide."""
+
+KINDS = (("fp32", "ieee"), ("fp32", "tf32"), ("bf16", "ieee"), ("fp16", "ieee"))
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PAPER = {"M": 9, "D": 128}
+TILE = {**PAPER, "MP": 16, "SUB": 1, "KB": 8}
+LOSS = {**PAPER, "MP": 16, "KP": 16}
+
+
+def types(names: str, kind: str, **others: str) -> dict[str, str]:
+    """Pointers to `kind` for the arguments named, and the types of others."""
+    return {f"{name}_ptr": f"*{kind}" for name in names.split()} | others
+
+
+def wide(names: str) -> dict[str, str]:
+    return types(names, "fp32")
+
+
+def has(names: str) -> dict[str, bool]:
+    return {f"HAS_{name}": True for name in names.split()}
+
+
+def branch_cases(kind: str, precision: str, capability: int, batch: int) -> Iterator[Case]:
+    size = head.blocks(batch, PAPER["D"], DTYPES[kind])
+    blocks: dict[str, Any] = {**PAPER, "BN": size.samples, "BK": size.terms, "SHARE": True}
+    blocks["PRECISION"] = precision
+    relations = "intra_weight intra_bias inter_weight latents product"
+    yield Case(
+        KERNELS + "branch",
+        "branch_forward",
+        types(f"input weight bias {relations}", kind, N="i32", P="i32") | wide("sums"),
+        blocks | {"KEEP": True} | has("BIAS INTRA_BIAS"),
+        capability,
+        size.warps,
+    )
+    yield Case(
+        KERNELS + "branch",
+        "branch_products",
+        types(relations, kind, N="i32") | wide("sums"),
+        blocks | has("INTRA_BIAS"),
+        capability,
+        size.warps,
+    )
+    yield Case(
+        KERNELS + "branch",
+        "branch_backward",
+        types(f"{relations} dp grad_latents entering dz", kind, N="i32", delta="fp32")
+        | wide("intra slope dy"),
+        blocks | has("BIAS GRAD"),
+        capability,
+        size.warps,
+    )
+
+
+def relation_cases(kind: str, capability: int) -> Iterator[Case]:
+    numbers = {"N": "i32", "K": "i32", "delta": "fp32"}
+    yield Case(
+        KERNELS + "relation",
+        "relation_forward",
+        types("latents product inter_bias classifier classifier_bias logits embedding", kind)
+        | wide("sums intra inter distances")
+        | numbers,
+        {**TILE, "REDUCTION": "share"} | has("BIAS CLASSIFIER CLASSIFIER_BIAS"),
+        capability,
+    )
+    yield Case(
+        KERNELS + "relation",
+        "relation_backward",
+        types("grad_logits grad_embedding latents product inter_bias classifier dp y", kind)
+        | wide("grad_intra grad_inter intra distances slope dy")
+        | numbers,
+        {**TILE, "REDUCTION": "share"}
+        | has("BIAS GRAD_LOGITS GRAD_EMBEDDING GRAD_INTRA GRAD_INTER"),
+        capability,
+    )
+
+
+def parameter_cases(kind: str, precision: str, capability: int) -> Iterator[Case]:
+    layers = ("decomposition", "intra", "inter", "classifier")
+    parameters = " ".join(f"{layer}_weight {layer}_bias" for layer in layers)
+    yield Case(
+        KERNELS + "parameters",
+        "parameter_gradients",
+        types(f"input dz latents entering dp grad_logits y {parameters}", kind)
+        | {"N": "i32", "P": "i32", "K": "i32"},
+        {**PAPER, "BN": 32 if kind == "fp32" else 64, "BI": 64, "BJ": 64, "PRECISION": precision}
+        | has("DECOMPOSITION_BIAS INTRA_BIAS INTER_BIAS CLASSIFIER_BIAS"),
+        capability,
+        8 if kind == "fp32" else 4,
+    )
+
+
+def loss_cases(kind: str, capability: int) -> Iterator[Case]:
+    number, weights = "fp32", ("compactness", "balance", "distribution")
+    lambdas = {f"lambda_{name}": number for name in weights}
+    terms = f"total classification {' '.join(weights)}"
+    common = {"target_ptr": "*i64", "N": "i32", "K": "i32", "ignore_index": "i32"}
+    parts = "sums squares scalars shares counts class_sums"
+    yield Case(
+        KERNELS + "sums",
+        "partial_sums",
+        types("logits latents", kind)
+        | wide(f"intra latent_centers class_centers {parts}")
+        | common
+        | {"span": "i32", "smoothing": number},
+        {**LOSS, "ROWS": 16},
+        capability,
+    )
+    yield Case(
+        KERNELS + "sums",
+        "finish",
+        wide(f"{parts} latent_centers class_centers {terms} held class_held mean counted")
+        | {"latent_seen_ptr": "*i1", "class_seen_ptr": "*i1"}
+        | {"N": "i32", "K": "i32", "programs": "i32", "rate": number}
+        | lambdas,
+        {**LOSS, "ALPHA": True},
+        capability,
+        8,
+    )
+    yield Case(
+        KERNELS + "terms",
+        "term_gradients",
+        types("logits latents grad_logits grad_latents", kind)
+        | wide(f"{terms} intra held class_held mean counted grad_intra")
+        | common
+        | lambdas
+        | {"smoothing": number},
+        {**LOSS, "ROWS": 16} | has("TOTAL CE COMPACTNESS BALANCE DISTRIBUTION"),
+        capability,
+    )
+
+
+def cases() -> Iterator[Case]:
+    for capability in SHARED:
+        for kind, precision in KINDS:
+            for batch in (64, 4096):
+                yield from branch_cases(kind, precision, capability, batch)
+            yield from parameter_cases(kind, precision, capability)
+            if precision == "ieee":
+                yield from relation_cases(kind, capability)
+                yield from loss_cases(kind, capability)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> list[tuple[Case, Resources]]:
+    found = list(cases())
+    return list(zip(found, compile_all(found), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_kernel_spills_and_all_fit(compiled: list[tuple[Case, Resources]]) -> None:
+    for case, resources in compiled:
+        name = case.name
+        assert resources.spilled_bytes == 0, f"{name}: {resources}"
+        assert 0 < resources.registers <= 255, f"{name}: {resources}"
+        assert resources.shared_bytes <= SHARED[case.capability], f"{name}: {resources}"
+
+
+def test_every_kernel_has_a_case() -> None:
+    folder = Path(head.__file__).parent
+    launched: set[str] = set()
+    for file in folder.glob("*.py"):
+        launched |= set(re.findall(r"^ +(\w+)\[.*\]\($", file.read_text(), re.MULTILINE))
+    assert launched == {case.kernel for case in cases()}
+
+
+@pytest.mark.slow
+def test_the_check_can_fail() -> None:
+    # Sums of 256 samples by 128 outputs do not fit the registers of four warps.
+    case = next(branch_cases("bf16", "ieee", 80, 64))
+    large = Case(
+        case.module, case.kernel, case.types, case.constants | {"BN": 256}, case.capability, 4
+    )
+    (resources,) = compile_all([large])
+    assert resources.spilled_bytes > 0
