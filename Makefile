@@ -7,10 +7,10 @@ MIN_VENV ?= .venv-min
 MIN_VERSIONS = torch==2.6.0 torchvision==0.21.0 einops==0.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint format types test test-fast test-min docs doctest dist bench ci clean
+.PHONY: help install check lint format types test test-fast test-min docs doctest dist bench bench-faces ci clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Install the package for work on it
 	$(PYTHON) -m pip install -e ".[examples]" --group dev
@@ -53,7 +53,11 @@ dist: ## Build and check the sdist and the wheel
 	$(PYTHON) -m twine check --strict dist/*
 	check-wheel-contents dist/*.whl
 
-bench: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
+bench: ## Measure the head and its losses, and what they add to a backbone (ten minutes on a CPU)
+	$(PYTHON) benchmarks/run.py
+	$(PYTHON) benchmarks/whole_step.py
+
+bench-faces: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
 	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
 
 ci: ## Run what CI runs, in a fresh environment

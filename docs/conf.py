@@ -14,6 +14,7 @@ here = Path(__file__).parent
 # So that the pages build without an install.
 sys.path[:0] = [str(here), str(here.parent)]
 
+import benchmark_tables
 import fdrl_layers
 import inventory
 import measured
@@ -61,6 +62,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Shape", "Reference"]
 
+benchmark_tables.write(here / "_generated")
 measured.write(here / "_generated")
 pictures.write(here / "_generated")
 

@@ -8,10 +8,11 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ class Resources:
     registers: int
     spilled_bytes: int
     shared_bytes: int
-    stack_bytes: int = field(default=0)
 
 
 def compile_all(cases: list[Case]) -> list[Resources]:
@@ -95,21 +95,21 @@ def is_aligned(name: str, case: Case) -> bool:
     return case.types.get(name, "").startswith("*") or name in ("P", "N")
 
 
+CALL_FRAME = 16
+"""Bytes of stack that a call takes, such as that to divide float64 numbers, without any spill."""
+
+
 def usage(cubin: bytes) -> Resources:
     """Read registers and stack from a compiled kernel, by the tool that Triton brings."""
     from triton import knobs
 
-    tool = Path(knobs.nvidia.cuobjdump.path)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), "--dump-resource-usage", file.name]
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    words = dict(
-        word.split(":") for word in text.split() if word.count(":") == 1 and not word.endswith(":")
-    )
-    stack = int(words["STACK"])
-    return Resources(int(words["REG"]), int(words["LOCAL"]) + stack, 0, stack)
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return Resources(found["REG"], found["LOCAL"] + max(0, found["STACK"] - CALL_FRAME), 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The head: its definition in plain torch, without checks."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,14 +62,45 @@ def reduce_gates(gates: Tensor, reduction: Reduction) -> Tensor:
 
 def distances_to_weights(messages: Tensor) -> Tensor:
     """Equation 9: tanh of the Euclidean distance between messages, 0 on the diagonal."""
+    if torch.compiler.is_compiling() and torch.is_grad_enabled() and messages.requires_grad:
+        weights: Tensor = _InterWeights.apply(messages)
+        return weights
+    distance, apart = _distances(messages)
+    return torch.where(apart, distance.tanh(), 0.0)
+
+
+def _distances(messages: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distances (*, M, M), 1 where two messages coincide, and where they do not."""
     difference = messages.unsqueeze(-2) - messages.unsqueeze(-3)
     squared = difference.square().sum(-1)
     itself = torch.eye(squared.shape[-1], dtype=torch.bool, device=squared.device)
     # Where two messages coincide sqrt has an infinite slope. Taking the root of 1 there and then
     # throwing it away leaves value 0 and gradient 0, in the second derivative too.
     apart = (squared > 0) & ~itself
-    distance = torch.where(apart, squared, 1.0).sqrt()
-    return torch.where(apart, distance.tanh(), 0.0)
+    return torch.where(apart, squared, 1.0).sqrt(), apart
+
+
+class _InterWeights(torch.autograd.Function):
+    """The same with its derivative in closed form, which a compiler does not find.
+
+    It would write the (*, M, M, D) gradient of the differences and read it twice. In closed form
+    that is a matrix for each sample: (diag(k 1) - k) g with k as in `ops/eager/head.py`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, messages: Tensor) -> Tensor:
+        distance, apart = _distances(messages)
+        ctx.save_for_backward(messages, distance, apart)
+        return torch.where(apart, distance.tanh(), 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        messages, distance, apart = ctx.saved_tensors
+        e = torch.exp(-2 * distance)
+        slope = 4 * e / ((1 + e).square() * distance)
+        k = torch.where(apart, (gradient + gradient.mT) * slope, 0.0)
+        result: Tensor = k.sum(-1, keepdim=True) * messages - k @ messages
+        return result
 
 
 def reconstruct(

@@ -285,7 +285,7 @@ def _in_one_launch(
     k = grad_logits.shape[1] if classified else 0
     tile = min(64, d)
     # Products of float32 in float32 are not the tensor cores': more threads share the sums.
-    block, warps = (32, 8) if input.dtype == torch.float32 else (64, 4)
+    block, warps = (16, 8) if input.dtype == torch.float32 else (64, 4)
     high = triton.cdiv(d, tile)
     programs = m * high * (triton.cdiv(p, 64) + 2 * triton.cdiv(d, 64))
     programs += triton.cdiv(k, tile) * triton.cdiv(d, 64)

@@ -100,7 +100,7 @@ def parameter_cases(kind: str, precision: str, capability: int) -> Iterator[Case
         "parameter_gradients",
         types(f"input dz latents entering dp grad_logits y {parameters}", kind)
         | {"N": "i32", "P": "i32", "K": "i32"},
-        {**PAPER, "BN": 32 if kind == "fp32" else 64, "BI": 64, "BJ": 64, "PRECISION": precision}
+        {**PAPER, "BN": 16 if kind == "fp32" else 64, "BI": 64, "BJ": 64, "PRECISION": precision}
         | has("DECOMPOSITION_BIAS INTRA_BIAS INTER_BIAS CLASSIFIER_BIAS"),
         capability,
         8 if kind == "fp32" else 4,

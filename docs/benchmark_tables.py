@@ -1,0 +1,195 @@
+"""The tables and plots of the Benchmarks page, from the result files of the operators."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import matplotlib
+
+matplotlib.use("agg")
+
+from matplotlib import pyplot as plt
+
+from benchmarks.machine import Machine
+from benchmarks.registry import FLOOR, VERSIONS
+from benchmarks.schema import RESULTS, Measured, Results, WholeStep, read
+
+NOTHING = "*Nothing has been measured yet.*\n"
+TARGETS = {1: 5.0, 64: 2.0, 256: 1.5, 1024: 1.45}
+"""How many times faster than the loop a training step was aimed to be, by batch, in float32."""
+
+INK = "#7a7a7a"
+"""A gray that can be read on white and on black."""
+
+
+def everything() -> tuple[list[Results], list[WholeStep]]:
+    """Read all result files of the operators."""
+    files = sorted(RESULTS.glob("*/operators-*.json")) + sorted(RESULTS.glob("*/whole-step-*.json"))
+    found = [read(file) for file in files]
+    return (
+        [each for each in found if isinstance(each, Results)],
+        [each for each in found if isinstance(each, WholeStep)],
+    )
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def say(machine: Machine) -> str:
+    """Describe a machine in a line."""
+    device = machine.gpu or f"{machine.cpu}, {machine.threads} threads"
+    versions = f"torch {machine.torch}, Python {machine.python}, {machine.system}"
+    return f"{device}; {versions}; commit {machine.commit}"
+
+
+def versions() -> str:
+    """Say what each version is."""
+    rows = [[f"`{version.name}`", version.says] for version in VERSIONS]
+    rows.append([f"`{FLOOR}`", "the matrix products of the merged form alone: the floor"])
+    return table(["version", "what it is"], rows)
+
+
+def operators(results: Results) -> str:
+    """Return a run's table: time, ratios and counts of every version at every batch."""
+    head = [
+        "N",
+        "version",
+        "µs (20 %, 80 %)",
+        "times faster than loop",
+        "time over gemm",
+        "kernels",
+        "KiB saved a sample",
+    ]
+    rows = [_row(row) for row in results.measured]
+    title = f"### {results.mode.capitalize()}, {results.dtype}\n\n"
+    return f"{title}{say(results.machine)}; {results.rounds} rounds.\n\n{table(head, rows)}"
+
+
+def _row(row: Measured) -> list[str]:
+    if row.refused:
+        return [str(row.batch), f"`{row.version}`", "refused", "", "", "", ""]
+    low, middle, high = (1e6 * value for value in row.seconds)
+    return [
+        str(row.batch),
+        f"`{row.version}`",
+        f"{middle:.0f} ({low:.0f}, {high:.0f})",
+        f"{row.times_faster[1]:.2f}" if row.times_faster else "",
+        f"{row.over_floor[1]:.2f}",
+        str(row.kernels or ""),
+        f"{row.saved / 1024:.1f}" if row.saved else "",
+    ]
+
+
+def targets(found: list[Results]) -> str:
+    """Hold what was aimed at against what was measured, on every CPU."""
+    rows = []
+    for results in found:
+        if results.machine.gpu or results.dtype != "float32":
+            continue
+        if results.mode == "training":
+            rows += _training_targets(results)
+        else:
+            rows += [
+                ["inference, `ours compiled`", f"time over `gemm`, N = {row.batch}", "≤ 1.15",
+                 f"{row.over_floor[1]:.2f}"]
+                for row in results.measured
+                if row.version == "ours compiled" and row.batch >= 64
+            ]  # fmt: skip
+    return table(["what", "measure", "aimed at", "measured"], rows) if rows else NOTHING
+
+
+def _training_targets(results: Results) -> list[list[str]]:
+    rows = []
+    for row in results.measured:
+        if row.version == "ours" and row.batch in TARGETS:
+            aim = f"≥ {TARGETS[row.batch]:g}"
+            rows.append(
+                [
+                    "training",
+                    f"times faster than `loop`, N = {row.batch}",
+                    aim,
+                    f"{row.times_faster[1]:.2f}",
+                ]
+            )
+        if row.version == "ours" and row.batch >= 256:
+            rows.append(
+                [
+                    "training",
+                    f"time over `gemm`, N = {row.batch}",
+                    "≤ 1.4",
+                    f"{row.over_floor[1]:.2f}",
+                ]
+            )
+    last = {row.version: row for row in results.measured}
+    if "ours" in last:
+        rows.append(["training", "kernels a step", "≤ 80", str(last["ours"].kernels)])
+        saved = last["ours"].saved / 1024
+        rows.append(["training", "KiB saved a sample", "≤ 14", f"{saved:.2f}"])
+    if "ours recompute" in last:
+        saved = last["ours recompute"].saved / 1024
+        rows.append(["training, `recompute=True`", "KiB saved a sample", "≤ 5", f"{saved:.2f}"])
+    return rows
+
+
+def whole_steps(found: list[WholeStep]) -> str:
+    """Say what the heads add to a step of a whole network."""
+    if not found:
+        return NOTHING
+    head = ["machine", "step", "linear", "the loop adds", "ours adds"]
+    rows = [
+        [
+            each.machine.gpu or f"{each.machine.cpu}, {each.machine.threads} threads",
+            f"{each.backbone}, {each.image_size} x {each.image_size}, batch {each.batch}, "
+            f"{each.dtype}",
+            f"{1e3 * each.seconds['linear'][1]:.0f} ms",
+            *("{1:.1f} % ({0:.1f}, {2:.1f})".format(*each.added[n]) for n in ("loop", "ours")),
+        ]
+        for each in found
+    ]
+    return table(head, rows)
+
+
+def plot(results: Results, file: Path) -> None:
+    """Draw the time over the floor against the batch, a line for each version."""
+    figure, axes = plt.subplots(figsize=(7.5, 4.2))
+    names = list(dict.fromkeys(row.version for row in results.measured if not row.refused))
+    for name in names:
+        rows = [row for row in results.measured if row.version == name and row.seconds]
+        style = {"color": INK, "linestyle": "--"} if name == FLOOR else {"marker": "o"}
+        batches = [row.batch for row in rows]
+        axes.plot(batches, [1e6 * row.seconds[1] for row in rows], label=name, **style)
+    batches = sorted({row.batch for row in results.measured})
+    axes.set(xscale="log", yscale="log", xlabel="samples in a batch", ylabel="microseconds a step")
+    axes.set_xticks(batches, [str(number) for number in batches])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25, color=INK)
+    legend = axes.legend(frameon=False, fontsize="small", loc="upper left")
+    for text in [*legend.get_texts(), axes.xaxis.label, axes.yaxis.label]:
+        text.set_color(INK)
+    axes.tick_params(colors=INK)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+    figure.tight_layout()
+    figure.savefig(file, transparent=True)
+    plt.close(figure)
+
+
+def write(folder: Path) -> None:
+    """Write tables and plots to `folder`, where the page includes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found, steps = everything()
+    parts = []
+    for results in found:
+        name = f"operators-{results.machine.slug()}-{results.mode}-{results.dtype}.svg"
+        plot(results, folder / name)
+        alt = f"Time of a step of {results.mode} against the batch, on {say(results.machine)}"
+        parts.append(f"{operators(results)}\n![{alt}](_generated/{name})\n")
+    (folder / "operators.md").write_text("\n".join(parts) or NOTHING)
+    (folder / "versions.md").write_text(versions())
+    (folder / "targets.md").write_text(targets(found))
+    (folder / "whole_steps.md").write_text(whole_steps(steps))

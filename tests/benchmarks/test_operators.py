@@ -1,0 +1,126 @@
+"""The operators' benchmark counts, compares and times what it says it does."""
+
+from collections import deque
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import run, timing
+from benchmarks.agreement import disagreement, expected_results
+from benchmarks.counting import counted_kernels, kernels_of, saved_bytes
+from benchmarks.registry import VERSIONS, Mode, Sizes, Version, build, floor, shared_head
+from benchmarks.schema import Results, read
+
+TINY = Sizes(N=5, P=8, M=3, D=4, K=3)
+EAGER = [version for version in VERSIONS if not version.compiled and not version.cuda_only]
+
+
+@pytest.mark.parametrize("version", EAGER, ids=lambda version: version.name)
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_versions_agree_with_the_loop(version: Version, mode: Mode) -> None:
+    if mode not in version.modes:
+        pytest.skip("not measured in this mode")
+    expected = expected_results(TINY, mode)
+    assert disagreement(build(version, TINY, mode), expected, torch.float32) is None
+
+
+@pytest.mark.parametrize("wrong", ["logits", "input", "decomposition.bias"])
+def test_refuses_a_version_that_is_off(wrong: str) -> None:
+    ours = next(version for version in VERSIONS if version.name == "ours")
+    expected = expected_results(TINY, "training")
+    key = wrong if wrong == "logits" else f"d {wrong}"
+    expected[key] = expected[key] + 1e-3 * expected[key].abs().max()
+    reason = disagreement(build(ours, TINY, "training"), expected, torch.float32)
+    assert reason is not None
+    assert reason.startswith(key)
+
+
+def test_counts_kernels_and_no_views() -> None:
+    x = torch.ones(3, 4)
+    with counted_kernels() as counted:
+        (x.t().reshape(2, 6)[0] + 1).relu_()
+        torch.empty(3).unsqueeze(0)
+    # A transposed tensor is copied to be reshaped.
+    assert counted == {"clone": 1, "add": 1, "relu_": 1}
+    assert kernels_of(lambda: x.sum().add_(1)) == 2
+
+
+def test_a_training_step_by_hand_is_80_kernels() -> None:
+    sizes = Sizes(N=14)
+    step = build(next(v for v in VERSIONS if v.name == "ours"), sizes, "training")
+    for _ in range(2):
+        step.run()  # until every center has met data
+    assert kernels_of(step.run) <= 80
+
+
+@pytest.mark.parametrize(("name", "most"), [("ours", 14.0), ("ours recompute", 5.0)])
+def test_what_a_sample_keeps(name: str, most: float) -> None:
+    version = next(each for each in VERSIONS if each.name == name)
+    saved = run.saved_per_sample(version, Sizes(N=0), "cpu", torch.float32)
+    assert 4.5 < saved / 1024 <= most
+
+
+def test_counts_each_storage_once_and_no_parameter() -> None:
+    layer = torch.nn.Linear(4, 4)
+    x, seen = torch.ones(2, 4, requires_grad=True), torch.ones(2, 4)
+
+    def forward() -> torch.Tensor:
+        hidden: torch.Tensor = layer(x).tanh()
+        return (hidden + seen).tanh() * hidden  # both are kept, one of them twice
+
+    assert saved_bytes(forward, layer, x, seen) == 2 * 32
+
+
+def test_the_floor_is_the_products_alone() -> None:
+    pairs: tuple[tuple[Mode, int], ...] = (("inference", 3), ("training", 9))
+    for mode, products in pairs:
+        with counted_kernels() as counted:
+            floor(TINY, mode).run()
+        drawn = counted.pop("randn")
+        assert drawn > 0
+        assert set(counted) <= {"mm", "bmm"}
+        assert counted.total() == products
+
+
+def test_rounds_are_paired_and_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(timing, "AT_LEAST", 0.0)
+    steps = {name: lambda name=name: calls.append(name) for name in "abc"}
+    seconds = timing.measure(steps, rounds=3)
+    rounds = [calls[i : i + 3] for i in range(len(calls) - 9, len(calls), 3)]
+    order = deque("abc")
+    for each in rounds:
+        assert each == list(order)
+        order.rotate(-1)
+    assert all(len(values) == 3 for values in seconds.values())
+
+
+def test_percentiles_and_ratios() -> None:
+    assert timing.percentiles([float(i) for i in range(11)]) == [2.0, 5.0, 8.0]
+    assert timing.percentiles([4.0]) == [4.0, 4.0, 4.0]
+    # The median of the quotients, not the quotient of the medians.
+    assert timing.ratio([1.0, 8.0, 9.0], [1.0, 2.0, 9.0])[1] == 1.0
+
+
+def test_a_run_ends_in_a_valid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "AT_LEAST", 0.0)
+    monkeypatch.setattr(run, "Sizes", lambda N: TINY)
+    threads = torch.get_num_threads()
+    run.main(["--quick", "--rounds", "2", "--batches", "2", "--out", str(tmp_path)])
+    assert torch.get_num_threads() == threads
+    for mode in ("training", "inference"):
+        found = read(tmp_path / f"operators-{mode}-float32.json")
+        assert isinstance(found, Results)
+        names = {row.version for row in found.measured}
+        assert names == {v.name for v in EAGER if mode in v.modes} | {"gemm"}
+        assert all(len(row.times_faster) == 3 for row in found.measured)
+        assert all(
+            (row.saved > 0) == (mode == "training" and row.version != "gemm")
+            for row in found.measured
+        )
+
+
+def test_all_versions_share_their_parameters() -> None:
+    heads = [shared_head(TINY).state_dict() for _ in range(2)]
+    assert all(torch.equal(value, heads[1][key]) for key, value in heads[0].items())
