@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 
 from benchmarks.counting import counted_launches
 from comparing import assert_close
-from fdrl_layers import FDRLHead, use_backend
+from fdrl_layers import FDRLHead, FDRLLoss, use_backend
 from fdrl_layers.ops import library
 from fdrl_layers.ops.head import head
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
@@ -262,6 +262,34 @@ def test_compiles_in_one_graph() -> None:
         traced.logits.square().sum().backward()
     assert torch.equal(eager.logits, traced.logits)
     assert_close("gradient", {n: p.grad for n, p in model.named_parameters()}, want)
+
+
+@pytest.mark.slow
+def test_training_follows_the_loop() -> None:
+    of = Sizes(N=4, P=8, M=2, D=32, K=3)
+    options: dict[str, Any] = {"latent_dim": of.D, "num_latents": of.M, "reduction": "mean"}
+    runs = []
+    for backend, dtype in (("triton", torch.float32), ("torch", torch.float64)):
+        model = FDRLHead(of.P, of.K, backend=backend, device=DEVICE, dtype=dtype, **options)
+        model.load_state_dict(parameters_for(of, 5))
+        criterion = FDRLLoss(
+            of.K, num_latents=of.M, latent_dim=of.D, backend=backend, device=DEVICE, dtype=dtype
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        losses = []
+        for step in range(200):
+            x = normal(of.N, of.P, seed=step % 10).to(DEVICE, dtype)
+            total = criterion(model(x), torch.arange(of.N, device=DEVICE) % of.K).total
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            losses.append(total.detach().double())
+        runs.append((torch.stack(losses), {k: v.double() for k, v in model.state_dict().items()}))
+    assert runs[0][0][-10:].mean() < runs[0][0][:10].mean()
+    # Two hundred steps carry rounding on.
+    torch.testing.assert_close(runs[0][0], runs[1][0], rtol=1e-3, atol=1e-4)
+    for name, weight in runs[0][1].items():
+        torch.testing.assert_close(weight, runs[1][1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_two_launches_forward_and_three_backward() -> None:
