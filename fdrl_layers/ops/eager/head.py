@@ -158,7 +158,9 @@ def backward(
     # What enters the sigmoid, and what enters the messages' ReLU, which q's will replace.
     entering = torch.empty_like(product)
     da, dp = entering
-    _message_gradient(nodes, saved, grad_inter, delta, dp.transpose(0, 1))
+    # Two stacks more are written to three times each, since memory in a cache is faster.
+    by_sample, by_branch = messages.new_empty(n, m, d), messages.new_empty(m, n, d)
+    _message_gradient(nodes, saved, grad_inter, delta, by_sample, dp.transpose(0, 1))
     found: dict[str, Tensor | None] = {}
     if grad_logits is not None and p.classifier_weight is not None:
         if needs[7]:
@@ -166,7 +168,7 @@ def backward(
             found["classifier_weight"] = grad_logits.t() @ y.to(grad_logits.dtype)
         if needs[8]:
             found["classifier_bias"] = grad_logits.sum(0)
-    dalpha = _intra_gradient(grad_intra, saved, dy, dp, q, delta)
+    dalpha = _intra_gradient(grad_intra, saved, dy, dp, q, delta, by_branch)
     _gate_gradient(dalpha, gates, saved.intra_weights, reduction, da)
     if needs[4] or needs[6]:
         both = entering.sum(2)
@@ -177,7 +179,10 @@ def backward(
     found["intra_weight"] = torch.bmm(da.mT, rows) if needs[3] else None
     found["inter_weight"] = torch.bmm(dq.mT, rows) if needs[5] else None
     if any(needs[:3]):
-        dz = _latent_gradient(grad_latents, saved, dy, entering, p, delta)
+        same = by_sample.dtype == input.dtype
+        dz = by_sample if same else torch.empty_like(saved.latents)
+        grad = by_branch if same else torch.empty_like(da)
+        _latent_gradient(grad_latents, saved, dy, entering, p, delta, grad, dz)
         flat = dz.flatten(1)
         weight = p.decomposition_weight
         found["input"] = flat @ weight.flatten(0, 1) if needs[0] else None
@@ -205,7 +210,12 @@ def _embedding_gradient(
 
 
 def _message_gradient(
-    nodes: Tensor, saved: Saved, grad_inter: Tensor | None, delta: float, out: Tensor
+    nodes: Tensor,
+    saved: Saved,
+    grad_inter: Tensor | None,
+    delta: float,
+    scratch: Tensor,
+    out: Tensor,
 ) -> None:
     """Gradient of what enters the messages' ReLU (N, M, D), from messages and dy in `nodes`."""
     n, m = saved.intra_weights.shape
@@ -224,8 +234,8 @@ def _message_gradient(
     slope = torch.ops.aten.tanh_backward(k, saved.distances.tanh())
     torch.div(slope, F.threshold(saved.distances, 0, float("inf")), out=k)
     k.diagonal(dim1=1, dim2=2).sub_(k.sum(-1))
-    grad = torch.baddbmm(messages, mixing, nodes, beta=0, alpha=-beta)
-    torch.ops.aten.threshold_backward(grad, messages, 0, grad_input=out)
+    torch.baddbmm(messages, mixing, nodes, beta=0, alpha=-beta, out=scratch)
+    torch.ops.aten.threshold_backward(scratch, messages, 0, grad_input=out)
 
 
 def _dots(rows: Tensor, vector: Tensor) -> Tensor:
@@ -241,10 +251,16 @@ def _embedding(saved: Saved, messages: Tensor, delta: float) -> Tensor:
 
 
 def _intra_gradient(
-    grad_intra: Tensor | None, saved: Saved, dy: Tensor, dp: Tensor, q: Tensor, delta: float
+    grad_intra: Tensor | None,
+    saved: Saved,
+    dy: Tensor,
+    dp: Tensor,
+    q: Tensor,
+    delta: float,
+    scratch: Tensor,
 ) -> Tensor:
     """Gradient of Intra-W (N, M)."""
-    through = (widen(dp) * widen(q)).sum(-1).t()
+    through = torch.mul(widen(dp), widen(q), out=scratch).sum(-1).t()
     if grad_intra is not None:
         through = through + grad_intra
     latents, dy = widen(saved.latents), dy.unsqueeze(1)
@@ -275,23 +291,22 @@ def _latent_gradient(
     entering: Tensor,
     p: HeadParameters,
     delta: float,
-) -> Tensor:
-    """Gradient of what enters the latents' ReLU (N, M, D)."""
+    grad: Tensor,
+    out: Tensor,
+) -> None:
+    """Gradient of what enters the latents' ReLU (N, M, D), by way of `grad` (M, N, D)."""
     assert p.intra_weight is not None
     assert p.inter_weight is not None
     da, dq = entering
-    grad = torch.empty_like(da)
     # Through y's own sum of latents.
     direct, scale = dy.unsqueeze(1), saved.intra_weights.unsqueeze(-1)
-    out = grad.transpose(0, 1)
+    rows = grad.transpose(0, 1)
     if grad.dtype != dy.dtype:
         direct = delta * scale * direct
-        out.copy_(direct if grad_latents is None else direct.add_(grad_latents))
+        rows.copy_(direct if grad_latents is None else direct.add_(grad_latents))
     elif grad_latents is None:
-        torch.mul(scale * delta, direct, out=out)
+        torch.mul(scale * delta, direct, out=rows)
     else:
-        torch.addcmul(grad_latents, scale, direct, value=delta, out=out)
+        torch.addcmul(grad_latents, scale, direct, value=delta, out=rows)
     grad.baddbmm_(da, p.intra_weight).baddbmm_(dq, p.inter_weight)
-    dz = torch.empty_like(saved.latents)
-    torch.ops.aten.threshold_backward(out, saved.latents, 0, grad_input=dz)
-    return dz
+    torch.ops.aten.threshold_backward(rows, saved.latents, 0, grad_input=out)
