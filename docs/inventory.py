@@ -28,7 +28,10 @@ TORCH_PAGES = {
     "torch.optim.Optimizer": "optim",
 }
 PYTHON = {
-    "py:class": "bool dict float int list str tuple typing.Literal typing.NamedTuple",
+    "py:class": (
+        "bool collections.abc.Iterator dict float int list str tuple typing.Literal"
+        " typing.NamedTuple"
+    ),
     "py:data": "None typing.Any typing.Literal",
     "py:exception": "FileNotFoundError RuntimeError TypeError ValueError",
     "py:method": "object.__init__",
@@ -52,5 +55,8 @@ def write_inventory(path: Path, project: str, names: dict[str, str]) -> str:
 def _page(project: str, name: str) -> str:
     if project == "torch":
         return f"{TORCH_PAGES.get(name, f'generated/{name}')}.html#$"
-    page = "exceptions" if name.endswith("Error") else "typing" if "typing" in name else "functions"
+    if name == "object.__init__":
+        return "reference/datamodel.html#$"
+    module, _, _ = name.rpartition(".")
+    page = module or ("exceptions" if name.endswith("Error") else "functions")
     return f"library/{page}.html#$"

@@ -145,9 +145,7 @@ def backward(
     """
     p = cast(parameters, input.dtype)
     grad_logits, grad_embedding, grad_latents, grad_intra, grad_inter = gradients
-    product = saved.product
-    if product is None:
-        product = _product(saved.latents, p, reduction)
+    product = _product(saved.latents, p, reduction) if saved.product is None else saved.product
     gates, q = product
     n, m, d = saved.latents.shape
     # The gradient of y lies behind the messages, so that one product reaches both.
@@ -181,8 +179,8 @@ def backward(
     if any(needs[:3]):
         same = by_sample.dtype == input.dtype
         dz = by_sample if same else torch.empty_like(saved.latents)
-        grad = by_branch if same else torch.empty_like(da)
-        _latent_gradient(grad_latents, saved, dy, entering, p, delta, grad, dz)
+        scratch = by_branch if same else torch.empty_like(da)
+        _latent_gradient(grad_latents, saved, dy, entering, p, delta, scratch, dz)
         flat = dz.flatten(1)
         weight = p.decomposition_weight
         found["input"] = flat @ weight.flatten(0, 1) if needs[0] else None

@@ -12,6 +12,7 @@ from benchmarks.counting import counted_launches
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLLoss, use_backend
 from fdrl_layers.ops import library
+from fdrl_layers.ops.backend import Backend
 from fdrl_layers.ops.head import head
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
 from fdrl_layers.ops.triton import head as kernels
@@ -268,8 +269,10 @@ def test_compiles_in_one_graph() -> None:
 def test_training_follows_the_loop() -> None:
     of = Sizes(N=4, P=8, M=2, D=32, K=3)
     options: dict[str, Any] = {"latent_dim": of.D, "num_latents": of.M, "reduction": "mean"}
+    forms: tuple[tuple[Backend, torch.dtype], ...]
+    forms = (("triton", torch.float32), ("torch", torch.float64))
     runs = []
-    for backend, dtype in (("triton", torch.float32), ("torch", torch.float64)):
+    for backend, dtype in forms:
         model = FDRLHead(of.P, of.K, backend=backend, device=DEVICE, dtype=dtype, **options)
         model.load_state_dict(parameters_for(of, 5))
         criterion = FDRLLoss(
