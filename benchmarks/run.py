@@ -32,6 +32,7 @@ from benchmarks.registry import (
     floor,
     shared_head,
 )
+from benchmarks.roofline import least_seconds, measure_rates
 from benchmarks.schema import RESULTS, Measured, Results, write
 from benchmarks.timing import measure, percentiles, ratio
 
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure what the options name."""
     options = _options(argv)
     torch.set_num_threads(options.threads)
+    options.rates = measure_rates(options.device, getattr(torch, options.dtype))
     for mode in options.modes:
         rows = [
             row
@@ -87,7 +89,7 @@ def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list
     empty: Any = ()
     for name, reason in refused.items():
         print(f"  {name:22} refused: {reason}", flush=True)
-        rows.append(Measured(name, sizes.N, empty, empty, empty, 0, 0, 0, 0, reason))
+        rows.append(Measured(name, sizes.N, empty, empty, empty, 0, 0, 0, 0, 0, reason))
     return rows
 
 
@@ -149,6 +151,8 @@ def _row(
         seconds=tuple(percentiles(own)),
         times_faster=tuple(ratio(loop, own)) if loop is not None else (),
         over_floor=tuple(ratio(own, seconds[FLOOR])),
+        over_roofline=percentiles(own)[1]
+        / least_seconds(sizes, mode, getattr(torch, options.dtype), options.rates),
         kernels=kernels,
         saved=saved,
         peak=peak,

@@ -23,6 +23,7 @@ class Measured:
         seconds: Of a step; empty where it was refused.
         times_faster: Than the loop, within the same round; empty without one.
         over_floor: Its time over that of the matrix products alone; empty without them.
+        over_roofline: Its median over the least time of its bytes and operations.
         kernels: Launched in a step; 0 where they were not counted.
         saved: Bytes a sample kept for backward, beside input and parameters; 0 if not counted.
         peak: Bytes of device memory at most; 0 on a CPU.
@@ -35,6 +36,7 @@ class Measured:
     seconds: tuple[float, ...]
     times_faster: tuple[float, ...]
     over_floor: tuple[float, ...]
+    over_roofline: float
     kernels: int
     saved: float
     peak: int

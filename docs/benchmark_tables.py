@@ -20,6 +20,9 @@ NOTHING = "*Nothing has been measured yet.*\n"
 TARGETS = {1: 5.0, 64: 2.0, 256: 1.5, 1024: 1.45}
 """How many times faster than the loop a training step was aimed to be, by batch, in float32."""
 
+Rows = dict[tuple[str, int], Measured]
+"""What was timed, by version and batch."""
+
 INK = "#7a7a7a"
 """A gray that can be read on white and on black."""
 
@@ -62,6 +65,7 @@ def operators(results: Results) -> str:
         "µs (20 %, 80 %)",
         "times faster than loop",
         "time over gemm",
+        "time over roofline",
         "kernels",
         "KiB saved a sample",
     ]
@@ -72,7 +76,7 @@ def operators(results: Results) -> str:
 
 def _row(row: Measured) -> list[str]:
     if row.refused:
-        return [str(row.batch), f"`{row.version}`", "refused", "", "", "", ""]
+        return [str(row.batch), f"`{row.version}`", "refused", *[""] * 5]
     low, middle, high = (1e6 * value for value in row.seconds)
     return [
         str(row.batch),
@@ -80,59 +84,67 @@ def _row(row: Measured) -> list[str]:
         f"{middle:.0f} ({low:.0f}, {high:.0f})",
         f"{row.times_faster[1]:.2f}" if row.times_faster else "",
         f"{row.over_floor[1]:.2f}",
+        f"{row.over_roofline:.1f}",
         str(row.kernels or ""),
         f"{row.saved / 1024:.1f}" if row.saved else "",
     ]
 
 
 def targets(found: list[Results]) -> str:
-    """Hold what was aimed at against what was measured, on every CPU."""
-    rows = []
+    """Hold what was aimed at against what was measured."""
+    rows: list[list[str]] = []
     for results in found:
-        if results.machine.gpu or results.dtype != "float32":
-            continue
-        if results.mode == "training":
-            rows += _training_targets(results)
-        else:
-            rows += [
-                ["inference, `ours compiled`", f"time over `gemm`, N = {row.batch}", "≤ 1.15",
-                 f"{row.over_floor[1]:.2f}"]
-                for row in results.measured
-                if row.version == "ours compiled" and row.batch >= 64
-            ]  # fmt: skip
+        measured = {(row.version, row.batch): row for row in results.measured if row.seconds}
+        if results.machine.gpu:
+            rows += _gpu_targets(results, measured)
+        elif results.dtype == "float32":
+            rows += _cpu_targets(results, measured)
     return table(["what", "measure", "aimed at", "measured"], rows) if rows else NOTHING
 
 
-def _training_targets(results: Results) -> list[list[str]]:
+def _cpu_targets(results: Results, measured: Rows) -> list[list[str]]:
     rows = []
-    for row in results.measured:
-        if row.version == "ours" and row.batch in TARGETS:
-            aim = f"≥ {TARGETS[row.batch]:g}"
-            rows.append(
-                [
-                    "training",
-                    f"times faster than `loop`, N = {row.batch}",
-                    aim,
-                    f"{row.times_faster[1]:.2f}",
-                ]
-            )
-        if row.version == "ours" and row.batch >= 256:
-            rows.append(
-                [
-                    "training",
-                    f"time over `gemm`, N = {row.batch}",
-                    "≤ 1.4",
-                    f"{row.over_floor[1]:.2f}",
-                ]
-            )
-    last = {row.version: row for row in results.measured}
-    if "ours" in last:
+    for (version, batch), row in measured.items():
+        over_floor = [f"time over `gemm`, N = {batch}", f"{row.over_floor[1]:.2f}"]
+        if results.mode == "inference":
+            if version == "ours compiled" and batch >= 64:
+                rows.append([f"inference, `{version}`", over_floor[0], "≤ 1.15", over_floor[1]])
+            continue
+        if version == "ours" and batch in TARGETS:
+            faster = f"{row.times_faster[1]:.2f}"
+            what = f"times faster than `loop`, N = {batch}"
+            rows.append(["training", what, f"≥ {TARGETS[batch]:g}", faster])
+        if version == "ours" and batch >= 256:
+            rows.append(["training", over_floor[0], "≤ 1.4", over_floor[1]])
+    last = {version: row for (version, _), row in measured.items()}
+    if results.mode == "training" and "ours" in last:
         rows.append(["training", "kernels a step", "≤ 80", str(last["ours"].kernels)])
-        saved = last["ours"].saved / 1024
-        rows.append(["training", "KiB saved a sample", "≤ 14", f"{saved:.2f}"])
+        rows.append(["training", "KiB saved a sample", "≤ 14", f"{last['ours'].saved / 1024:.2f}"])
     if "ours recompute" in last:
         saved = last["ours recompute"].saved / 1024
         rows.append(["training, `recompute=True`", "KiB saved a sample", "≤ 5", f"{saved:.2f}"])
+    return rows
+
+
+def _gpu_targets(results: Results, measured: Rows) -> list[list[str]]:
+    what, rows = f"{results.mode}, {results.dtype}, Triton", []
+    if results.mode == "training" and ("triton", 64) in measured:
+        names = [name for name in ("triton", "triton graph") if (name, 64) in measured]
+        row = min((measured[name, 64] for name in names), key=lambda row: row.seconds[1])
+        rows.append([what, "kernels a step", "≤ 12", str(measured["triton", 64].kernels)])
+        faster = f"{row.times_faster[1]:.1f}" if row.times_faster else ""
+        rows.append([what, "times faster than `loop`, N = 64", "≥ 15", faster])
+        compiled = [
+            other.seconds[1]
+            for (version, batch), other in measured.items()
+            if batch == 64 and ("compiled" in version or "reduce" in version)
+        ]
+        if compiled:
+            ratio = f"{min(compiled) / row.seconds[1]:.2f}"
+            rows.append([what, "times faster than the best compiled, N = 64", "≥ 1.2", ratio])
+    if ("triton", 65536) in measured:
+        over = f"{measured['triton', 65536].over_roofline:.2f}"
+        rows.append([what, "time over roofline, N = 65536", "≤ 1.5", over])
     return rows
 
 

@@ -28,7 +28,7 @@ def test_results_are_valid(file: Path) -> None:
 
 def row(**changes: Any) -> Measured:
     triple = (1.0, 2.0, 3.0)
-    given = Measured("ours", 64, triple, triple, triple, 80, 14336.0, 0, 0.0, "")
+    given = Measured("ours", 64, triple, triple, triple, 2.5, 80, 14336.0, 0, 0.0, "")
     return dataclasses.replace(given, **changes)
 
 

@@ -8,7 +8,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from benchmarks.counting import counted_launches
+from benchmarks import registry
+from benchmarks.counting import counted_launches, kernels_of
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLLoss, use_backend
 from fdrl_layers.ops import library
@@ -303,6 +304,15 @@ def test_two_launches_forward_and_three_backward() -> None:
         assert names == ["branch_forward", "relation_forward"]
         output.logits.sum().backward()
     assert names[2:] == ["relation_backward", "branch_backward", "parameter_gradients"]
+
+
+def test_a_training_step_is_12_kernels() -> None:
+    sizes = registry.Sizes(N=4, P=8, M=2, D=32, K=3)
+    version = next(each for each in registry.VERSIONS if each.name == "triton")
+    step = registry.build(version, sizes, "training", DEVICE)
+    for _ in range(2):
+        step.run()  # until every center has met data
+    assert kernels_of(step.run) <= 12
 
 
 @pytest.mark.parametrize("batch", [1, 129, 513, 70000])
