@@ -22,12 +22,14 @@ class FaceSet:
         names: n names, as the database gives them.
         units: float32 (n, A), the intensity of each action unit in [0, 1]; only synthetic
             faces have them.
+        subjects: n names of the people shown, where they are known.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     names: tuple[str, ...]
     units: torch.Tensor | None = None
+    subjects: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         images, labels, units = self.images, self.labels, self.units
@@ -38,18 +40,33 @@ class FaceSet:
             raise ValueError(f"labels must be int64 ({count},), got {_kind(labels)}")
         if len(self.names) != count:
             raise ValueError(f"names must be {count} names, got {len(self.names)}")
-        if units is None:
-            return
-        if units.dtype != torch.float32 or units.ndim != 2 or len(units) != count:
+        if self.subjects is not None and len(self.subjects) != count:
+            raise ValueError(f"subjects must be {count} names, got {len(self.subjects)}")
+        if units is not None and (
+            units.dtype != torch.float32 or units.ndim != 2 or len(units) != count
+        ):
             raise ValueError(f"units must be float32 ({count}, A), got {_kind(units)}")
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def chosen(self, index: torch.Tensor) -> "FaceSet":
+        """Return the faces at `index`, in that order."""
+        places = index.tolist()
+        return FaceSet(
+            self.images[index],
+            self.labels[index],
+            tuple(self.names[i] for i in places),
+            None if self.units is None else self.units[index],
+            None if self.subjects is None else tuple(self.subjects[i] for i in places),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Database:
     """A named set of classes and the splits "train", "test" and, where it exists, "valid".
+
+    A database that is to be cross-validated has one split, "all".
 
     Attributes:
         name: the name of the database.

@@ -1,0 +1,54 @@
+"""Subject-independent folds: nobody is in the training and in the test part of one."""
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+
+from fer.data.faces import Database, FaceSet
+
+
+def subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
+    """Return the indices of each fold's test faces: every face in one, every person in one.
+
+    Folds are balanced in size and classes as far as whole people allow, and depend on `seed` alone.
+
+    Raises:
+        ValueError: the people are not known, or fewer than the folds.
+    """
+    if faces.subjects is None:
+        raise ValueError("cross-validation needs to know who is in each face")
+    people = np.array(faces.subjects)
+    if not 2 <= folds <= len(set(faces.subjects)):
+        raise ValueError(
+            f"--folds must be from 2 to the number of people, {len(set(faces.subjects))}, "
+            f"got {folds}"
+        )
+    labels = faces.labels.numpy()
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    found = [torch.from_numpy(test) for _, test in splitter.split(people, labels, people)]
+    _assert_disjoint(found, people)
+    return found
+
+
+def _assert_disjoint(folds: list[torch.Tensor], people: np.ndarray) -> None:
+    """Make sure of what the whole protocol rests on."""
+    everyone = [person for fold in folds for person in sorted(set(people[fold.numpy()]))]
+    if len(everyone) != len(set(everyone)):
+        raise AssertionError("a person is in two folds")
+    if sorted(torch.cat(folds).tolist()) != list(range(len(people))):
+        raise AssertionError("a face is not in exactly one fold")
+    if any(len(fold) == 0 for fold in folds):
+        raise AssertionError("a fold is empty")
+
+
+def fold_of(database: Database, fold: int, folds: int, seed: int) -> Database:
+    """Return fold 1 to `folds` of a database with one split as one with train and test."""
+    if "all" not in database.splits:
+        raise ValueError(f"{database.name} comes with a training and a test split; it has no folds")
+    faces = database.splits["all"]
+    parts = subject_folds(faces, folds, seed)
+    if not 1 <= fold <= folds:
+        raise ValueError(f"--fold must be from 1 to {folds}, got {fold}")
+    others = torch.cat([part for i, part in enumerate(parts, 1) if i != fold]).sort().values
+    splits = {"train": faces.chosen(others), "test": faces.chosen(parts[fold - 1])}
+    return Database(database.name, database.classes, splits, database.units)

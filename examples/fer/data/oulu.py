@@ -1,0 +1,68 @@
+"""Oulu-CASIA (Zhao et al. 2011): visible light, strong illumination."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fer.data.class_folders import EXPRESSIONS, class_folders, images_in, subfolders
+from fer.data.clips import Clip, last_frames, load_clips
+from fer.data.faces import Database
+
+CLASSES = EXPRESSIONS
+COUNTS: Mapping[str, int] = {"clips": 480, "images": 1_440}
+LIGHTS = (
+    "OriginalImg/VL/Strong",
+    "B_OriginalImg/VL/Strong",
+    "PreProcess Img/VL_Acropped/Strong",
+    "VL/Strong",
+    "VL_Acropped/Strong",
+    "Strong",
+)
+
+
+def load_oulu(root: Path, *, check_counts: bool = True, progress: bool = False) -> Database:
+    """Read the last three frames of each sequence taken in visible, strong light.
+
+    Args:
+        root: the folder that holds `VL/Strong/P001/Anger/000.jpeg`, or `VL_Acropped`, or the
+            database's `OriginalImg` or `PreProcess Img` with one of them.
+        check_counts: require the 480 sequences and 1,440 images of the paper.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or a person lacks an expression.
+        ValueError: there is more than one, a sequence has too few frames, the counts differ, or
+            the images are not of one size.
+    """
+    base = find_base(root)
+    clips = [
+        Clip(person.name, f"{person.name}/{folder.name}", label, tuple(images_in(folder)))
+        for person in subfolders(base)
+        for label, folder in enumerate(class_folders(person, CLASSES))
+    ]
+    return load_clips(
+        "oulu",
+        base,
+        CLASSES,
+        clips,
+        last_frames,
+        COUNTS,
+        check_counts=check_counts,
+        progress=progress,
+    )
+
+
+def find_base(root: Path) -> Path:
+    """Return the one folder under `root` that holds a folder for each person."""
+    bases = [root / light for light in LIGHTS if (root / light).is_dir()]
+    if root.name == "Strong" and root.is_dir():
+        bases = [root]
+    if not bases:
+        raise FileNotFoundError(
+            f"root: no Oulu-CASIA in {root}; looked for {', '.join(LIGHTS)} in it"
+        )
+    if len(bases) > 1:
+        raise ValueError(
+            f"root: {root} holds {', '.join(str(base.relative_to(root)) for base in bases)}; "
+            "name the one to read"
+        )
+    return bases[0]
