@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from fer.data import synthetic_faces
+from fer.data.synthetic import synthetic_faces
 
 A_ROW = 8
 

@@ -6,87 +6,43 @@
     python examples/fer_rafdb.py --resume runs/NAME
     torchrun --nproc-per-node 4 examples/fer_rafdb.py ...
 
-A run leaves a folder with config.json, metrics.csv, summary.json, last.pt, best.pt, confusion.png
-and, for FDRL, intra_weights.png.
+A run leaves a folder with config.json, metrics.csv, summary.json, last.pt, best.pt, evaluation.pt,
+confusion.png and, for FDRL, intra_weights.png. Ctrl-C and SIGTERM end it after the step under way,
+and --resume goes on from there as if it had never been stopped.
 """
 
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
-from torchvision.models import resnet18
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import fdrl_layers
-from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
-from fer import checkpoint, engine, figures
-from fer.data import Database, load_ferplus, load_rafdb, synthetic_faces
-from fer.options import Command, Options, parse
+from fdrl_layers import FDRLOutput
+from fer import checkpoint, evaluation, figures, precision
+from fer.batch_norm import joined_batch_norm
+from fer.batches import TrainingBatches, cached, limited
+from fer.command import parse
+from fer.data import Database, read_database
+from fer.in_parts import backward_in_parts
+from fer.model import logits_of, losses_of, make_criterion, make_model
+from fer.options import Options
+from fer.progress import Diverged, Progress
 from fer.ranks import Ranks, joined
-from fer.summary import best_epoch, epoch_line, result_lines, summarize
+from fer.stopping import Requests, Stopped, listening
+from fer.summary import best_epoch, epoch_line, greeting, result_lines, summarize
 
+MOVING = ("adam", "schedule", "scaler")
+"""What a run needs to go on, and a model to predict does not."""
 
-def read_database(options: Options, progress: bool) -> Database:
-    """Decode all faces, so that whatever is wrong with them shows before training."""
-    counted = options.check_counts
-    match options.dataset:
-        case "rafdb":
-            return load_rafdb(Path(options.data or ""), check_counts=counted, progress=progress)
-        case "ferplus":
-            return load_ferplus(
-                Path(options.data or ""),
-                labels=options.labels,
-                check_counts=counted,
-                progress=progress,
-            )
-        case _:
-            return synthetic_faces(options.faces, 2 * options.faces // 5, progress=progress)
-
-
-def make_model(options: Options, classes: int) -> nn.Sequential:
-    """Put a head on a ResNet-18 (section 4.2), whose basic feature is 512 wide."""
-    backbone = resnet18(weights=None)
-    backbone.fc = nn.Identity()
-    if options.head == "linear":
-        return nn.Sequential(backbone, nn.Linear(512, classes))
-    head = FDRLHead(
-        512,
-        classes,
-        latent_dim=options.latent_dim,
-        num_latents=options.num_latents,
-        delta=options.delta,
-        reduction=options.reduction,
-    )
-    return nn.Sequential(backbone, head)
-
-
-def make_criterion(options: Options, classes: int) -> FDRLLoss:
-    """Make the joint loss (equation 13), with its centers."""
-    return FDRLLoss(
-        classes,
-        num_latents=options.num_latents,
-        latent_dim=options.latent_dim,
-        lambda_compactness=options.lambda_compactness,
-        lambda_balance=options.lambda_balance,
-        lambda_distribution=options.lambda_distribution,
-        center_update=options.center_update,
-    )
-
-
-def losses_of(
-    criterion: FDRLLoss, output: FDRLOutput | Tensor, labels: Tensor
-) -> dict[str, Tensor]:
-    """Return the loss to minimize as `total`, and for FDRL its terms."""
-    if isinstance(output, FDRLOutput):
-        losses: FDRLLossOutput = criterion(output, labels)
-        return vars(losses)
-    return {"total": F.cross_entropy(output, labels)}
+CHECK_EVERY = 20
+"""Steps between two looks at whether the loss is finite and whether to stop."""
 
 
 def make_schedule(options: Options, adam: torch.optim.Adam, steps: int) -> LRScheduler:
@@ -104,131 +60,201 @@ class Run:
     def __init__(self, options: Options, database: Database, folder: Path, ranks: Ranks) -> None:
         self.options, self.database, self.folder, self.ranks = options, database, folder, ranks
         torch.manual_seed(options.seed)
-        classes = len(database.classes)
-        self.model = make_model(options, classes).to(ranks.device)
-        self.criterion = make_criterion(options, classes).to(ranks.device)
-        parameters = [*self.model.parameters(), *self.criterion.parameters()]
-        self.adam = torch.optim.Adam(parameters, lr=options.lr, betas=(0.5, 0.999))
-        steps = len(database.splits["train"]) // options.batch_size
-        self.schedule = make_schedule(options, self.adam, steps)
+        classes, device = len(database.classes), ranks.device
+        self.model = make_model(options, classes).to(device)
+        self.criterion = make_criterion(options, classes).to(device)
+        if options.sync_batch_norm and ranks.world > 1:
+            joined_batch_norm(self.model, device)
+        if options.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        average = None if options.ema is None else get_ema_multi_avg_fn(options.ema)
+        self.ema = average and AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        if options.compile:
+            self.model[0].compile()
+        self.parameters = [*self.model.parameters(), *self.criterion.parameters()]
+        self.adam = torch.optim.Adam(
+            self.parameters, options.lr, betas=(0.5, 0.999), weight_decay=options.weight_decay
+        )
+        self.scaler = precision.gradient_scaler(options, device)
+        self.faces = cached(database.splits["train"], options, ranks)
+        self.steps = len(self.faces) // options.batch_size
+        self.schedule = make_schedule(options, self.adam, self.steps)
         self.history: list[dict[str, Any]] = []
-        distributed = DistributedDataParallel(self.model) if ranks.world > 1 else None
-        self.forward: nn.Module = distributed or self.model
+        self.progress = Progress()
+        self.forward: nn.Module = self.model
+        if ranks.world > 1 and options.accumulate == 1:
+            self.forward = DistributedDataParallel(self.model)
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Take a step for each batch; return the epoch's mean losses and accuracy."""
-        faces = self.database.splits["train"]
-        sums: dict[str, Tensor] = {}
-        batches = 0
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Learn from a batch; return its losses and its accuracy."""
+        self.adam.zero_grad()
+        losses, output = self.backward(images, labels)
+        if self.options.clip is not None:
+            self.scaler.unscale_(self.adam)
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        self.schedule.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        right = (logits_of(output).argmax(1) == labels).float().mean() * 100
+        return {name: value.detach() for name, value in losses.items()} | {"accuracy": right}
+
+    def backward(
+        self, images: Tensor, labels: Tensor
+    ) -> tuple[dict[str, Tensor], FDRLOutput | Tensor]:
+        """Compute the gradients of a batch, at once or in the parts that fit into memory."""
+        if self.options.accumulate > 1:
+            return backward_in_parts(self, images, labels)
+        with precision.autocast(self.options, self.ranks.device):
+            output = self.forward(images)
+        losses = losses_of(self.criterion, output, labels)
+        self.scaler.scale(losses["total"]).backward()
+        return losses, output
+
+    def train_epoch(self, epoch: int, requests: Requests) -> dict[str, float]:
+        """Take a step for each batch that is left; return the epoch's means."""
         self.model.train()
-        for images, labels in engine.training_batches(faces, self.options, epoch, self.ranks):
-            with engine.autocast(self.options, self.ranks.device):
-                output = self.forward(images)
-            losses = losses_of(self.criterion, output, labels)
-            self.adam.zero_grad()
-            losses["total"].backward()
-            self.adam.step()
-            self.schedule.step()
-
-            right = (engine.logits_of(output).argmax(1) == labels).float().mean() * 100
-            for name, value in {**losses, "accuracy": right}.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-            batches += 1
-        ranks = self.ranks.gathered({name: float(total) / batches for name, total in sums.items()})
-        return {f"train_{name}": sum(rank[name] for rank in ranks) / len(ranks) for name in sums}
-
-    def evaluate(self, split: str) -> engine.Evaluation:
-        """Evaluate the model as it is now."""
-        self.ranks.share_buffers(self.model)
-        faces, classes = self.database.splits[split], len(self.database.classes)
-        return engine.evaluate(self.model, faces, classes, self.options, self.ranks)
-
-    def train(self) -> dict[str, Any]:
-        """Train to the last epoch, keep the folder up to date, and return the summary."""
-        for epoch in range(len(self.history) + 1, self.options.epochs + 1):
-            started = time.perf_counter()
-            row = {"epoch": epoch, "lr": self.schedule.get_last_lr()[0]} | self.train_epoch(epoch)
-            for split in (name for name in self.database.splits if name != "train"):
-                scores = self.evaluate(split).scores
-                row[f"{split}_accuracy"] = scores.accuracy
-                row[f"{split}_mean_class_accuracy"] = scores.mean_class_accuracy
-            row["seconds"] = time.perf_counter() - started
-            self.history.append(row)
-            if self.ranks.first:
+        progress = self.progress
+        batches = TrainingBatches(self.faces, self.options, epoch, self.ranks)
+        began = time.perf_counter()
+        for images, labels in batches.after(progress.steps):
+            progress.add(self.step(images, labels))
+            due = progress.steps % CHECK_EVERY == 0 or progress.steps == self.steps
+            stop = self.ranks.largest(requests.signal) if due or self.ranks.world == 1 else 0
+            if due or stop:
+                progress.require_finite(epoch)
+            # Asked for in the last step, it is heeded when the epoch has been kept.
+            if stop and progress.steps < self.steps:
+                progress.seconds += time.perf_counter() - began
+                progress.waited += batches.waited
+                progress.share(self.ranks)
                 self.keep()
-                print(epoch_line(row, self.options.epochs), flush=True)
+                raise Stopped(stop)
+        progress.seconds += time.perf_counter() - began
+        progress.waited += batches.waited
+        return progress.means(self.ranks, self.options.batch_size)
+
+    def evaluate(self, split: str) -> evaluation.Evaluation:
+        """Evaluate the model as it is now, or its average."""
+        model = self.model if self.ema is None else cast(nn.Sequential, self.ema.module)
+        self.ranks.share_buffers(model)
+        return evaluation.evaluate(model, self.database.splits[split], self.options, self.ranks)
+
+    def train(self, quiet: bool = False) -> dict[str, Any]:
+        """Train to the last epoch, keep the folder up to date, and return the summary."""
+        with listening() as requests:
+            for epoch in range(len(self.history) + 1, self.options.epochs + 1):
+                row: dict[str, Any] = {"epoch": epoch, "lr": self.schedule.get_last_lr()[0]}
+                row |= self.train_epoch(epoch, requests)
+                began = time.perf_counter()
+                for split in (name for name in self.database.splits if name != "train"):
+                    scores = self.evaluate(split).scores
+                    row[f"{split}_accuracy"] = scores.accuracy
+                    row[f"{split}_mean_class_accuracy"] = scores.mean_class_accuracy
+                row["seconds"] += time.perf_counter() - began
+                self.history.append(row)
+                self.progress = Progress()
+                self.keep()
+                if self.ranks.first and not quiet:
+                    print(epoch_line(row, self.options.epochs), flush=True)
+                if stop := self.ranks.largest(requests.signal):
+                    raise Stopped(stop)
         return self.finish()
 
     def keep(self) -> None:
-        """Write what is known after an epoch; last.pt at the end, as a run goes on from there."""
+        """Write what is known; last.pt at the end, as a run goes on from there."""
+        if not self.ranks.first:
+            return
         result = {
             "version": fdrl_layers.__version__,
             "classes": list(self.database.classes),
+            "gray": self.faces.images.shape[1] == 1,
             "options": self.options.plain(),
             "history": self.history,
             "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
             "criterion": self.criterion.state_dict(),
         }
-        if best_epoch(self.history) is self.history[-1]:
-            checkpoint.write_checkpoint(self.folder / "best.pt", result)
-        checkpoint.write_csv(self.folder / "metrics.csv", self.history)
-        progress = {"adam": self.adam.state_dict(), "schedule": self.schedule.state_dict()}
-        checkpoint.write_checkpoint(self.folder / "last.pt", result | progress)
+        if self.history and not self.progress.steps:
+            if best_epoch(self.history) is self.history[-1]:
+                checkpoint.write_checkpoint(self.folder / "best.pt", result)
+            checkpoint.write_csv(self.folder / "metrics.csv", self.history)
+        moving = {name: getattr(self, name).state_dict() for name in MOVING}
+        moving["progress"] = self.progress.state()
+        checkpoint.write_checkpoint(self.folder / "last.pt", result | moving)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was kept."""
-        for name in ("model", "criterion", "adam", "schedule"):
+        for name in ("model", "criterion", *MOVING):
             getattr(self, name).load_state_dict(state[name])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+            # From the first step on the average moves, rather than begin as a copy.
+            self.ema.n_averaged.fill_(self.schedule.last_epoch)
         self.history = state["history"]
+        self.progress = Progress(**state["progress"])
+
+    def checkpoint_size(self) -> int:
+        """Return about how many bytes the checkpoints take: two that stay, one being written."""
+        weights = sum(int(each.nbytes) for each in self.model.state_dict().values())
+        return weights * (10 if self.ema is None else 13)
 
     def finish(self) -> dict[str, Any]:
-        """Write the summary and the figures, of the last epoch on test."""
+        """Write the summary, the figures and the evaluation, of the last epoch on test."""
         sizes = {split: len(faces) for split, faces in self.database.splits.items()}
         summary = summarize(self.history, self.options, sizes, self.ranks.device)
-        evaluation = self.evaluate("test")
+        found = self.evaluate("test")
         if self.ranks.first:
-            name, classes, scores = self.database.name, self.database.classes, evaluation.scores
-            title = f"{name}, {self.options.head} head: {scores.accuracy:.1f} % on test"
-            path = self.folder / "confusion.png"
-            figures.draw_confusion(scores.confusion, classes, title, path)
-            if evaluation.intra_weights is not None:
-                title = f"{name} test, reduction={self.options.reduction!r}"
-                weights, labels = evaluation.intra_weights, evaluation.labels
-                path = self.folder / "intra_weights.png"
-                figures.draw_intra_weights(weights, labels, classes, title, path)
+            faces, units = self.database.splits["test"], self.database.units
+            evaluation.keep(self.folder / "evaluation.pt", found, faces, units)
+            figures.draw_all(self.folder, found, self.database, self.options)
             checkpoint.write_json(self.folder / "summary.json", summary)
         return summary
 
 
-def start(command: Command, ranks: Ranks) -> Run:
-    """Begin a run, or go on with one."""
-    options, folder = command.options, command.resume
+def begin(options: Options, folder: Path, ranks: Ranks, *, quiet: bool = False) -> Run:
+    """Begin the run of a folder that is there, or go on with what it holds."""
     database = read_database(options, progress=ranks.first and sys.stderr.isatty())
-    database = engine.limited(database, options)
-    if ranks.first and folder is None:
-        name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"
-        folder = checkpoint.new_folder(command.out, name)
-        checkpoint.write_json(folder / "config.json", options.plain())
-    run = Run(options, database, ranks.gathered(folder)[0], ranks)
-    # A run that was killed in its first epoch has no checkpoint yet, and begins again.
-    if (run.folder / "last.pt").is_file():
-        run.restore(checkpoint.read_checkpoint(run.folder / "last.pt", ranks.device))
+    if "all" in database.splits:
+        raise ValueError(
+            f"{database.name} comes without splits: give --fold, or use fer_crossval.py"
+        )
+    run = Run(options, limited(database, options), folder, ranks)
     if ranks.first:
-        print(engine.greeting(database, options, ranks, run.folder), flush=True)
+        checkpoint.require_room(folder, run.checkpoint_size())
+    # A run that was killed in its first epoch has no checkpoint yet, and begins again.
+    if (folder / "last.pt").is_file():
+        run.restore(checkpoint.read_checkpoint(folder / "last.pt", ranks.device))
+    if ranks.first and not quiet:
+        print(greeting(run.database, options, ranks, folder), flush=True)
     return run
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run a command line, and return the summary."""
     command = parse(__doc__ or "", arguments)
-    with joined(command.options.device) as ranks:
+    options = command.options
+    with joined(options.device) as ranks:
+        folder = command.resume
         try:
-            run = start(command, ranks)
-        except (OSError, ValueError) as error:
+            # What is wrong with the faces shows before a folder is made; they are read once.
+            read_database(options, progress=ranks.first and sys.stderr.isatty())
+            if ranks.first and folder is None:
+                name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"
+                folder = checkpoint.new_folder(command.out, name)
+                checkpoint.write_json(folder / "config.json", options.plain())
+            folder = ranks.gathered(folder)[0]
+            with checkpoint.claimed(folder, ranks.first):
+                summary = begin(options, folder, ranks).train()
+        except (OSError, ValueError, Diverged) as error:
             sys.exit(f"error: {error}")
-        summary = run.train()
+        except Stopped as stopped:
+            if ranks.first:
+                print(f"stopped; to go on: --resume {folder}", flush=True)
+            sys.exit(128 + stopped.signal)
         if ranks.first:
-            print(f"{result_lines(summary)}\nin {run.folder}")
+            print(f"{result_lines(summary)}\nin {folder}")
     return summary
 
 

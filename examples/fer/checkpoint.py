@@ -4,11 +4,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -24,6 +27,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain values as JSON."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -67,3 +76,40 @@ def new_folder(wanted: Path | None, name: str) -> Path:
             continue
         return folder
     raise FileExistsError(f"runs/{name} and 9,998 numbered folders exist; name one with --out")
+
+
+@contextmanager
+def claimed(folder: Path, writing: bool = True) -> Iterator[None]:
+    """Hold a run's folder for the length of a block; it is free again however a process ends.
+
+    Of the processes of one run only the first writes and holds it.
+    """
+    if not writing:
+        yield
+        return
+    lock = FileLock(folder / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process writes to {folder}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise unless `size` bytes can be written to `folder`, which a full disk would show too late.
+
+    Raises:
+        OSError: the folder cannot be written to.
+        ValueError: there is less room than that.
+    """
+    write_atomically(folder / "probe", b"written to see whether this folder can be written to")
+    (folder / "probe").unlink()
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise ValueError(
+            f"{folder} has room for {free / 2**20:,.0f} MiB, and the checkpoints of this run need "
+            f"{size / 2**20:,.0f}"
+        )

@@ -9,8 +9,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from fer.data import Database
+from fer.evaluation import Evaluation
+from fer.options import Options
 
-def _saved(figure: Figure, path: Path) -> None:
+
+def draw_all(folder: Path, found: Evaluation, database: Database, options: Options) -> None:
+    """Draw both pictures of an evaluation on test."""
+    scores, classes = found.scores, database.classes
+    title = f"{database.name}, {options.head} head: {scores.accuracy:.1f} % on test"
+    draw_confusion(scores.confusion, classes, title, folder / "confusion.png")
+    if found.intra_weights is not None and options.intra:
+        title = f"{database.name} test, reduction={options.reduction!r}"
+        path = folder / "intra_weights.png"
+        draw_intra_weights(found.intra_weights, found.labels, classes, title, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure to a file, without a display."""
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=150)
 
@@ -28,7 +44,7 @@ def draw_confusion(
     axes.set_title(title)
     axes.set_xlabel("predicted (% of the true class)")
     axes.set_ylabel("true")
-    _saved(figure, path)
+    save(figure, path)
 
 
 def draw_intra_weights(
@@ -51,4 +67,4 @@ def draw_intra_weights(
     axes.set_xlabel("latent")
     axes.set_title(title)
     figure.colorbar(image, ax=axes, label="mean Intra-W")
-    _saved(figure, path)
+    save(figure, path)

@@ -1,7 +1,7 @@
 """One process or many: who I am, which device is mine, which samples are."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,22 @@ class Ranks:
         if self.world > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give every process the mean of all processes' gradients, in one exchange."""
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        if self.world == 1 or not gradients:
+            return
+        flat = torch.cat([each.flatten() for each in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        torch._foreach_copy_(
+            [each.view(-1) for each in gradients], flat.split([each.numel() for each in gradients])
+        )
+
+    def largest(self, value: int) -> int:
+        """Return the largest of every process's `value`."""
+        return value if self.world == 1 else max(int(each) for each in self.gathered(value))
 
     def gathered(self, value: Any) -> list[Any]:
         """Return every process's `value`, in the order of ranks."""

@@ -1,13 +1,18 @@
 """What is said of a run: a line an epoch, and a summary at its end."""
 
+import os
+import platform
 from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
 import fdrl_layers
-from fer.engine import machine
+from fer.data import Database
 from fer.options import Options
+from fer.ranks import Ranks
 
 TERMS = ("classification", "compactness", "balance", "distribution")
 
@@ -32,7 +37,8 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
         if f"{split}_accuracy" in row:
             mean = row[f"{split}_mean_class_accuracy"]
             parts.append(f"{split} {row[f'{split}_accuracy']:.1f} % (mean class {mean:.1f} %)")
-    return "  ".join([*parts, f"{row['seconds']:.0f} s"])
+    speed = f"{row['images_per_second']:.0f} images/s, {100 * row['waiting']:.0f} % waiting"
+    return "  ".join([*parts, f"{row['seconds']:.0f} s ({speed})"])
 
 
 def summarize(
@@ -71,3 +77,29 @@ def result_lines(summary: dict[str, Any]) -> str:
     if summary["best_chosen_on"] == "test":
         lines[1] += ", and so too good: the last epoch is the result"
     return "\n".join(lines)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean, and the standard deviation of a sample; 0 of a single value."""
+    return fmean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+def greeting(database: Database, options: Options, ranks: Ranks, folder: Path) -> str:
+    """Say what is about to happen, and a warning where it is known to end badly."""
+    sizes = ", ".join(f"{len(faces):,} {split}" for split, faces in database.splits.items())
+    where = f"{ranks.world} x {machine(ranks.device)}" if ranks.world > 1 else machine(ranks.device)
+    said = f"{database.name}: {sizes} faces; {options.head} head; {where}; writing to {folder}"
+    pretrained = options.imagenet or options.backbone_weights is not None
+    if options.head == "fdrl" and options.reduction == "sum" and not pretrained:
+        said += (
+            "\nIntra-W is the sum of equation 4 as printed. It wants a backbone that knows faces "
+            "(--backbone-weights); from scratch it hardly learns, where --reduction mean does."
+        )
+    return said
+
+
+def machine(device: torch.device) -> str:
+    """Say in a few words what a run ran on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -1,8 +1,6 @@
 """Databases of labeled faces, each read into memory as a `Database`."""
 
 from fer.data.faces import Database, FaceSet
-from fer.data.ferplus import load_ferplus
-from fer.data.rafdb import load_rafdb
-from fer.data.synthetic import synthetic_faces
+from fer.data.table import DATABASES, read_database
 
-__all__ = ["Database", "FaceSet", "load_ferplus", "load_rafdb", "synthetic_faces"]
+__all__ = ["DATABASES", "Database", "FaceSet", "read_database"]

@@ -1,0 +1,49 @@
+"""Batch normalization over the joint batch of all processes, on a CPU too.
+
+PyTorch's own runs on accelerators only. This one serves to show, where no GPU is at hand, that
+several processes train as one does.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.nn import functional as across
+
+
+class JointBatchNorm2d(nn.BatchNorm2d):
+    """Normalize maps (N, C, H, W) by the statistics of every process's batch."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the maps, normalized; in training the running statistics move on."""
+        if not self.training:
+            return super().forward(input)
+        axes = (0, 2, 3)
+        count = input.new_full((1,), input.numel() // input.shape[1])
+        sums: Tensor = across.all_reduce(torch.cat([input.sum(axes), count]))
+        mean, total = sums[:-1] / sums[-1], sums[-1]
+        centered = input - mean[:, None, None]
+        # Twice over the data, as the difference of two large sums would lose digits.
+        variance: Tensor = across.all_reduce(centered.square().sum(axes)) / total
+        self._follow(mean.detach(), (variance * total / (total - 1)).detach())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centered * scale[:, None, None] + self.bias[:, None, None]
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
+        momentum = 0.1 if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+
+def joined_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Let every batch normalization in `model` see the batch of all processes."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if not isinstance(child, nn.BatchNorm2d):
+                continue
+            if device.type == "cuda":
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+            else:
+                child.__class__ = JointBatchNorm2d

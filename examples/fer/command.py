@@ -1,0 +1,140 @@
+"""The command line of a training, which the scripts that train share."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from fer.options import DATASETS, PRESETS, SYNTHETIC, Options, stored
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line: the options of a run, where it goes, and whether it goes on."""
+
+    options: Options
+    out: Path | None
+    resume: Path | None
+
+
+def parser_of(description: str, datasets: Sequence[str] = DATASETS) -> argparse.ArgumentParser:
+    """Return a parser for the options of a run; what is not said is left out."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_data(parser, datasets)
+    _add_model(parser)
+    _add_recipe(parser)
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", help="auto (default), cpu, cuda, ...")
+    run.add_argument(
+        "--amp", choices=("auto", "bf16", "fp16", "off"),
+        help="auto: bfloat16 where a GPU has it, float16 where not",
+    )  # fmt: skip
+    run.add_argument("--channels-last", action="store_true", help="memory format of the backbone")
+    run.add_argument("--compile", action="store_true", help="torch.compile the backbone")
+    run.add_argument(
+        "--cache", choices=("auto", "ram", "device"),
+        help="where decoded faces are kept; auto: on a GPU if they fill under a quarter of it",
+    )  # fmt: skip
+    run.add_argument("--out", type=Path, metavar="DIR", help="a new folder for the run")
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=datasets)
+    data.add_argument("--data", metavar="DIR", help="where the database lies")
+    data.add_argument("--labels", choices=("label.csv", "fer2013new.csv"), help="FER+ votes")
+    data.add_argument(
+        "--classes", type=lambda text: tuple(text.split(",")), metavar="A,B,...",
+        help="class folders, in the order of the labels (--dataset folder)",
+    )  # fmt: skip
+    data.add_argument(
+        "--subject", metavar="REGEX",
+        help="what names the person in a file's name (--dataset folder); up to - or _ by default",
+    )  # fmt: skip
+    data.add_argument(
+        "--no-check-counts", dest="check_counts", action="store_false",
+        help="go on if a database has not the published number of images",
+    )  # fmt: skip
+    data.add_argument("--faces", type=int, metavar="N", help="synthetic training faces")
+    data.add_argument("--limit", type=int, metavar="N", help="train on N faces only")
+    data.add_argument("--image-size", type=int, metavar="S", help="of the crop, in pixels")
+    data.add_argument("--folds", type=int, metavar="F", help="of a cross-validation; default 10")
+    data.add_argument("--fold-seed", type=int, metavar="N", help="another one gives other folds")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("model")
+    model.add_argument("--head", choices=("fdrl", "linear"), help="linear: the paper's baseline")
+    model.add_argument("--no-intra", dest="intra", action="store_false", help="without Intra-RM")
+    model.add_argument("--no-inter", dest="inter", action="store_false", help="without Inter-RM")
+    model.add_argument(
+        "--backbone-weights", metavar="FILE",
+        help="a ResNet-18 to start from: MS-Celeb-1M's, torchvision's, or a checkpoint of ours",
+    )  # fmt: skip
+    model.add_argument("--imagenet", action="store_true", help="start from torchvision's weights")
+    model.add_argument(
+        "--reduction", choices=("sum", "mean", "share"),
+        help="how gates become Intra-W: sum is equation 4 as printed",
+    )  # fmt: skip
+    model.add_argument("--num-latents", type=int, metavar="M")
+    model.add_argument("--latent-dim", type=int, metavar="D")
+    model.add_argument("--delta", type=float)
+    loss = parser.add_argument_group("loss")
+    for name in ("compactness", "balance", "distribution"):
+        loss.add_argument(f"--lambda-{name}", type=float, metavar="W")
+    loss.add_argument("--center-update", choices=("alpha", "ema", "gradient"))
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument(
+        "--preset", choices=tuple(PRESETS),
+        help="paper: section 4.2 to the letter, made for a face-pretrained backbone; "
+        "scratch (default): a recipe that learns from nothing",
+    )  # fmt: skip
+    recipe.add_argument("--epochs", type=int)
+    recipe.add_argument("--batch-size", type=int, help="over all processes together")
+    recipe.add_argument("--lr", type=float)
+    recipe.add_argument("--schedule", choices=("steps", "onecycle"))
+    recipe.add_argument("--weight-decay", type=float)
+    recipe.add_argument(
+        "--accumulate", type=int, metavar="A",
+        help="send a batch through the backbone in A parts; losses are those of the whole batch",
+    )  # fmt: skip
+    recipe.add_argument("--clip", type=float, metavar="NORM", help="clip the gradient's norm")
+    recipe.add_argument("--ema", type=float, metavar="DECAY", help="evaluate averaged weights")
+    recipe.add_argument(
+        "--sync-batch-norm", action="store_true", help="normalize over the batch of all processes"
+    )
+    recipe.add_argument("--seed", type=int)
+
+
+def completed(said: dict[str, object]) -> Options:
+    """Return the options of what was said, with a preset for the rest."""
+    known = {field.name: field.default for field in fields(Options)}
+    preset = dict(PRESETS[str(said.get("preset", "scratch"))])
+    if "preset" not in said and said.get("dataset", "synthetic") == "synthetic":
+        preset |= SYNTHETIC
+    return Options(**{**known, **preset, **said})
+
+
+def parse(description: str, arguments: Sequence[str] | None = None) -> Command:
+    """Read the command line of a single run; a preset fills in what is not said."""
+    parser = parser_of(description)
+    parser.add_argument("--fold", type=int, metavar="F", help="train on one fold of a database")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    said = vars(parser.parse_args(arguments))
+    out, resume = said.pop("out", None), said.pop("resume", None)
+    if resume is not None and (said or out is not None):
+        parser.error("--resume takes everything from the run's folder; say nothing else")
+    try:
+        if resume is not None:
+            return Command(stored(resume), None, resume)
+        return Command(completed(said), out, None)
+    except (OSError, ValueError, TypeError) as error:
+        parser.error(f"cannot go on with {resume}: {error}" if resume else str(error))

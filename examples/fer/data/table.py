@@ -1,0 +1,99 @@
+"""The one table of databases: how each is read, and whether it comes in splits or is folded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fer.data.ckplus import load_ckplus
+from fer.data.faces import Database
+from fer.data.ferplus import load_ferplus
+from fer.data.folder import load_folder
+from fer.data.folds import fold_of
+from fer.data.mmi import load_mmi
+from fer.data.oulu import load_oulu
+from fer.data.rafdb import load_rafdb
+from fer.data.sfew import load_sfew
+from fer.data.synthetic import synthetic_faces
+from fer.options import Options
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a database is read.
+
+    Attributes:
+        read: Reads it as the options say.
+        folded: Whether it is cross-validated, as it comes without splits.
+        printed: Accuracies of the paper's baseline and of FDRL (table 3), in percent.
+    """
+
+    read: Callable[[Options, bool], Database]
+    folded: bool = False
+    printed: tuple[float, float] | None = None
+
+
+def _plain(load: Callable[..., Database]) -> Callable[[Options, bool], Database]:
+    return lambda options, progress: load(
+        Path(options.data or ""), check_counts=options.check_counts, progress=progress
+    )
+
+
+def _ferplus(options: Options, progress: bool) -> Database:
+    return load_ferplus(
+        Path(options.data or ""),
+        labels=options.labels,
+        check_counts=options.check_counts,
+        progress=progress,
+    )
+
+
+def _folder(options: Options, progress: bool) -> Database:
+    return load_folder(
+        Path(options.data or ""), options.classes, subject=options.subject, progress=progress
+    )
+
+
+def _synthetic(options: Options, progress: bool) -> Database:
+    return synthetic_faces(options.faces, 2 * options.faces // 5, progress=progress)
+
+
+DATABASES: Mapping[str, Entry] = {
+    "synthetic": Entry(_synthetic),
+    "rafdb": Entry(_plain(load_rafdb), printed=(86.93, 89.47)),
+    "ferplus": Entry(_ferplus),
+    "sfew": Entry(_plain(load_sfew), printed=(58.03, 62.16)),
+    "ckplus": Entry(_plain(load_ckplus), folded=True, printed=(97.15, 99.54)),
+    "mmi": Entry(_plain(load_mmi), folded=True, printed=(79.69, 85.23)),
+    "oulu": Entry(_plain(load_oulu), folded=True, printed=(86.18, 88.26)),
+    "folder": Entry(_folder),
+}
+
+
+OF_THE_DATA = ("dataset", "data", "labels", "classes", "subject", "check_counts", "faces")
+"""The options that decide which faces are read."""
+
+
+def read_whole(options: Options, *, progress: bool = False) -> Database:
+    """Decode a database that is not cut into folds.
+
+    The last one read is remembered, so that folds, and the runs of a table, share it.
+    """
+    return _remembered(Options(**{name: getattr(options, name) for name in OF_THE_DATA}), progress)
+
+
+@lru_cache(maxsize=1)
+def _remembered(options: Options, progress: bool) -> Database:
+    return DATABASES[options.dataset].read(options, progress)
+
+
+def read_database(options: Options, *, progress: bool = False) -> Database:
+    """Decode all faces, so that whatever is wrong with them shows before training.
+
+    A database without splits is given as the fold that `options` name, or whole where they name
+    none.
+    """
+    database = read_whole(options, progress=progress)
+    if options.fold is None:
+        return database
+    return fold_of(database, options.fold, options.folds, options.fold_seed)

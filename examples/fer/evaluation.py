@@ -1,0 +1,139 @@
+"""What a model says of a split, kept so that a report needs the run's folder alone."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fdrl_layers import FDRLOutput
+from fer import augment, checkpoint, precision
+from fer.data.faces import FaceSet
+from fer.metrics import Scores, score
+from fer.model import logits_of, outputs
+from fer.options import Options
+from fer.ranks import Ranks
+
+THUMBNAIL = 48
+"""Width and height in pixels of the faces that are kept with an evaluation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model said of a split, in the split's order.
+
+    Attributes:
+        labels: The true classes (n,).
+        probabilities: Of each class (n, K).
+        embedding: The feature that the prediction rests on (n, D).
+        intra_weights: Intra-W (n, M) of FDRL.
+        inter_weights: The mean Inter-W (M, M) of FDRL.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    intra_weights: NDArray[np.float32] | None = None
+    inter_weights: NDArray[np.float32] | None = None
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """The most probable class of each face."""
+        found: NDArray[np.int64] = self.probabilities.argmax(1)
+        return found
+
+    @property
+    def scores(self) -> Scores:
+        """How the predictions compare with the labels."""
+        return score(self.labels, self.predictions, self.probabilities.shape[1])
+
+
+@torch.no_grad()
+def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Ranks) -> Evaluation:
+    """Hold a model's predictions against a split's labels.
+
+    Each process takes its own part of the split, without padding, so that every face counts once.
+    """
+    before = model.training
+    model.eval()
+    rows: list[dict[str, Tensor]] = []
+    for images in faces.images[ranks.mine(len(faces))].split(2 * options.batch_size):
+        made = augment.for_evaluation(images.to(ranks.device), options.image_size)
+        if options.channels_last:
+            made = made.contiguous(memory_format=torch.channels_last)
+        with precision.autocast(options, ranks.device):
+            embedding, output = outputs(model, made)
+        rows.append(_row(embedding, output))
+    model.train(before)
+    mine = (
+        {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]} if rows else {}
+    )
+    parts = [part for part in ranks.gathered(mine) if part]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    inter = whole.pop("inter_weights", None)
+    labels = faces.labels.cpu().numpy()
+    mean = None if inter is None else inter.mean(0)
+    return Evaluation(labels, inter_weights=mean, **whole)
+
+
+def _row(embedding: Tensor, output: FDRLOutput | Tensor) -> dict[str, Tensor]:
+    row = {
+        "probabilities": F.softmax(logits_of(output).float(), dim=1),
+        "embedding": embedding.float(),
+    }
+    if isinstance(output, FDRLOutput):
+        row["intra_weights"] = output.intra_weights.float()
+        if output.inter_weights is not None:
+            row["inter_weights"] = output.inter_weights.float()
+    return {name: value.cpu() for name, value in row.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """An evaluation out of a run's folder, with the faces it is about.
+
+    Attributes:
+        evaluation: What the model said.
+        faces: Small pictures of the faces, their names and units.
+        units: The names of the action units.
+    """
+
+    evaluation: Evaluation
+    faces: FaceSet
+    units: tuple[str, ...]
+
+
+def keep(path: Path, evaluation: Evaluation, faces: FaceSet, units: tuple[str, ...]) -> None:
+    """Write an evaluation with small pictures of its faces."""
+    arrays = {each.name: getattr(evaluation, each.name) for each in fields(Evaluation)}
+    small = F.interpolate(
+        faces.images.cpu().float(), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True
+    )
+    content: dict[str, Any] = {
+        name: None if value is None else torch.from_numpy(np.ascontiguousarray(value))
+        for name, value in arrays.items()
+    }
+    content |= {
+        "images": small.round_().clamp_(0, 255).byte(),
+        "names": list(faces.names),
+        "units": faces.units,
+        "unit_names": list(units),
+    }
+    checkpoint.write_checkpoint(path, content)
+
+
+def kept(path: Path) -> Kept:
+    """Read what `keep` wrote."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: the run has not ended yet")
+    content = torch.load(path, weights_only=True)
+    arrays: dict[str, Any] = {
+        each.name: None if content[each.name] is None else content[each.name].numpy()
+        for each in fields(Evaluation)
+    }
+    faces = FaceSet(content["images"], content["labels"], tuple(content["names"]), content["units"])
+    return Kept(Evaluation(**arrays), faces, tuple(content["unit_names"]))

@@ -1,0 +1,109 @@
+"""A ResNet-18 (section 4.2) with a head, its losses, and both back from a run's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import ResNet18_Weights, resnet18
+
+from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
+from fer import checkpoint
+from fer.options import Options, stored
+from fer.weights import fill_backbone
+
+WIDTH = 512
+"""Of the basic feature that a ResNet-18 gives."""
+
+
+def make_model(options: Options, classes: int) -> nn.Sequential:
+    """Put a head on a ResNet-18 without its own."""
+    backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
+    backbone.fc = nn.Identity()
+    if options.backbone_weights is not None:
+        fill_backbone(backbone, Path(options.backbone_weights))
+    if options.head == "linear":
+        return nn.Sequential(backbone, nn.Linear(WIDTH, classes))
+    head = FDRLHead(
+        WIDTH,
+        classes,
+        latent_dim=options.latent_dim,
+        num_latents=options.num_latents,
+        delta=options.delta,
+        intra=options.intra,
+        inter=options.inter,
+        reduction=options.reduction,
+    )
+    return nn.Sequential(backbone, head)
+
+
+def make_criterion(options: Options, classes: int) -> FDRLLoss:
+    """Make the joint loss (equation 13), with its centers.
+
+    Without Intra-RM there are no relation weights to balance or to gather around centers.
+    """
+    return FDRLLoss(
+        classes,
+        num_latents=options.num_latents,
+        latent_dim=options.latent_dim,
+        lambda_compactness=options.lambda_compactness,
+        lambda_balance=options.lambda_balance if options.intra else 0,
+        lambda_distribution=options.lambda_distribution if options.intra else 0,
+        center_update=options.center_update,
+    )
+
+
+def losses_of(
+    criterion: FDRLLoss, output: FDRLOutput | Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """Return the loss to minimize as `total`, and for FDRL its terms."""
+    if isinstance(output, FDRLOutput):
+        losses: FDRLLossOutput = criterion(output, labels)
+        return vars(losses)
+    return {"total": F.cross_entropy(output.float(), labels)}
+
+
+def logits_of(output: FDRLOutput | Tensor) -> Tensor:
+    """Return the logits of either head."""
+    return output.logits if isinstance(output, FDRLOutput) else output
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A model out of a run's folder, ready to predict.
+
+    Attributes:
+        model: Backbone and head, in evaluation mode.
+        classes: Their names, in the order of the logits.
+        options: Of the run.
+        gray: Whether it was trained on gray faces.
+        epoch: After which it was kept.
+    """
+
+    model: nn.Sequential
+    classes: tuple[str, ...]
+    options: Options
+    gray: bool
+    epoch: int
+
+
+def load_trained(run: Path, which: str = "last", device: str = "cpu") -> Trained:
+    """Read the model of `last.pt` or `best.pt` in a run's folder; the averaged one, if any."""
+    options = stored(run)
+    state: dict[str, Any] = checkpoint.read_checkpoint(run / f"{which}.pt", device)
+    classes = tuple(state["classes"])
+    # The weights come from the checkpoint, whatever the training started from.
+    plain = options.plain() | {"imagenet": False, "backbone_weights": None}
+    model = make_model(Options(**plain), len(classes)).to(device)
+    model.load_state_dict(state.get("ema") or state["model"])
+    return Trained(model.eval(), classes, options, state["gray"], len(state["history"]))
+
+
+@torch.no_grad()
+def outputs(model: nn.Sequential, images: Tensor) -> tuple[Tensor, FDRLOutput | Tensor]:
+    """Return the feature that the prediction rests on, (N, D) or the baseline's (N, P), and all."""
+    basic = model[0](images)
+    output = model[1](basic)
+    return output.embedding if isinstance(output, FDRLOutput) else basic, output

@@ -1,0 +1,69 @@
+"""How far an epoch has come: what a run that stops in its middle must remember."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fer.ranks import Ranks
+
+
+class Diverged(Exception):
+    """The loss is no number any more."""
+
+
+@dataclass
+class Progress:
+    """The steps of an epoch that are done.
+
+    Attributes:
+        steps: Their number.
+        sums: Of every loss, and of the accuracy.
+        seconds: That they took.
+        waited: Seconds of these that went into making batches.
+    """
+
+    steps: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add a step, without waiting for a device."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.steps += 1
+
+    def require_finite(self, epoch: int) -> None:
+        """Raise unless all sums are numbers: one step's infinity stays in its sum."""
+        if torch.stack(list(self.sums.values())).isfinite().all():
+            return
+        means = ", ".join(f"{n} {float(v) / self.steps:.3g}" for n, v in self.sums.items())
+        raise Diverged(
+            f"the loss stopped being a number in epoch {epoch}, at or before step {self.steps} "
+            f"(means so far: {means}); the checkpoint of the epoch before is untouched. A lower "
+            "--lr, --clip 1 or --amp off may help"
+        )
+
+    def share(self, ranks: Ranks) -> None:
+        """Take the mean of all processes' sums, so that any of them can keep it for all."""
+        every = ranks.gathered({name: value.cpu() for name, value in self.sums.items()})
+        for name, value in self.sums.items():
+            mean = torch.stack([rank[name] for rank in every]).mean(0)
+            self.sums[name] = mean.to(value.device)
+
+    def means(self, ranks: Ranks, batch_size: int) -> dict[str, float]:
+        """Return the epoch's means over all processes, and how fast it went."""
+        mine = {name: float(total) / self.steps for name, total in self.sums.items()}
+        every = ranks.gathered(mine)
+        found = {f"train_{name}": sum(rank[name] for rank in every) / len(every) for name in mine}
+        return found | {
+            "images_per_second": self.steps * batch_size / self.seconds,
+            "waiting": self.waited / self.seconds,
+            "seconds": self.seconds,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values and tensors to make this again from."""
+        return vars(self)
