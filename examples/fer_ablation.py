@@ -1,0 +1,229 @@
+"""Repeat a table or figure of the paper's ablation studies, with several seeds.
+
+    python examples/fer_ablation.py table2                                  # synthetic faces
+    python examples/fer_ablation.py table1a --dataset rafdb --data DIR --preset paper --seeds 3
+    python examples/fer_ablation.py figure4 --dataset mmi --data DIR --preset paper
+
+Every option of fer_rafdb.py may be given. Each cell of the grid is a run, or a cross-validation
+where the database has no splits, in a folder of its own. The same command again goes on where it
+was stopped. It ends in table.md: the accuracy on test after the last epoch, mean and deviation over
+seeds, beside what the paper prints.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fer import checkpoint, figures
+from fer.command import completed, parser_of
+from fer.data import DATABASES
+from fer.options import Options
+from fer.progress import Diverged
+from fer.ranks import Ranks, joined
+from fer.stopping import Stopped
+from fer.summary import mean_and_deviation
+from fer_crossval import cross_validate
+from fer_rafdb import begin
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what it changes, and what the paper prints for it."""
+
+    label: str
+    changes: Mapping[str, Any]
+    printed: Mapping[str, float]
+
+
+def _lambdas(name: str, values: Sequence[float], mmi: str, rafdb: str) -> tuple[Row, ...]:
+    printed = zip(mmi.split(), rafdb.split(), strict=True)
+    return tuple(
+        Row(f"{value:g}", {name: value}, {"mmi": float(a), "rafdb": float(b)})
+        for value, (a, b) in zip(values, printed, strict=True)
+    )
+
+
+def _parts(label: str, mmi: float, rafdb: float, **changes: Any) -> Row:
+    return Row(label, changes, {"mmi": mmi, "rafdb": rafdb})
+
+
+SMALL = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
+TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
+    "table1a": (
+        "λ1 (compactness)",
+        _lambdas(
+            "lambda_compactness", SMALL, "84.64 85.02 85.23 82.67 82.24",
+            "88.75 89.02 89.47 88.82 88.63",
+        ),
+    ),
+    "table1b": (
+        "λ2 (balance)",
+        _lambdas(
+            "lambda_balance", (0.0, 0.5, 1.0, 1.5, 2.0), "82.66 83.68 85.23 84.94 83.23",
+            "88.23 88.89 89.47 88.92 88.63",
+        ),
+    ),
+    "table1c": (
+        "λ3 (distribution)",
+        _lambdas(
+            "lambda_distribution", SMALL, "84.96 85.07 85.23 82.66 81.64",
+            "89.15 88.89 89.47 88.95 88.49",
+        ),
+    ),
+    "table2": (
+        "parts",
+        (
+            _parts("backbone", 79.69, 86.93, head="linear"),
+            _parts("+ FDN", 81.23, 87.71, intra=False, inter=False),
+            _parts("+ FDN + Inter-RM", 83.44, 88.76, intra=False),
+            _parts("+ FDN + Intra-RM", 84.74, 89.34, inter=False),
+            _parts("all", 85.23, 89.47),
+        ),
+    ),
+    # The figure prints no numbers; that of nine latents stands in the tables.
+    "figure4": (
+        "M (latents)",
+        tuple(
+            Row(f"{m}", {"num_latents": m}, {"mmi": 85.23, "rafdb": 89.47} if m == 9 else {})
+            for m in (1, 3, 5, 7, 9, 11, 13)
+        ),
+    ),
+}  # fmt: skip
+
+
+def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
+    """Do one run of the grid, or go on with it, and return its accuracy on test."""
+    folded = DATABASES[options.dataset].folded
+    if not (folder / "summary.json").is_file():
+        if ranks.first and not (folder / "config.json").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_json(folder / "config.json", options.plain())
+        ranks.gathered(None)  # the folder is there for every process
+        if folded:
+            cross_validate(options, folder, ranks)
+        else:
+            with checkpoint.claimed(folder, ranks.first):
+                begin(options, folder, ranks, quiet=True).train(quiet=True)
+        ranks.gathered(None)
+    summary = checkpoint.read_json(folder / "summary.json")
+    found = summary["test_accuracy"]["mean"] if folded else summary["last"]["test_accuracy"]
+    return float(found)
+
+
+def run_table(
+    name: str, options: Options, seeds: int, folder: Path, ranks: Ranks
+) -> list[dict[str, Any]]:
+    """Fill a table, row by row, and return what was measured."""
+    rows = []
+    for row in TABLES[name][1]:
+        cells = []
+        for seed in range(options.seed, options.seed + seeds):
+            place = folder / row.label.replace(" ", "") / f"seed{seed}"
+            cells.append(run_cell(replace(options, **row.changes, seed=seed), place, ranks))
+            if ranks.first:
+                print(f"{name}, {row.label}, seed {seed}: {cells[-1]:.2f} %", flush=True)
+        mean, deviation = mean_and_deviation(cells)
+        printed = row.printed.get(options.dataset)
+        rows.append(
+            {"row": row.label, "accuracies": cells, "mean": mean, "deviation": deviation}
+            | {"printed": printed}
+        )
+    return rows
+
+
+def as_markdown(name: str, rows: Sequence[Mapping[str, Any]], options: Options) -> str:
+    """Return the table as Markdown."""
+    seeds = len(rows[0]["accuracies"])
+    of = "seed" if seeds == 1 else "seeds, mean ± deviation"
+    printed = any(row["printed"] is not None for row in rows)
+    head = [TABLES[name][0], f"test accuracy, % ({seeds} {of})"] + ["printed"] * printed
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        spread = f" ± {row['deviation']:.2f}" if seeds > 1 else ""
+        cells = [row["row"], f"{row['mean']:.2f}{spread}"]
+        lines.append(cells + [f"{row['printed'] or '-'}"] * printed)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    recipe = f"{options.epochs} epochs, {options.image_size} pixels, reduction {options.reduction}"
+    return f"{name} on {options.dataset}, preset {options.preset}: {recipe}\n\n{table}\n"
+
+
+def draw(name: str, rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> None:
+    """Draw the rows, as figure 4 does for the number of latents."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    places = range(len(rows))
+    means, deviations = [row["mean"] for row in rows], [row["deviation"] for row in rows]
+    axes.errorbar(places, means, deviations, fmt="o-", capsize=3, label="measured")
+    known = [(i, row["printed"]) for i, row in enumerate(rows) if row["printed"] is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "s", fillstyle="none", label="printed")
+        axes.legend(frameon=False)
+    axes.set_xticks(places, [row["row"] for row in rows])
+    axes.set_xlabel(TABLES[name][0])
+    axes.set_ylabel(f"accuracy on {options.dataset} test (%)")
+    axes.grid(alpha=0.3)
+    figures.save(figure, path)
+
+
+def _require_same(options: Options, folder: Path) -> None:
+    """Raise unless what is in `folder` was done with these options."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} exists and holds no table; name another folder with --out")
+    before = Options(**checkpoint.read_json(path))
+    for field in fields(Options):
+        old, new = getattr(before, field.name), getattr(options, field.name)
+        if old != new:
+            raise ValueError(
+                f"{folder} was begun with {field.name} = {old!r}, and now it is {new!r}; give "
+                "the same options to go on, or another folder with --out"
+            )
+
+
+def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("table", choices=tuple(TABLES))
+    parser.add_argument("--seeds", type=int, metavar="N", default=3, help="runs of each row")
+    said = vars(parser.parse_args(arguments))
+    name, seeds, out = said.pop("table"), said.pop("seeds"), said.pop("out", None)
+    if seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {seeds}")
+    try:
+        options = completed(said)
+    except ValueError as error:
+        parser.error(str(error))
+    return name, options, seeds, out or Path("runs") / f"{name}-{options.dataset}-{options.preset}"
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Run a command line, and return the rows of the table."""
+    name, options, seeds, folder = _command(arguments)
+    with joined(options.device) as ranks:
+        try:
+            if ranks.first and folder.exists():
+                _require_same(options, folder)
+            if ranks.first and not folder.exists():
+                folder.mkdir(parents=True)
+                checkpoint.write_json(folder / "config.json", options.plain())
+            rows = run_table(name, options, seeds, folder, ranks)
+        except (OSError, ValueError, Diverged) as error:
+            sys.exit(f"error: {error}")
+        except Stopped as stopped:
+            if ranks.first:
+                print("stopped; the same command goes on", flush=True)
+            sys.exit(128 + stopped.signal)
+        if ranks.first:
+            text = as_markdown(name, rows, options)
+            checkpoint.write_atomically(folder / "table.md", text.encode())
+            checkpoint.write_json(folder / "table.json", {"table": name, "rows": rows})
+            draw(name, rows, options, folder / "table.png")
+            print(f"\n{text}\nin {folder}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

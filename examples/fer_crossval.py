@@ -1,0 +1,147 @@
+"""Cross-validate FDRL, or the paper's baseline, with nobody in two folds (table 3a).
+
+    python examples/fer_crossval.py --dataset ckplus --data DIR --preset paper
+    python examples/fer_crossval.py --dataset folder --data DIR --classes happy,sad --folds 5
+    python examples/fer_crossval.py --resume runs/NAME
+
+Every option of fer_rafdb.py may be given. The folder holds a run for each fold, which goes on where
+it was stopped, and at the end folds.csv, summary.json and the pooled confusion.png.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer import checkpoint, evaluation, figures
+from fer.command import completed, parser_of
+from fer.data import DATABASES
+from fer.data.table import read_whole
+from fer.metrics import score
+from fer.options import Options, stored
+from fer.progress import Diverged
+from fer.ranks import Ranks, joined
+from fer.stopping import Stopped
+from fer.summary import mean_and_deviation
+from fer_rafdb import begin
+
+COLUMNS = ("test_accuracy", "test_mean_class_accuracy")
+
+
+def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """Train on all folds, or those that are left; return what they come to together."""
+    database = read_whole(options)
+    rows = []
+    for fold in range(1, options.folds + 1):
+        row = train_fold(replace(options, fold=fold), folder / f"fold{fold:02d}", ranks)
+        rows.append(row)
+        if ranks.first:
+            accuracy = row["test_accuracy"]
+            print(f"fold {fold:>2}/{options.folds}: {accuracy:.2f} % of {row['faces']}", flush=True)
+    summary = pooled(options, folder, rows, database.classes)
+    if ranks.first:
+        checkpoint.write_csv(folder / "folds.csv", rows)
+        checkpoint.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """Train on one fold, or go on with it; return its result, that of the last epoch."""
+    if not (folder / "summary.json").is_file():
+        if ranks.first and not (folder / "config.json").is_file():
+            folder.mkdir(exist_ok=True)
+            checkpoint.write_json(folder / "config.json", options.plain())
+        ranks.gathered(None)  # the folder is there for every process
+        with checkpoint.claimed(folder, ranks.first):
+            begin(options, folder, ranks, quiet=True).train(quiet=True)
+        ranks.gathered(None)
+    summary = checkpoint.read_json(folder / "summary.json")
+    last = {name: summary["last"][name] for name in COLUMNS}
+    return {"fold": options.fold, "faces": summary["faces"]["test"]} | last
+
+
+def pooled(
+    options: Options, folder: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return mean and deviation over folds, and the scores of all folds' faces together."""
+    found = [
+        evaluation.kept(folder / f"fold{row['fold']:02d}" / "evaluation.pt").evaluation
+        for row in rows
+    ]
+    labels = np.concatenate([each.labels for each in found])
+    scores = score(labels, np.concatenate([each.predictions for each in found]), len(classes))
+    title = f"{options.dataset}, {options.head} head, {len(rows)} folds: {scores.accuracy:.1f} %"
+    figures.draw_confusion(scores.confusion, classes, title, folder / "confusion.png")
+    means = {name: mean_and_deviation([row[name] for row in rows]) for name in COLUMNS}
+    return {
+        "options": options.plain(),
+        "classes": list(classes),
+        "folds": list(rows),
+        "faces": len(labels),
+        "pooled_accuracy": scores.accuracy,
+        "pooled_mean_class_accuracy": scores.mean_class_accuracy,
+        "confusion": scores.confusion.tolist(),
+        "printed": DATABASES[options.dataset].printed,
+    } | {name: dict(zip(("mean", "deviation"), pair, strict=True)) for name, pair in means.items()}
+
+
+def result_lines(summary: dict[str, Any]) -> str:
+    """Say what all folds come to, beside what the paper prints."""
+    mean = summary["test_accuracy"]
+    lines = [
+        f"{len(summary['folds'])} folds: {mean['mean']:.2f} ± {mean['deviation']:.2f} % "
+        f"(mean and deviation over folds); all {summary['faces']} faces pooled: "
+        f"{summary['pooled_accuracy']:.2f} % (mean class "
+        f"{summary['pooled_mean_class_accuracy']:.2f} %). Every number is of the last epoch"
+    ]
+    if summary["printed"] is not None:
+        baseline, fdrl = summary["printed"]
+        lines.append(f"the paper prints {baseline} % for its baseline and {fdrl} % for FDRL")
+    return "\n".join(lines)
+
+
+def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Path | None]:
+    datasets = [name for name, entry in DATABASES.items() if entry.folded] + ["folder"]
+    parser = parser_of(__doc__ or "", datasets)
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the folds in DIR")
+    said = vars(parser.parse_args(arguments))
+    out, resume = said.pop("out", None), said.pop("resume", None)
+    if resume is not None and (said or out is not None):
+        parser.error("--resume takes everything from the folder; say nothing else")
+    if resume is None and "dataset" not in said:
+        parser.error(f"--dataset must be one of {', '.join(datasets)}")
+    try:
+        return (stored(resume) if resume is not None else completed(said)), out, resume
+    except (OSError, ValueError, TypeError) as error:
+        parser.error(f"cannot go on with {resume}: {error}" if resume else str(error))
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run a command line, and return the summary."""
+    options, out, folder = _command(arguments)
+    with joined(options.device) as ranks:
+        try:
+            if ranks.first and folder is None:
+                read_whole(options)  # what is wrong with it shows before a folder is made
+                name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}-folds"
+                folder = checkpoint.new_folder(out, name)
+                checkpoint.write_json(folder / "config.json", options.plain())
+            folder = ranks.gathered(folder)[0]
+            assert folder is not None
+            summary = cross_validate(options, folder, ranks)
+        except (OSError, ValueError, Diverged) as error:
+            sys.exit(f"error: {error}")
+        except Stopped as stopped:
+            if ranks.first:
+                print(f"stopped; to go on: --resume {folder}", flush=True)
+            sys.exit(128 + stopped.signal)
+        if ranks.first:
+            print(f"{result_lines(summary)}\nin {folder}")
+    return summary
+
+
+if __name__ == "__main__":
+    main()
