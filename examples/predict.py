@@ -173,7 +173,7 @@ class Table:
             f" {100 * share:>{max(5, len(head))}.1f}"
             for head, share in zip(self.heads, said.probabilities.values(), strict=True)
         )
-        weights = "".join(f"{weight:>6.3g}" for weight in said.intra_weights or ())
+        weights = "".join(f"{weight:>#6.3g}" for weight in said.intra_weights or ())
         print(
             f"{said.image:{self.names}}  {said.label:{self.labels}}{shares}  {weights}".rstrip(),
             flush=True,
@@ -181,7 +181,7 @@ class Table:
 
 
 def annotate(folder: Path, said: Prediction, face: Tensor) -> Path:
-    """Draw what is said of a picture; of two pictures of one name the second gets a number."""
+    """Draw what is said of a picture; where a file of that name is, the new one gets a number."""
     assert said.probabilities is not None
     stem, number = f"{Path(said.image).stem}_predicted", 1
     while (path := folder / f"{stem}{'' if number == 1 else f'_{number}'}.png").exists():

@@ -32,7 +32,7 @@ def draw_prediction(
     axes[1].set_xlim(0, 1.2)
     if intra_weights is not None:
         latents = [str(j + 1) for j in range(len(intra_weights))]
-        _bars(axes[2], latents, intra_weights, "Intra-W of each latent", "{:.3g}")
+        _bars(axes[2], latents, intra_weights, "Intra-W of each latent", "{:#.3g}")
         axes[2].set_xlim(0, 1.25 * max(*intra_weights, 1e-9))
     figures.save(figure, path)
 
@@ -46,5 +46,6 @@ def _bars(
     axes.bar_label(bars, [written.format(value) for value in values], padding=2, fontsize="small")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.set_title(title, fontsize="medium")
