@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -85,10 +85,7 @@ class Crop:
 
     def __call__(self, picture: Image.Image, eyes: Tensor) -> Tensor:
         """Return the face as uint8 (1, size, size) or (3, size, size)."""
-        return align_by_eyes(
-            as_tensor(picture), *eyes, self.size,
-            eye_distance=self.eye_distance, eye_height=self.eye_height,
-        )  # fmt: skip
+        return align_by_eyes(as_tensor(picture), eyes[0], eyes[1], **asdict(self))
 
 
 def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:

@@ -100,9 +100,7 @@ def test_goes_on_where_it_was_stopped(source: Path, capsys: pytest.CaptureFixtur
 def test_the_eyes_it_writes_are_landmarks_it_reads(source: Path) -> None:
     align(source)
     first, again = source.parent / "out", source.parent / "again"
-    assert (
-        align_faces.main([str(source), str(again), "--landmarks", str(first / "eyes.csv")]) == 0
-    )
+    assert align_faces.main([str(source), str(again), "--landmarks", str(first / "eyes.csv")]) == 0
     for path in first.rglob("*.png"):
         one, other = (
             np.asarray(Image.open(root / path.relative_to(first))).astype(int)
@@ -267,7 +265,7 @@ def test_rejects_before_the_first_crop(
 
 def test_rejects_crops_of_two_kinds_in_one_folder(source: Path) -> None:
     align(source)
-    with pytest.raises(SystemExit, match="holds crops by .*'size': 256.*use --overwrite"):
+    with pytest.raises(SystemExit, match=r"holds crops by .*'size': 256.*use --overwrite"):
         align(source, "--size", "128")
     assert align(source, "--size", "128", "--overwrite") == 0
     assert read_picture(source.parent / "out" / "happy" / "S01_a.png").size == (128, 128)
