@@ -105,10 +105,13 @@ def _tensors(content: Any) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        from safetensors import torch as safetensors
+        from safetensors import SafetensorError, torch as safetensors
     except ImportError as error:
         raise ValueError(f"{path}: to read it, pip install safetensors") from error
-    tensors: dict[str, Tensor] = safetensors.load_file(path)
+    try:
+        tensors: dict[str, Tensor] = safetensors.load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     return tensors
 
 

@@ -41,11 +41,10 @@ def load_oulu(root: Path, *, check_counts: bool = True, progress: bool = False) 
             too few frames, the counts differ, or the images are not of one size.
     """
     base = find_base(root)
-    find = class_folders if check_counts else folders_there
     clips = [
         Clip(person.name, f"{person.name}/{folder.name}", label, tuple(images_in(folder)))
         for person in subfolders(base)
-        for label, folder in find(person, CLASSES)
+        for label, folder in expressions_of(person, check_counts)
     ]
     return load_clips(
         "oulu",
@@ -57,6 +56,16 @@ def load_oulu(root: Path, *, check_counts: bool = True, progress: bool = False) 
         check_counts=check_counts,
         progress=progress,
     )
+
+
+def expressions_of(person: Path, check_counts: bool) -> list[tuple[int, Path]]:
+    """Return the label and the folder of each expression that a person shows."""
+    if not check_counts:
+        return folders_there(person, CLASSES)
+    try:
+        return class_folders(person, CLASSES)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} (--no-check-counts goes on without)") from error
 
 
 def find_base(root: Path) -> Path:
