@@ -21,7 +21,7 @@ from fer.options import stored
 from image_trees import CK48_CLIPS, write_ck48, write_image, write_tree
 
 FOLDS = 3
-QUICK = ["--image-size", "32", "--batch-size", "32", "--limit", "64", "--epochs", "1"]
+QUICK = ["--image-size", "16", "--batch-size", "32", "--limit", "64", "--epochs", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_the_other_databases_are_folded_as_well(
     dataset: str, write: Any, faces: int, classes: int, tmp_path: Path, runs: Path
 ) -> None:
     arguments = ["--dataset", dataset, "--data", str(tmp_path / "data"), *write(tmp_path / "data")]
-    arguments += ["--folds", "2", "--image-size", "32", "--batch-size", "16", "--epochs", "1"]
+    arguments += ["--folds", "2", "--image-size", "16", "--batch-size", "16", "--epochs", "1"]
 
     summary = fer_crossval.main([*arguments, "--head", "linear", "--out", str(runs)])
 

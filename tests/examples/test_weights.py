@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+import fer_rafdb
 from fer import model
 from fer.model import WIDTH, make_model
 from fer.options import Options
@@ -260,3 +261,25 @@ def test_weights_do_not_change_what_the_head_begins_with(
         heads.append(make_model(Options(backbone_weights=weights), 7)[1].state_dict())
 
     assert all(torch.equal(value, heads[1][name]) for name, value in heads[0].items())
+
+
+def test_a_run_goes_on_without_the_file_that_it_started_from(
+    tmp_path: Path, trained: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = tmp_path / "weights.pth", tmp_path / "run"
+    torch.save(trained, path)
+    quick = ["--faces", "32", "--batch-size", "16", "--image-size", "16", "--epochs", "1"]
+    fer_rafdb.main(
+        [*quick, "--head", "linear", "--backbone-weights", str(path), "--out", str(folder)]
+    )
+    assert f"{path}: 120 tensors filled; not used: fc.bias" in capsys.readouterr().out
+    path.unlink()
+
+    summary = fer_rafdb.main(["--resume", str(folder)])
+
+    assert summary["options"]["backbone_weights"] == str(path)
+    with pytest.raises(SystemExit, match=r"there is no file .*weights\.pth of weights"):
+        fer_rafdb.main([*quick, "--backbone-weights", str(path), "--out", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
+    for checkpoint in folder.glob("*.pt"):
+        checkpoint.unlink()
