@@ -65,6 +65,7 @@ def make_criterion(options: Options, classes: int) -> FDRLLoss:
         lambda_balance=options.lambda_balance if options.intra else 0,
         lambda_distribution=options.lambda_distribution if options.intra else 0,
         center_update=options.center_update,
+        label_smoothing=options.label_smoothing,
     )
 
 
@@ -75,7 +76,25 @@ def losses_of(
     if isinstance(output, FDRLOutput):
         losses: FDRLLossOutput = criterion(output, labels)
         return vars(losses)
-    return {"total": F.cross_entropy(output.float(), labels)}
+    smoothing = criterion.label_smoothing
+    return {"total": F.cross_entropy(output.float(), labels, label_smoothing=smoothing)}
+
+
+def parameter_groups(
+    model: nn.Module, criterion: nn.Module, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Return all parameters for an optimizer: weights decay, biases, norms and centers do not."""
+    decaying = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and not name.endswith("bias")
+    ]
+    known = set(map(id, decaying))
+    rest = [p for p in (*model.parameters(), *criterion.parameters()) if id(p) not in known]
+    return [
+        {"params": decaying, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
 
 
 def logits_of(output: FDRLOutput | Tensor) -> Tensor:
