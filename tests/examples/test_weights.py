@@ -25,7 +25,7 @@ COUNTERS = 20
 
 def bare() -> nn.Module:
     """Return a ResNet-18 as every run begins with, its classifier taken off."""
-    backbone = resnet18()
+    backbone: nn.Module = resnet18()
     backbone.fc = nn.Identity()
     return backbone
 
