@@ -31,7 +31,14 @@ from fer.batches import TrainingBatches, cached, limited
 from fer.command import parse
 from fer.data import Database, read_database
 from fer.in_parts import backward_in_parts
-from fer.model import logits_of, losses_of, make_criterion, make_model, parameter_groups
+from fer.model import (
+    logits_of,
+    losses_of,
+    make_criterion,
+    make_model,
+    parameter_groups,
+    try_weights,
+)
 from fer.options import Options
 from fer.progress import Diverged, Progress
 from fer.ranks import Ranks, joined
@@ -61,7 +68,10 @@ class Run:
         self.options, self.database, self.folder, self.ranks = options, database, folder, ranks
         torch.manual_seed(options.seed)
         classes, device = len(database.classes), ranks.device
-        self.model = make_model(options, classes).to(device)
+        # What a run goes on from holds its weights, whatever it started from.
+        begun = (folder / "last.pt").is_file()
+        start = options.without_weights() if begun else options
+        self.model = make_model(start, classes).to(device)
         self.criterion = make_criterion(options, classes).to(device)
         if options.sync_batch_norm and ranks.world > 1:
             joined_batch_norm(self.model, device)
@@ -240,9 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     with joined(options.device) as ranks:
         folder = command.resume
         try:
-            # What is wrong with the faces shows before a folder is made; they are read once.
+            # What is wrong with faces or weights shows before a folder is made; they are read once.
             read_database(options, progress=ranks.first and sys.stderr.isatty())
             if ranks.first and folder is None:
+                try_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"
                 folder = checkpoint.new_folder(command.out, name)
                 checkpoint.write_json(folder / "config.json", options.plain())

@@ -12,7 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint
 from fer.options import Options, stored
-from fer.weights import fill_backbone
+from fer.weights import Matched, fill_backbone
 
 WIDTH = 512
 """Of the basic feature that a ResNet-18 gives."""
@@ -20,10 +20,7 @@ WIDTH = 512
 
 def make_model(options: Options, classes: int) -> nn.Sequential:
     """Put a head on a ResNet-18 without its own."""
-    backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
-    backbone.fc = nn.Identity()
-    if options.backbone_weights is not None:
-        fill_backbone(backbone, Path(options.backbone_weights))
+    backbone, _ = make_backbone(options)
     if options.head == "linear":
         return nn.Sequential(backbone, nn.Linear(WIDTH, classes))
     head = FDRLHead(
@@ -37,6 +34,22 @@ def make_model(options: Options, classes: int) -> nn.Sequential:
         reduction=options.reduction,
     )
     return nn.Sequential(backbone, head)
+
+
+def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
+    """Make a ResNet-18 that gives the basic feature; say what a file of weights gave to it."""
+    backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
+    backbone.fc = nn.Identity()
+    if options.backbone_weights is None:
+        return backbone, None
+    return backbone, fill_backbone(backbone, Path(options.backbone_weights))
+
+
+def try_weights(options: Options) -> None:
+    """Say what a file of weights gives, or raise, before a run has a folder."""
+    _, matched = make_backbone(options)
+    if matched is not None:
+        print(f"{options.backbone_weights}: {matched}", flush=True)
 
 
 def make_criterion(options: Options, classes: int) -> FDRLLoss:
@@ -113,9 +126,7 @@ def load_trained(run: Path, which: str = "last", device: str = "cpu") -> Trained
     options = stored(run)
     state: dict[str, Any] = checkpoint.read_checkpoint(run / f"{which}.pt", device)
     classes = tuple(state["classes"])
-    # The weights come from the checkpoint, whatever the training started from.
-    plain = options.plain() | {"imagenet": False, "backbone_weights": None}
-    model = make_model(Options(**plain), len(classes)).to(device)
+    model = make_model(options.without_weights(), len(classes)).to(device)
     model.load_state_dict(state.get("ema") or state["model"])
     return Trained(model.eval(), classes, options, state["gray"], len(state["history"]))
 

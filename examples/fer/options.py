@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,10 @@ class Options:
             re.compile(self.subject)
         except re.error as error:
             raise ValueError(f"--subject is no regular expression: {error}") from error
+
+    def without_weights(self) -> "Options":
+        """Return the options of a model whose weights come from a checkpoint of its own."""
+        return replace(self, imagenet=False, backbone_weights=None)
 
     def plain(self) -> dict[str, Any]:
         """Return the options as plain values."""
