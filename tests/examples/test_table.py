@@ -71,7 +71,11 @@ def test_the_options_of_a_folder_reach_its_reader(tmp_path: Path) -> None:
         tmp_path, [f"{name}/x{person}-1.png" for name in ("sad", "happy") for person in "ab"]
     )
 
-    plain: dict[str, Any] = {"dataset": "folder", "data": str(tmp_path), "classes": ["sad", "happy"]}
+    plain: dict[str, Any] = {
+        "dataset": "folder",
+        "data": str(tmp_path),
+        "classes": ["sad", "happy"],
+    }
     database = read_database(Options(**plain, subject="x(.)"))
 
     assert class_names(database) == ["sad", "sad", "happy", "happy"]
