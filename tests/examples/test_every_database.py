@@ -98,10 +98,10 @@ def write_ckplus(root: Path, faces: FaceSet) -> None:
     codes = dict(zip(BASIC, (1, 3, 4, 5, 6, 7), strict=True))
     for index, expression, person in named(faces, BASIC):
         place = Path(f"S{person:03}") / f"{codes[expression]:03}"
-        for frame in range(1, 6):
-            name = f"S{person:03}_{codes[expression]:03}_{frame:08}.png"
-            save(faces, index, root / "cohn-kanade-images" / place / name)
-        label = root / "Emotion" / place / f"{name.removesuffix('.png')}_emotion.txt"
+        names = [f"S{person:03}_{codes[expression]:03}_{frame:08}" for frame in range(1, 6)]
+        for name in names:
+            save(faces, index, root / "cohn-kanade-images" / place / f"{name}.png")
+        label = root / "Emotion" / place / f"{names[-1]}_emotion.txt"
         label.parent.mkdir(parents=True)
         label.write_text(f"   {codes[expression]}.0000000e+00\n")
 
