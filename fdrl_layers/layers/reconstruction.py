@@ -11,6 +11,8 @@ from fdrl_layers.layers.inter_relation import InterRelation
 from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, check_reduction
 from fdrl_layers.ops.reference.head import SelfFeature, reconstruct
 
+__all__ = ["FeatureReconstruction", "SelfFeature", "check_self_feature", "feature_reconstruction"]
+
 
 def check_self_feature(self_feature: str, has_messages: bool) -> None:
     """Raise unless equation 11 can be given the feature that `self_feature` names."""

@@ -58,7 +58,7 @@ def read_split(
     """Read all images of the class folders in `root`, and with `subject` who is in each."""
     entries = [
         (label, path)
-        for label, folder in enumerate(class_folders(root, classes))
+        for label, folder in class_folders(root, classes)
         for path in images_in(folder)
     ]
     if not entries:
