@@ -60,19 +60,17 @@ def check_against_oracle(
     reduction: Reduction,
     self_feature: SelfFeature = "intra",
 ) -> dict[str, Any]:
-    arrays = oracle_arguments(parameters)
-    tensors = {key: parameters.get(f"reconstruction.{key.replace('_', '.')}") for key in KEYS}
+    arrays: dict[str, Any] = {key: oracle_arguments(parameters).get(key) for key in KEYS}
+    tensors: dict[str, Any] = {
+        key: parameters.get(f"reconstruction.{key.replace('_', '.')}") for key in KEYS
+    }
     options: dict[str, Any] = {
         "delta": delta,
         "reduction": reduction,
         "self_feature": self_feature,
     }
     actual = outputs(feature_reconstruction(latents, **tensors, **options))
-    expected = oracles.feature_reconstruction(
-        latents.numpy(),
-        **{key: arrays.get(key) for key in KEYS},
-        **options,
-    )
+    expected = oracles.feature_reconstruction(latents.numpy(), **arrays, **options)
     assert_close("reconstruction", actual, outputs(expected))
     return actual
 
@@ -110,7 +108,8 @@ def test_module_equals_function(bias: bool, reduction: Reduction, intra: bool, i
     layer = FeatureReconstruction(
         6, 3, delta=0.25, intra=intra, inter=inter, reduction=reduction, bias=bias
     )
-    parameters = {key.replace(".", "_"): value for key, value in layer.named_parameters()}
+    named = layer.named_parameters()
+    parameters: dict[str, Any] = {key.replace(".", "_"): value for key, value in named}
     assert len(parameters) == (intra + inter) * (1 + bias)
     latents = normal(4, 3, 6, seed=0, dtype=torch.float32)
     expected = outputs(
