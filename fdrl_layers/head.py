@@ -232,6 +232,10 @@ class FDRLHead(nn.Module):
         A sample's output depends on that sample alone. In float16 the printed sum overflows
         where Intra-W times a latent exceeds 65,504.
 
+        The head computes with the parameters of its parts without calling them: hooks on a part
+        do not run, and a tool that wraps layers must take the head as one. Only a `classifier`
+        that is no :class:`torch.nn.Linear`, such as a quantized one, is called.
+
     Reference:
         Ruan et al., CVPR 2021, section 3 and figure 2.
 
@@ -311,7 +315,9 @@ class FDRLHead(nn.Module):
             backend=self.backend,
             recompute=self.recompute,
         )
-        return FDRLOutput(*output)
+        if self.classifier is None or type(self.classifier) is nn.Linear:
+            return FDRLOutput(*output)
+        return FDRLOutput(self.classifier(output.embedding), *output[1:])
 
     def backend_choice(self, input: Tensor) -> BackendChoice:
         """Say what would run for basic features (*, P), and why nothing faster would."""
@@ -333,7 +339,12 @@ class FDRLHead(nn.Module):
             self.decomposition.bias,
             *((None, None) if intra is None else (intra.weight, intra.bias)),
             *((None, None) if inter is None else (inter.weight, inter.bias)),
-            *((None, None) if classifier is None else (classifier.weight, classifier.bias)),
+            # What took the linear layer's place, quantized or adapted, is called as it is.
+            *(
+                (classifier.weight, classifier.bias)
+                if type(classifier) is nn.Linear
+                else (None,) * 2
+            ),
         )
 
     def extra_repr(self) -> str:

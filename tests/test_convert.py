@@ -60,7 +60,7 @@ def test_a_checkpoint_gives_what_its_layout_gives(
         with torch.no_grad():
             for gate in theirs.frn.intra_rm.children():
                 assert isinstance(gate, nn.Sequential)
-                gate[0].bias -= 7  # type: ignore[operator]
+                gate[0].get_parameter("bias").sub_(7)
     torch.save({"epoch": 40, "state_dict": theirs.state_dict()}, tmp_path / "best.pth")
 
     checkpoint = torch.load(tmp_path / "best.pth", weights_only=True)
