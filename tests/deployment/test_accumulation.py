@@ -14,7 +14,7 @@ from fdrl_layers.functional import fdrl_loss
 from strategies import Sizes, normal, parameters_for
 
 OF = Sizes(N=12, P=5, M=3, D=6, K=3)
-PARTS = 3
+PARTS = 6
 CENTERS = normal(OF.M, OF.D, seed=8), normal(OF.K, OF.M, seed=9)
 TERMS = ("classification", "compactness", "distribution", "balance")
 
@@ -34,7 +34,7 @@ def head() -> FDRLHead:
 
 
 def batch(seed: int = 1) -> tuple[Tensor, Tensor]:
-    return normal(OF.N, OF.P, seed=seed), torch.arange(OF.N) % OF.K
+    return normal(OF.N, OF.P, seed=seed, scale=30.0), torch.arange(OF.N) % OF.K
 
 
 def gradients_of(model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A whole model and its training step under torch.compile."""
+"""A training step of backbone, head and loss under torch.compile; export covers whole models."""
 
 import copy
 
@@ -9,18 +9,8 @@ from torch import Tensor, nn
 pytest.importorskip("torchvision")
 
 from comparing import assert_close
-from deploying import check_batches, images, named
+from deploying import images
 from fdrl_layers import FDRLHead, FDRLLoss
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("fresh_compiler")
-def test_a_whole_model_compiles_in_one_graph(model: nn.Sequential) -> None:
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
-    with torch.no_grad():
-        compiled(images(4))
-    # A batch of one is a case of its own to a compiler.
-    check_batches("torch.compile", lambda x: named(compiled(x)), model, images)
 
 
 def step(model: nn.Module, loss: nn.Module, x: Tensor, target: Tensor) -> Tensor:
@@ -52,13 +42,8 @@ def test_a_training_step_compiles_in_one_graph() -> None:
             gradients = {name: p.grad for name, p in named_parameters if p.grad is not None}
             state = {**trained.state_dict(), **criterion.state_dict()}
             values = {name: value.double().clone() for name, value in state.items()}
-            found.append(
-                {
-                    "loss": total.detach(),
-                    **values,
-                    **{f"d {name}": g for name, g in gradients.items()},
-                }
-            )
+            values |= {f"d {name}": gradient for name, gradient in gradients.items()}
+            found.append({"loss": total.detach(), **values})
         runs.append(found)
     for number, (expected, actual) in enumerate(zip(*runs, strict=True)):
         assert_close(f"step {number}", actual, expected)

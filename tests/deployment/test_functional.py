@@ -49,7 +49,7 @@ def gradients_of_samples(balance: float) -> tuple[dict[str, Tensor], dict[str, T
     """A gradient for each sample, and the gradient of the batch."""
     model = head()
     state = {name: p.detach() for name, p in model.named_parameters()}
-    x, target = normal(OF.N, OF.P, seed=1), torch.tensor([0, 1, 1, 0])
+    x, target = normal(OF.N, OF.P, seed=1, scale=30.0), torch.tensor([0, 1, 1, 0])
 
     def loss(state: Any, x: Tensor, target: Tensor) -> Tensor:
         return total(model, state, x, target, balance)

@@ -15,8 +15,8 @@ pytestmark = [
     pytest.mark.distributed,
     pytest.mark.timeout(120),
     pytest.mark.skipif(
-        torch.__version__.split(".")[:2] < ["2", "9"] and len(torch.__version__.split(".")[1]) < 2,
-        reason="before 2.9 FSDP2 does not run on a CPU",
+        tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9),
+        reason="before torch 2.9 FSDP2 does not run on a CPU",
     ),
 ]
 
@@ -73,11 +73,10 @@ def train(rank: int | None) -> list[dict[str, Tensor]]:
         optimizer.zero_grad()
         losses.total.backward()
         found = {"total": losses.total.detach()}
-        found |= {
-            f"d {n}": whole(p.grad) for n, p in model.named_parameters() if p.grad is not None
-        }
+        named = dict(model.named_parameters())
+        found |= {f"d {n}": whole(p.grad) for n, p in named.items() if p.grad is not None}
         optimizer.step()
-        found |= {name: whole(p) for name, p in model.named_parameters()}
+        found |= {name: whole(p) for name, p in named.items()}
         found |= {name: value.double() for name, value in loss.state_dict().items()}
         steps.append(found)
     return steps
@@ -95,7 +94,8 @@ def shard_a_part(rank: int) -> str:
     from torch.distributed.fsdp import fully_shard
 
     model, _ = parts()
-    fully_shard(model[2].decomposition, mesh=dist.device_mesh.init_device_mesh("cpu", (SIZE,)))  # type: ignore[union-attr]
+    mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
+    fully_shard(model.get_submodule("2.decomposition"), mesh=mesh)
     try:
         model(normal(OF.N, 5, seed=0))
     except RuntimeError as error:
