@@ -29,7 +29,7 @@ TORCH_PAGES = {
 }
 PYTHON = {
     "py:class": (
-        "bool collections.abc.Iterator dict float int list str tuple typing.Literal"
+        "bool collections.abc.Iterator collections.abc.Mapping dict float int list str tuple typing.Literal"
         " typing.NamedTuple"
     ),
     "py:data": "None typing.Any typing.Literal",
