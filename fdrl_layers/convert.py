@@ -203,15 +203,14 @@ def to_branches(
         return branches
     names = _backbone_layout()
     _check_keys(backbone, names, "backbone")
+    _check_are_tensors("backbone", backbone)
     return branches | {theirs: backbone[name].clone() for name, theirs in names.items()}
 
 
 def _part(checkpoint: Mapping[str, Any], roots: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the tensors under `roots`, after a look at every key."""
     found = _unwrapped(checkpoint)
-    for key, value in found.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"`checkpoint[{key!r}]` must be a tensor, got {type(value).__name__}")
+    _check_are_tensors("checkpoint", found)
     known = ("fdn.", "frn.", "epn.", "backbone.")
     unknown = [key for key in found if not key.startswith(known)]
     if unknown:
@@ -298,6 +297,12 @@ def _check_keys(found: Iterable[str], expected: Iterable[str], name: str = "chec
     if missing or unknown:
         told = "; ".join(f"{what}: {_some(keys)}" for what, keys in listed.items() if keys)
         raise ValueError(f"`{name}` has not the keys that it must have; {told}")
+
+
+def _check_are_tensors(name: str, state: Mapping[str, Any]) -> None:
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"`{name}[{key!r}]` must be a tensor, got {type(value).__name__}")
 
 
 def _some(keys: list[str]) -> str:

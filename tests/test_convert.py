@@ -239,6 +239,9 @@ def test_rejects_a_backbone_that_is_no_resnet18() -> None:
         backbone_from_branches(state)
     with pytest.raises(ValueError, match=r"`backbone` .*; not of this layout: fc.weight, fc.bias"):
         to_branches(head_for(), resnet18().state_dict())
+    backbone: dict[str, Any] = without_fc(resnet18()) | {"bn1.bias": [0.0]}
+    with pytest.raises(TypeError, match=r"`backbone\['bn1.bias'\]` must be a tensor, got list"):
+        to_branches(head_for(), backbone)
 
 
 def without_fc(backbone: nn.Module) -> dict[str, Tensor]:
