@@ -1,0 +1,87 @@
+"""Where in an image one latent finds what its Intra-W rests on."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fdrl_layers._checks import check_floating, check_size
+from fdrl_layers.backbones.dry_run import without_trace
+
+
+def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) -> Tensor:
+    r"""Map where the Intra-W of one latent comes from, by the gradients at a layer (Grad-CAM).
+
+    With the maps :math:`A_c` that `layer` gives, and the Intra-W :math:`\omega_j` of equation 4,
+
+    .. math::
+        \alpha_c = \frac{1}{HW} \sum_{h,w} \frac{\partial \omega_j}{\partial A_{c,h,w}}, \qquad
+        \text{map} = \max\Bigl(0, \sum_c \alpha_c A_c\Bigr).
+
+    It is what Grad-CAM does for the score of a class. Captum does that one, on
+    :class:`LogitsOnly`.
+
+    Args:
+        model: A module that gives an :class:`FDRLOutput` of images. It runs in evaluation mode,
+            and is left as it was, without new gradients.
+        images: Faces.
+        latent: Index j of the latent, in [0, M).
+        layer: The layer of `model` whose maps are looked at, mostly the last convolution or block.
+
+    Shape:
+        - images: (N, C, H, W).
+        - Output of `layer`: (N, C', H', W').
+        - Output: (N, H, W), interpolated from (N, H', W').
+
+    Returns:
+        The maps: at least 0, and on the scale of gradient times activation, so that they can be
+        compared between images and latents; divide by their maximum to draw them.
+
+    Raises:
+        TypeError: If `images` are not floating point, or `latent` is no integer.
+        ValueError: If `layer` is not run exactly once or gives no maps, if `latent` is not one
+            of the model's, or if the model has no Intra-RM.
+
+    Reference:
+        Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2; applied to Ruan et al., CVPR
+        2021, equation 4.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from fdrl_layers import attach_head, latent_cam
+        >>> model = attach_head(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU()), num_classes=7)
+        >>> latent_cam(model, torch.randn(4, 3, 32, 32), 0, model.backbone[1]).shape
+        torch.Size([4, 32, 32])
+    """
+    check_floating("images", images)
+    check_size("latent", latent, minimum=0)
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"`layer` must give maps (N, C, H, W), got {got}")
+        caught.append(output.detach().requires_grad_())
+        # A copy, for what comes next may work in place.
+        return caught[-1].clone()
+
+    hook = layer.register_forward_hook(catch)
+    try:
+        with without_trace(model), torch.enable_grad():
+            intra_weights: Tensor = model(images).intra_weights
+    finally:
+        hook.remove()
+    if len(caught) != 1:
+        raise ValueError(f"`layer` must run once in `model`, it ran {len(caught)} times")
+    if latent >= intra_weights.shape[-1]:
+        raise ValueError(f"`latent` must be below {intra_weights.shape[-1]}, got {latent}")
+    if not intra_weights.requires_grad:
+        raise ValueError("`model` must have Intra-RM: without it, Intra-W is 1 whatever is shown")
+    maps = caught[0]
+    # A sample's Intra-W depends on that sample alone, so one pass serves them all.
+    (gradient,) = torch.autograd.grad(intra_weights[:, latent].sum(), maps)
+    found = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), maps.detach()).relu()
+    size = images.shape[-2:]
+    return F.interpolate(found[:, None], size, mode="bilinear", align_corners=False)[:, 0]
