@@ -15,8 +15,8 @@ tags:
 
 # {kind}
 
-{what} of FDRL, *Feature Decomposition and Reconstruction Learning for Effective Facial Expression
-Recognition* (Ruan et al., CVPR 2021), made with fdrl-layers {version}.
+{what} It is FDRL, *Feature Decomposition and Reconstruction Learning for Effective Facial
+Expression Recognition* (Ruan et al., CVPR 2021), as fdrl-layers {version} has it.
 
 ```python
 from fdrl_layers import {kind}
@@ -32,9 +32,10 @@ model = {kind}.from_pretrained({call})
 
 ## Responsible use
 
-The classes name what annotators saw in a face. They are no measure of what a person feels. Labels and
-faces carry the bias of those who collected them: measure the errors for each group of people on whom the
-model is to be used, ask them first, and mind that laws forbid emotion recognition in some places.
+The classes name what annotators saw in a face; they do not say what a person feels. Faces and
+labels carry the bias of their collection: before any use, measure the errors for each group of
+people concerned, have their consent, and know the law, which forbids some uses of emotion
+recognition.
 
 ## Options
 
@@ -44,8 +45,8 @@ model is to be used, ask them first, and mind that laws forbid emotion recogniti
 """
 
 WHAT = {
-    "FDRLHead": "A head, to be put on a backbone that gives vectors of {in_features},",
-    "FDRLModel": "A backbone with a head, from images to expressions,",
+    "FDRLHead": "From the {in_features} numbers of a backbone to {num_classes} expressions.",
+    "FDRLModel": "From images of faces to {head[num_classes]} expressions.",
 }
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 def optional(module: str, extra: str, use: str) -> Any:
     """Import `module`, or raise an ImportError that names the extra which installs it."""
+    library = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(library)
     except ModuleNotFoundError as error:
-        library = module.partition(".")[0]
         if error.name != library:
             # It is there, and lacks something itself.
             raise
@@ -17,3 +17,4 @@ def optional(module: str, extra: str, use: str) -> Any:
             f'{use} needs {library}, which is not installed: pip install "fdrl-layers[{extra}]"',
             name=library,
         ) from error
+    return importlib.import_module(module)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from fdrl_layers._checks import check_floating, check_size
 from fdrl_layers.backbones.dry_run import without_trace
+from fdrl_layers.head import FDRLOutput
 
 
 def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) -> Tensor:
@@ -70,18 +71,26 @@ def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) 
     hook = layer.register_forward_hook(catch)
     try:
         with without_trace(model), torch.enable_grad():
-            intra_weights: Tensor = model(images).intra_weights
+            weight = _intra_weight(model(images), latent)
     finally:
         hook.remove()
     if len(caught) != 1:
-        raise ValueError(f"`layer` must run once in `model`, it ran {len(caught)} times")
-    if latent >= intra_weights.shape[-1]:
-        raise ValueError(f"`latent` must be below {intra_weights.shape[-1]}, got {latent}")
-    if not intra_weights.requires_grad:
+        raise ValueError(
+            f"`layer` must run once in `model`, it ran {len(caught)} times; of a compiled model, "
+            "give what was compiled"
+        )
+    if not weight.requires_grad:
         raise ValueError("`model` must have Intra-RM: without it, Intra-W is 1 whatever is shown")
-    maps = caught[0]
     # A sample's Intra-W depends on that sample alone, so one pass serves them all.
-    (gradient,) = torch.autograd.grad(intra_weights[:, latent].sum(), maps)
-    found = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), maps.detach()).relu()
+    (gradient,) = torch.autograd.grad(weight, caught)
+    found = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), caught[0].detach()).relu()
     size = images.shape[-2:]
     return F.interpolate(found[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _intra_weight(output: FDRLOutput, latent: int) -> Tensor:
+    """Return the sum over samples of one Intra-W."""
+    intra_weights = output.intra_weights
+    if latent >= intra_weights.shape[-1]:
+        raise ValueError(f"`latent` must be below {intra_weights.shape[-1]}, got {latent}")
+    return intra_weights[:, latent].sum()

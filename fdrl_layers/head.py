@@ -298,7 +298,7 @@ class FDRLHead(HubMixin, nn.Module):
         self._check(input)
         return backend_choice(input, self._parameters_in_order(), self.backend)
 
-    def hub_options(self) -> dict[str, Any]:
+    def _hub_options(self) -> dict[str, Any]:
         """Return the options that build such a head again, but for device and type."""
         reconstruction = self.reconstruction
         return {

@@ -19,13 +19,13 @@ ABOUT = ("architectures", "fdrl_layers_version", "classes")
 class HubMixin:
     """Gives a module that knows its own options a `save_pretrained` and a `from_pretrained`."""
 
-    def hub_options(self) -> dict[str, Any]:
+    def _hub_options(self) -> dict[str, Any]:
         """Return the options that build such a module again, all of them fit for JSON."""
         raise NotImplementedError
 
     @classmethod
-    def from_hub_options(cls, options: Mapping[str, Any]) -> Self:
-        """Build a module from what :meth:`hub_options` gave."""
+    def _from_hub_options(cls, options: Mapping[str, Any]) -> Self:
+        """Build a module from what `_hub_options` gave."""
         return cls(**options)
 
     def _hub_needs(self) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ class HubMixin:
         """
         module = cast(nn.Module, self)
         safetensors = optional("safetensors.torch", "hub", "save_pretrained")
-        config = _about(type(self).__name__) | self.hub_options()
+        config = _about(type(self).__name__) | self._hub_options()
         if classes is not None:
             config["classes"] = _checked_classes(classes, config)
         text = _as_json(config)
@@ -100,7 +100,7 @@ class HubMixin:
         config = json.loads((found / CONFIG).read_text(encoding="utf-8"))
         _check_kind(cls.__name__, config, found)
         stored = {name: value for name, value in config.items() if name not in ABOUT}
-        instance = cls.from_hub_options(stored | options)
+        instance = cls._from_hub_options(stored | options)
         module = cast(nn.Module, instance)
         _take_types(module, found / WEIGHTS)
         safetensors.load_model(module, str(found / WEIGHTS), strict=strict)

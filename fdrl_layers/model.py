@@ -101,19 +101,19 @@ class FDRLModel(HubMixin, nn.Module):
         output: FDRLOutput = self.head(self.basic_feature(images))
         return output
 
-    def hub_options(self) -> dict[str, Any]:
+    def _hub_options(self) -> dict[str, Any]:
         """Return the options of the backbone, of the pooling and of the head."""
         return {
             "backbone": self.source,
             "backbone_options": self.source_options,
             "pool": self.pool if isinstance(self.pool, str) else None,
             "classifier": self.classifier,
-            "head": self.head.hub_options(),
+            "head": self.head._hub_options(),
         }
 
     @classmethod
-    def from_hub_options(cls, options: Mapping[str, Any]) -> Self:
-        """Build a model from what :meth:`hub_options` gave."""
+    def _from_hub_options(cls, options: Mapping[str, Any]) -> Self:
+        """Build a model from what `_hub_options` gave."""
         for name, what in (("backbone", "module"), ("pool", "function")):
             if options.get(name) is None:
                 raise ValueError(
@@ -123,11 +123,12 @@ class FDRLModel(HubMixin, nn.Module):
         if isinstance(known["backbone"], nn.Module):
             known["backbone_options"] = None
         if isinstance(known["head"], Mapping):
-            known["head"] = FDRLHead.from_hub_options(known["head"])
+            known["head"] = FDRLHead._from_hub_options(known["head"])
         return cls(**known)
 
     def _hub_needs(self) -> tuple[str, ...]:
-        return tuple(name for name, value in self.hub_options().items() if value is None)[:2]
+        options = self._hub_options()
+        return tuple(name for name in ("backbone", "pool") if options[name] is None)
 
     def extra_repr(self) -> str:
         """Say where the backbone comes from, and how its output is pooled."""

@@ -58,7 +58,9 @@ ROWS = [
     Row("hf:resnet", {"embedding_size": 8, **CONVOLUTIONS}),
     Row("hf:convnext", CONVOLUTIONS),
     Row("hf:vit", {"image_size": 32, "patch_size": 8, **TRANSFORMER}, 32),
-    Row("hf:vit", {"image_size": 32, "patch_size": 8, "add_pooling_layer": False, **TRANSFORMER}, 32),
+    Row(
+        "hf:vit", {"image_size": 32, "patch_size": 8, "add_pooling_layer": False, **TRANSFORMER}, 32
+    ),
     Row("hf:dinov2", {"image_size": 28, "patch_size": 14, **TRANSFORMER}, 28),
     Row("hf:swin", {"image_size": 32, **WINDOWS}, 32),
 ]
@@ -113,7 +115,11 @@ def cheap_init(monkeypatch: pytest.MonkeyPatch) -> None:
             if tensor.numel() < LARGE:
                 return plain(tensor, *args, **kwargs)  # type: ignore[no-any-return]
             with torch.no_grad():
-                return tensor.copy_(torch.linspace(-0.02, 0.02, 997).repeat(tensor.numel() // 997 + 1)[: tensor.numel()].view_as(tensor))
+                return tensor.copy_(
+                    torch.linspace(-0.02, 0.02, 997)
+                    .repeat(tensor.numel() // 997 + 1)[: tensor.numel()]
+                    .view_as(tensor)
+                )
 
         monkeypatch.setattr(nn.init, name, draw)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fdrl_layers.backbones.dry_run import run_blank
@@ -24,10 +23,9 @@ def without_head(backbone: nn.Module) -> nn.Module:
 
 def take_off(backbone: nn.Module, name: str) -> nn.Module:
     """Put an identity in the place of the layer with this dotted name, and return the layer."""
-    try:
-        layer = backbone.get_submodule(name)
-    except AttributeError as error:
-        raise ValueError(f"`classifier` must name a layer of `backbone`, got {name!r}") from error
+    layer = dict(backbone.named_modules()).get(name) if name else None
+    if layer is None:
+        raise ValueError(f"`classifier` must name a layer of `backbone`, got {name!r}")
     put(backbone, name, nn.Identity())
     return layer
 
@@ -45,18 +43,20 @@ def find_classifier(backbone: nn.Module, images: Callable[[], Tensor]) -> str | 
     `NAMES`, where a dry run shows that the output is what comes out of it.
 
     Raises:
-        ValueError: If the backbone ends in a linear layer of another name.
+        ValueError: If the backbone ends in a linear layer of which that cannot be told.
     """
     if hasattr(backbone, "base_model_prefix"):
         return None
+    if hasattr(backbone, "_orig_mod"):
+        raise ValueError("`backbone` must not be compiled yet: compile the model with its head")
     if callable(getattr(backbone, "get_classifier", None)):
         return _said_by_timm(backbone)
-    last = _last_to_run(backbone, images())
-    found = named_classifier(backbone, last)
-    if found is not None or not last:
+    ran, last = _dry_run(backbone, images())
+    ending = _ending(backbone, ran, last)
+    found = named_classifier(backbone)
+    if last and ending and found and ending.partition(".")[0] == found.partition(".")[0]:
         return found
-    ending = next((name for name in reversed(last) if not _passes_on(backbone, name)), "")
-    if ending and isinstance(backbone.get_submodule(ending), nn.Linear):
+    if ending is not None and isinstance(backbone.get_submodule(ending), nn.Linear):
         raise ValueError(
             f"`classifier` must be given: `backbone` ends in a linear layer, {ending!r}, that may "
             f"or may not be one. Give classifier={ending!r} to take it off or classifier=None to "
@@ -65,11 +65,11 @@ def find_classifier(backbone: nn.Module, images: Callable[[], Tensor]) -> str | 
     return None
 
 
-def named_classifier(backbone: nn.Module, among: list[str] | None = None) -> str | None:
+def named_classifier(backbone: nn.Module) -> str | None:
     """Return the dotted name of the last linear layer of an attribute called as in `NAMES`."""
     for name in NAMES:
         part = getattr(backbone, name, None)
-        if isinstance(part, nn.Module) and (among is None or name in among):
+        if isinstance(part, nn.Module):
             found = _last_linear(name, part)
             if found is not None:
                 return found
@@ -99,8 +99,8 @@ def _said_by_timm(backbone: Any) -> str | None:
     )
 
 
-def _last_to_run(backbone: nn.Module, images: Tensor) -> list[str]:
-    """Return the names of the layers whose output is the backbone's, in the order they ran."""
+def _dry_run(backbone: nn.Module, images: Tensor) -> tuple[list[str], list[str]]:
+    """Return the names of the layers as they ran, and of those whose output is the backbone's."""
     ran: list[tuple[str, Any]] = []
 
     def recorder(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -109,31 +109,32 @@ def _last_to_run(backbone: nn.Module, images: Tensor) -> list[str]:
 
         return record
 
-    hooks = [
-        part.register_forward_hook(recorder(name))
-        for name, part in backbone.named_modules()
-        if name
-    ]
+    named = [(name, part) for name, part in backbone.named_modules() if name]
+    hooks = [part.register_forward_hook(recorder(name)) for name, part in named]
     try:
         output = run_blank(backbone, images)
     finally:
         for hook in hooks:
             hook.remove()
-    return [name for name, tensor in ran if _same_numbers(tensor, output)]
+    last = [name for name, tensor in ran if _same_numbers(tensor, output)]
+    return [name for name, _ in ran], last
 
 
 def _same_numbers(tensor: Any, output: Any) -> bool:
     """Whether one tensor is the other, or another view of all its numbers."""
-    if not isinstance(tensor, Tensor) or not isinstance(output, Tensor):
-        return False
     if tensor is output:
         return True
-    alike = tensor.numel() == output.numel() and tensor.device == output.device
-    if not alike or output.device == torch.device("meta"):
+    if not isinstance(tensor, Tensor) or not isinstance(output, Tensor) or output.is_meta:
         return False
-    return tensor.data_ptr() == output.data_ptr()
+    return tensor.numel() == output.numel() and tensor.data_ptr() == output.data_ptr()
 
 
-def _passes_on(backbone: nn.Module, name: str) -> bool:
-    part = backbone.get_submodule(name)
-    return isinstance(part, PASSES_ON) or bool(list(part.children()))
+def _ending(backbone: nn.Module, ran: list[str], last: list[str]) -> str | None:
+    """Return the layer that the output comes from, as far as layers tell."""
+    # Where a function and no layer made the output, what had parameters last is what counts.
+    for name in reversed(last or ran):
+        layer = backbone.get_submodule(name)
+        counts = not isinstance(layer, PASSES_ON) if last else bool(list(layer.parameters()))
+        if counts and not list(layer.children()):
+            return name
+    return None

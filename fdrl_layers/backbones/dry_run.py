@@ -1,7 +1,7 @@
 """Trying a backbone on blank images, as if nothing had happened."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ def blank_images(
 ) -> Tensor:
     """Return two blank images of the size given, or of the size that the backbone says."""
     size = _expected_size(backbone) if image_size is None else image_size
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2:
         raise ValueError(f"`image_size` must be one size or (height, width), got {image_size}")
     for side in sides:

@@ -1,5 +1,6 @@
 """From whatever a backbone returns to basic features, (N, P)."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -45,7 +46,7 @@ def resolved(output: Any, pool: Pool) -> Pool:
     if pool != "auto":
         return pool
     tensor = chosen_entry(output, pool)[1]
-    return _layout(tensor, None) if _is_maps(tensor) else pool
+    return _layout(tensor, None) if _is_maps(tensor, None) else pool
 
 
 def chosen_entry(output: Any, pool: PoolName) -> tuple[str, Tensor]:
@@ -106,7 +107,7 @@ def _by_its_axes(tensor: Tensor, width: int | None) -> Tensor:
         return tensor
     if tensor.ndim == 3:
         return tensor.mean(1)
-    if _is_maps(tensor):
+    if _is_maps(tensor, width):
         return _pooled(tensor, _layout(tensor, width), width)
     if tensor.ndim == 4:
         return tensor.flatten(1)
@@ -116,9 +117,13 @@ def _by_its_axes(tensor: Tensor, width: int | None) -> Tensor:
     )
 
 
-def _is_maps(tensor: Tensor) -> bool:
+def _is_maps(tensor: Tensor, width: int | None) -> bool:
     """Whether the channel axis has to be found; maps of a single pixel are vectors already."""
-    return tensor.ndim == 4 and sum(size != 1 for size in tensor.shape[1:]) > 1
+    if tensor.ndim != 4:
+        return False
+    if width is not None:
+        return math.prod(tensor.shape[1:]) != width
+    return sum(size != 1 for size in tensor.shape[1:]) > 1
 
 
 def _layout(tensor: Tensor, width: int | None) -> PoolName:
