@@ -95,9 +95,8 @@ def test_the_core_imports_torch_einops_and_the_standard_library(path: Path) -> N
 
 
 def test_import_loads_nothing_heavy() -> None:
-    heavy = ("torchvision", "timm", "transformers", "safetensors", "huggingface_hub")
-    heavy += ("matplotlib", "sklearn", "triton")
-    code = f"import fdrl_layers, sys; print([m for m in {heavy} if m in sys.modules])"
+    heavy = "torchvision timm transformers safetensors huggingface_hub matplotlib sklearn triton"
+    code = f"import fdrl_layers, sys; print([m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,

@@ -30,6 +30,7 @@ class Row(NamedTuple):
 
 
 TOKENS = {"img_size": 64, "global_pool": ""}
+PATCHES = {"image_size": 32, "patch_size": 8}
 TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONVOLUTIONS = {"hidden_sizes": [8, 16, 32, 48], "depths": [1, 1, 1, 1]}
 WINDOWS = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}
@@ -57,10 +58,8 @@ ROWS = [
     Row("timm:vit_tiny_patch16_224", TOKENS),
     Row("hf:resnet", {"embedding_size": 8, **CONVOLUTIONS}),
     Row("hf:convnext", CONVOLUTIONS),
-    Row("hf:vit", {"image_size": 32, "patch_size": 8, **TRANSFORMER}, 32),
-    Row(
-        "hf:vit", {"image_size": 32, "patch_size": 8, "add_pooling_layer": False, **TRANSFORMER}, 32
-    ),
+    Row("hf:vit", {**PATCHES, **TRANSFORMER}, 32),
+    Row("hf:vit", {**PATCHES, **TRANSFORMER, "add_pooling_layer": False}, 32),
     Row("hf:dinov2", {"image_size": 28, "patch_size": 14, **TRANSFORMER}, 28),
     Row("hf:swin", {"image_size": 32, **WINDOWS}, 32),
 ]
@@ -114,12 +113,9 @@ def cheap_init(monkeypatch: pytest.MonkeyPatch) -> None:
         def draw(tensor: Tensor, *args: Any, plain: Any = plain, **kwargs: Any) -> Tensor:
             if tensor.numel() < LARGE:
                 return plain(tensor, *args, **kwargs)  # type: ignore[no-any-return]
+            # Not alike, so that no layer after it sees only zeros or only one number.
             with torch.no_grad():
-                return tensor.copy_(
-                    torch.linspace(-0.02, 0.02, 997)
-                    .repeat(tensor.numel() // 997 + 1)[: tensor.numel()]
-                    .view_as(tensor)
-                )
+                return tensor.copy_(torch.linspace(-0.02, 0.02, tensor.shape[-1]))
 
         monkeypatch.setattr(nn.init, name, draw)
 

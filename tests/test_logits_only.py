@@ -14,7 +14,7 @@ def test_gives_the_logits(model: nn.Module) -> None:
     x = torch.randn(2, 5 if model is HEAD else 4)
     wrapped = LogitsOnly(model)
     assert torch.equal(wrapped(x), model(x).logits)
-    assert list(wrapped.parameters())[0] is next(model.parameters())
+    assert next(wrapped.parameters()) is next(model.parameters())
 
 
 def test_passes_every_argument_on() -> None:

@@ -201,7 +201,7 @@ class BothScales(nn.Module):
 
 
 def test_pools_by_what_is_given() -> None:
-    with pytest.raises(TypeError, match="'fine', 'coarse'.*give `pool` a function"):
+    with pytest.raises(TypeError, match=r"'fine', 'coarse'.*give `pool` a function"):
         attach_head(Several(), 7, **SMALL)
     model = attach_head(Several(), 7, pool=BothScales(), **SMALL)
     assert model.head.in_features == 12
@@ -231,10 +231,8 @@ def test_says_where_the_width_is_wrong() -> None:
     model = FDRLModel(Net(), FDRLHead(8, 7, **SMALL))
     with pytest.raises(ValueError, match=r"`head.in_features` = 8, got \(4, 10\).*attach_head"):
         model(images())
-    assert FDRLModel(Net(), FDRLHead(8, 7, **SMALL), classifier="fc")(images()).logits.shape == (
-        4,
-        7,
-    )
+    without = FDRLModel(Net(), FDRLHead(8, 7, **SMALL), classifier="fc")
+    assert without(images()).logits.shape == (4, 7)
 
 
 def test_says_that_a_model_in_training_gives_something_else() -> None:
@@ -259,7 +257,7 @@ def test_says_that_a_model_in_training_gives_something_else() -> None:
     ],
 )
 def test_rejects_arguments(arguments: dict[str, Any], error: type[Exception], match: str) -> None:
-    good = {"backbone": Net(), "head": FDRLHead(8, 7, **SMALL)}
+    good: dict[str, Any] = {"backbone": Net(), "head": FDRLHead(8, 7, **SMALL)}
     with pytest.raises(error, match=match):
         FDRLModel(**good | arguments)
 
@@ -279,8 +277,9 @@ def test_rejects_arguments(arguments: dict[str, Any], error: type[Exception], ma
 def test_attaching_rejects_arguments(
     arguments: dict[str, Any], error: type[Exception], match: str
 ) -> None:
+    good: dict[str, Any] = {"backbone": Net(), "num_classes": 7}
     with pytest.raises(error, match=match):
-        attach_head(**{"backbone": Net(), "num_classes": 7} | arguments)
+        attach_head(**good | arguments)
 
 
 def test_builds_from_a_name() -> None:

@@ -23,7 +23,8 @@ def without_head(backbone: nn.Module) -> nn.Module:
 
 def take_off(backbone: nn.Module, name: str) -> nn.Module:
     """Put an identity in the place of the layer with this dotted name, and return the layer."""
-    layer = dict(backbone.named_modules()).get(name) if name else None
+    named: dict[str, nn.Module] = dict(backbone.named_modules())
+    layer = named.get(name) if name else None
     if layer is None:
         raise ValueError(f"`classifier` must name a layer of `backbone`, got {name!r}")
     put(backbone, name, nn.Identity())

@@ -96,7 +96,7 @@ def test_keeps_what_two_models_set_by_themselves() -> None:
         (
             "keras:resnet18",
             {},
-            "`backbone` must be one of 'timm', 'torchvision', 'hf', got 'keras'",
+            "`backbone` must be one of 'timm', .*'hf', got 'keras'",
         ),
         ("timm:resnet", {}, "timm has no model 'resnet'; close to it are .*resnet"),
         ("timm:hf-hub:someone/something", {}, "timm has no model 'hf-hub:someone/something'"),
@@ -138,7 +138,5 @@ def test_takes_a_module_as_it_is() -> None:
     with pytest.raises(ValueError, match="`backbone_options` must be None where"):
         prepared_backbone(module, {"pretrained": True})
     bad: Any = 3
-    with pytest.raises(
-        TypeError, match=r"`backbone` must be a torch.nn.Module or a string, got int"
-    ):
+    with pytest.raises(TypeError, match=r"`backbone` must be a .* or a string, got int"):
         prepared_backbone(bad, None)

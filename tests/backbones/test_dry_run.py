@@ -12,6 +12,7 @@ class Restless(nn.Module):
 
     cache: Tensor | None
     count: Tensor
+    total: Tensor
 
     def __init__(self) -> None:
         super().__init__()
