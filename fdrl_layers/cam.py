@@ -36,8 +36,8 @@ def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) 
         - Output: (N, H, W), interpolated from (N, H', W').
 
     Returns:
-        The maps: at least 0, and on the scale of gradient times activation, so that they can be
-        compared between images and latents; divide by their maximum to draw them.
+        The maps, which are at least 0 and on the scale of gradient times activation, so that
+        images and latents can be compared. Divide by their maximum to draw them.
 
     Raises:
         TypeError: If `images` are not floating point, or `latent` is no integer.
