@@ -6,7 +6,7 @@ from typing import Any
 
 CARD = """---
 library_name: fdrl-layers
-pipeline_tag: {task}
+pipeline_tag: image-classification
 {license}
 tags:
 - facial-expression-recognition
@@ -15,13 +15,14 @@ tags:
 
 # {kind}
 
-{what} It is FDRL, *Feature Decomposition and Reconstruction Learning for Effective Facial
-Expression Recognition* (Ruan et al., CVPR 2021), as fdrl-layers {version} has it.
+From {start} to {number} expressions, by FDRL: *Feature Decomposition and
+Reconstruction Learning for Effective Facial Expression Recognition* (Ruan et al., CVPR 2021). Made
+with fdrl-layers {version}.
 
 ```python
 from fdrl_layers import {kind}
 
-model = {kind}.from_pretrained({call})
+model = {kind}.from_pretrained("FOLDER-OR-NAME"{given})
 ```
 
 {classes}
@@ -44,29 +45,25 @@ recognition.
 ```
 """
 
-WHAT = {
-    "FDRLHead": "From the {in_features} numbers of a backbone to {num_classes} expressions.",
-    "FDRLModel": "From images of faces to {head[num_classes]} expressions.",
-}
-
 
 def model_card(
     config: Mapping[str, Any],
+    number: int,
     classes: Sequence[str] | None = None,
     license: str | None = None,
     needs: Sequence[str] = (),
 ) -> str:
     """Return the text of a card; what only the author can know is left to be filled in."""
     kind = config["architectures"][0]
-    given = "".join(f", {name}=..." for name in needs)
+    takes_images = "backbone" in config
     options = {name: value for name, value in config.items() if name != "backbone_options"}
     return CARD.format(
         kind=kind,
-        what=WHAT[kind].format(**config),
-        task="image-classification" if kind == "FDRLModel" else "other",
+        start="images of faces" if takes_images else "the feature of a face that a backbone gives",
+        number=number,
         version=config["fdrl_layers_version"],
         license=f"license: {license}" if license else "# license: to be chosen by the author",
-        call=f'"FOLDER-OR-NAME"{given}',
+        given="".join(f", {name}=..." for name in needs),
         classes=_classes(classes),
         options=json.dumps(options, indent=2),
     )

@@ -11,7 +11,14 @@ from fdrl_layers.backbones.dry_run import without_trace
 from fdrl_layers.head import FDRLOutput
 
 
-def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) -> Tensor:
+def latent_cam(
+    model: nn.Module,
+    images: Tensor,
+    latent: int,
+    layer: nn.Module,
+    *,
+    channels_last: bool = False,
+) -> Tensor:
     r"""Map where the Intra-W of one latent comes from, by the gradients at a layer (Grad-CAM).
 
     With the maps :math:`A_c` that `layer` gives, and the Intra-W :math:`\omega_j` of equation 4,
@@ -29,10 +36,11 @@ def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) 
         images: Faces.
         latent: Index j of the latent, in [0, M).
         layer: The layer of `model` whose maps are looked at, mostly the last convolution or block.
+        channels_last: Whether `layer` gives (N, H', W', C'), as the blocks of Swin do.
 
     Shape:
         - images: (N, C, H, W).
-        - Output of `layer`: (N, C', H', W').
+        - Output of `layer`: (N, C', H', W'), or (N, H', W', C') with `channels_last`.
         - Output: (N, H, W), interpolated from (N, H', W').
 
     Returns:
@@ -41,8 +49,9 @@ def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) 
 
     Raises:
         TypeError: If `images` are not floating point, or `latent` is no integer.
-        ValueError: If `layer` is not run exactly once or gives no maps, if `latent` is not one
-            of the model's, or if the model has no Intra-RM.
+        ValueError: If `layer` is not run exactly once or gives no maps, if square images give
+            maps that are square along other axes, if `latent` is not one of the model's, or if
+            the model has no Intra-RM.
 
     Reference:
         Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2; applied to Ruan et al., CVPR
@@ -61,9 +70,7 @@ def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) 
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"`layer` must give maps (N, C, H, W), got {got}")
+        _check_maps(output, images, channels_last)
         caught.append(output.detach().requires_grad_())
         # A copy, for what comes next may work in place.
         return caught[-1].clone()
@@ -83,9 +90,26 @@ def latent_cam(model: nn.Module, images: Tensor, latent: int, layer: nn.Module) 
         raise ValueError("`model` must have Intra-RM: without it, Intra-W is 1 whatever is shown")
     # A sample's Intra-W depends on that sample alone, so one pass serves them all.
     (gradient,) = torch.autograd.grad(weight, caught)
-    found = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), caught[0].detach()).relu()
+    maps = caught[0].detach()
+    if channels_last:
+        gradient, maps = gradient.permute(0, 3, 1, 2), maps.permute(0, 3, 1, 2)
+    found = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), maps).relu()
     size = images.shape[-2:]
     return F.interpolate(found[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _check_maps(maps: Any, images: Tensor, channels_last: bool) -> None:
+    axes = "(N, H, W, C)" if channels_last else "(N, C, H, W)"
+    if not isinstance(maps, Tensor) or maps.ndim != 4:
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"`layer` must give maps {axes}, got {got}")
+    _, a, b, c = maps.shape
+    other, own = (b == c, a == b) if channels_last else (a == b, b == c)
+    if images.shape[-2] == images.shape[-1] and other and not own:
+        raise ValueError(
+            f"`layer` must give maps {axes}, got {tuple(maps.shape)}: give "
+            f"channels_last={not channels_last}"
+        )
 
 
 def _intra_weight(output: FDRLOutput, latent: int) -> Tensor:

@@ -58,15 +58,16 @@ class HubMixin:
         module = cast(nn.Module, self)
         safetensors = optional("safetensors.torch", "hub", "save_pretrained")
         config = _about(type(self).__name__) | self._hub_options()
+        number: Any = getattr(module, "head", module).num_classes
         if classes is not None:
-            config["classes"] = _checked_classes(classes, config)
+            config["classes"] = _checked_classes(classes, number)
         text = _as_json(config)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         safetensors.save_model(module, str(folder / WEIGHTS), metadata={"format": "pt"})
         (folder / CONFIG).write_text(text, encoding="utf-8")
         if not (folder / CARD).exists():
-            card = model_card(config, classes, license, self._hub_needs())
+            card = model_card(config, number, classes, license, self._hub_needs())
             (folder / CARD).write_text(card, encoding="utf-8")
 
     @classmethod
@@ -114,10 +115,9 @@ def _about(kind: str) -> dict[str, Any]:
     return {"architectures": [kind], "fdrl_layers_version": fdrl_layers.__version__}
 
 
-def _checked_classes(classes: Sequence[str], config: Mapping[str, Any]) -> list[str]:
+def _checked_classes(classes: Sequence[str], number: int) -> list[str]:
     if isinstance(classes, str):
         raise TypeError(f"`classes` must be a sequence of names, got str: {classes!r}")
-    number = config.get("head", config)["num_classes"]
     if len(classes) != number:
         raise ValueError(f"`classes` must be {number} names, got {len(classes)}")
     return list(classes)

@@ -1,7 +1,5 @@
 """A model that gives a tensor, for tools that know no other output."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 
@@ -35,9 +33,9 @@ class LogitsOnly(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         r"""Return the logits (\*, K)."""
-        output = self.model(*args, **kwargs)
+        output = self.model(input)
         logits = getattr(output, "logits", None)
         if not isinstance(logits, Tensor):
             raise TypeError(f"`model` must give `logits`, got {type(output).__name__}")

@@ -69,6 +69,9 @@ class FDRLModel(HubMixin, nn.Module):
         torch.Size([4, 7])
     """
 
+    _OWN = ("backbone", "pool", "head")
+    """Options that JSON cannot hold where they are a user's own."""
+
     def __init__(
         self,
         backbone: nn.Module | str,
@@ -108,16 +111,17 @@ class FDRLModel(HubMixin, nn.Module):
             "backbone_options": self.source_options,
             "pool": self.pool if isinstance(self.pool, str) else None,
             "classifier": self.classifier,
-            "head": self.head._hub_options(),
+            # A class derived from FDRLHead has options that are not ours to know.
+            "head": self.head._hub_options() if type(self.head) is FDRLHead else None,
         }
 
     @classmethod
     def _from_hub_options(cls, options: Mapping[str, Any]) -> Self:
         """Build a model from what `_hub_options` gave."""
-        for name, what in (("backbone", "module"), ("pool", "function")):
+        for name in cls._OWN:
             if options.get(name) is None:
                 raise ValueError(
-                    f"`{name}` must be given: the model was saved with a {what} of its own there"
+                    f"`{name}` must be given: the model was saved with one that is not ours"
                 )
         known = dict(options)
         if isinstance(known["backbone"], nn.Module):
@@ -128,7 +132,7 @@ class FDRLModel(HubMixin, nn.Module):
 
     def _hub_needs(self) -> tuple[str, ...]:
         options = self._hub_options()
-        return tuple(name for name in ("backbone", "pool") if options[name] is None)
+        return tuple(name for name in self._OWN if options[name] is None)
 
     def extra_repr(self) -> str:
         """Say where the backbone comes from, and how its output is pooled."""

@@ -124,6 +124,26 @@ def test_rejects_a_layer() -> None:
         latent_cam(model, image, 0, twice)
 
 
+class ChannelsLast(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1).contiguous()
+
+
+def test_reads_maps_with_their_channels_last() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(2, 5, 3, stride=2), ChannelsLast()
+    head = FDRLHead(5, 3, latent_dim=5, num_latents=3)
+    model = FDRLModel(nn.Sequential(first, last), head)
+    images = torch.randn(2, 2, 9, 9)
+    expected = latent_cam(model, images, 1, first)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(latent_cam(model, images, 1, last, channels_last=True), expected)
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\), got \(2, 4, 4, 5\).*channels_last=True"):
+        latent_cam(model, images, 1, last)
+    with pytest.raises(ValueError, match=r"\(N, H, W, C\), got .*channels_last=False"):
+        latent_cam(model, images, 1, first, channels_last=True)
+
+
 def test_rejects_a_model_without_intra_relation() -> None:
     backbone = nn.Conv2d(2, 4, 3)
     model = FDRLModel(backbone, FDRLHead(4, 3, intra=False))

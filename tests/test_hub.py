@@ -109,7 +109,7 @@ def test_model_of_transformers_comes_back(tmp_path: Path) -> None:
 def test_model_of_a_module_asks_for_it(tmp_path: Path) -> None:
     model = attach_head(small_net(), 7, **SMALL)
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"`backbone` must be given: .* a module of its own"):
+    with pytest.raises(ValueError, match=r"`backbone` must be given: .* not ours"):
         FDRLModel.from_pretrained(tmp_path)
     alike(FDRLModel.from_pretrained(tmp_path, backbone=small_net()), model)
     assert 'from_pretrained("FOLDER-OR-NAME", backbone=...)' in (tmp_path / "README.md").read_text()
@@ -134,9 +134,25 @@ class Brightest(nn.Module):
 def test_model_with_a_pooling_of_its_own_asks_for_it(tmp_path: Path) -> None:
     model = attach_head(small_net(), 7, pool=Brightest(), **SMALL)
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"`pool` must be given: .* a function of its own"):
+    with pytest.raises(ValueError, match=r"`pool` must be given: .* not ours"):
         FDRLModel.from_pretrained(tmp_path, backbone=small_net())
     again = FDRLModel.from_pretrained(tmp_path, backbone=small_net(), pool=Brightest())
+    alike(again, model)
+
+
+class OtherHead(FDRLHead):
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__(in_features, num_classes, **SMALL)
+
+
+def test_model_with_a_head_of_another_class_asks_for_it(tmp_path: Path) -> None:
+    model = FDRLModel(small_net(), OtherHead(8, 7))
+    model.save_pretrained(tmp_path, classes=EXPRESSIONS)
+    card = (tmp_path / "README.md").read_text()
+    assert 'from_pretrained("FOLDER-OR-NAME", backbone=..., head=...)' in card
+    with pytest.raises(ValueError, match=r"`head` must be given: .* not ours"):
+        FDRLModel.from_pretrained(tmp_path, backbone=small_net())
+    again = FDRLModel.from_pretrained(tmp_path, backbone=small_net(), head=OtherHead(8, 7))
     alike(again, model)
 
 

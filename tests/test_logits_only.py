@@ -17,8 +17,11 @@ def test_gives_the_logits(model: nn.Module) -> None:
     assert next(wrapped.parameters()) is next(model.parameters())
 
 
-def test_passes_every_argument_on() -> None:
-    assert torch.equal(LogitsOnly(HEAD)(input=torch.ones(2, 5)), HEAD(torch.ones(2, 5)).logits)
+def test_exports_with_one_input_and_one_output() -> None:
+    batch = ({0: torch.export.Dim("N")},)
+    program = torch.export.export(LogitsOnly(HEAD), (torch.ones(2, 5),), dynamic_shapes=batch)
+    x = torch.randn(4, 5)
+    torch.testing.assert_close(program.module()(x), HEAD(x).logits)
 
 
 def test_stands_in_a_sequence() -> None:
