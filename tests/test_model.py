@@ -294,6 +294,14 @@ def test_builds_from_a_name() -> None:
     assert f"({name}, pool='auto'\n" in repr(again).replace("FDRLModel(\n  ", "(")
 
 
+def test_takes_the_last_maps_of_a_backbone_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    model = attach_head(transformers.ResNetBackbone(config), 7, image_size=32, **SMALL)
+    assert (model.pool, model.head.in_features) == ("mean", 16)
+    assert model(images(2, 32)).logits.shape == (2, 7)
+
+
 def test_copies_and_pickles() -> None:
     model = attach_head(Net(), 7, **SMALL).eval()
     x = images()

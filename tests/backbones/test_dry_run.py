@@ -28,6 +28,7 @@ class Restless(nn.Module):
         self.count += torch.rand(2)
         self.total = self.total + 1
         self.cache = self.total
+        self.register_buffer("late", torch.zeros(1))
         assert not self.normalization.training
         return self.normalization(self.convolution(images))  # type: ignore[no-any-return]
 
@@ -45,6 +46,7 @@ def test_leaves_no_trace() -> None:
     assert {name: id(buffer) for name, buffer in module.named_buffers()} == objects
     assert all(torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
     assert module.cache is None
+    assert not hasattr(module, "late")
     assert torch.equal(random, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in module.parameters())
     assert not output.requires_grad
