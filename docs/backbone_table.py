@@ -39,11 +39,12 @@ def _options(row: dict[str, Any]) -> str:
 def _pool(row: dict[str, Any]) -> str:
     if row["pool"] != "auto":
         return f"`{row['pool']}`"
-    return "`mean`" if len(row["shape"]) == 3 else ""
+    return "`mean`" if len(row["shape"]) == 3 else "as it is"
 
 
 def _shape(sizes: list[int]) -> str:
-    return f"(N, {', '.join(str(size) for size in sizes[1:])})"
+    # Not to be broken between two lines.
+    return f"(N, {', '.join(str(size) for size in sizes[1:])})".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def write(folder: Path) -> None:

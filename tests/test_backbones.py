@@ -174,7 +174,10 @@ def test_the_table_holds_no_more_than_the_rows() -> None:
 
 def write() -> None:
     """Write the table anew, with the versions it was found with."""
-    versions = {name: importlib.import_module(name).__version__ for name in LIBRARIES.values()}
+    versions = {
+        name: importlib.import_module(name).__version__.partition("+")[0]
+        for name in LIBRARIES.values()
+    }
     rows = [found(row, attach(build(row), row)) for row in ROWS]
     FOUND.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fdrl_layers import FDRLHead, FDRLModel, latent_cam
+from fdrl_layers import FDRLHead, FDRLModel, FDRLOutput, latent_cam
 
 SIDE = 8
 GATE = 2.0
@@ -72,6 +72,29 @@ def test_is_interpolated_from_the_layer_to_the_image() -> None:
     expected = (gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
     expected = F.interpolate(expected, (6, 8), mode="bilinear", align_corners=False)
     torch.testing.assert_close(latent_cam(model, images, 2, backbone), expected[:, 0].detach())
+
+
+class IntraWeights(nn.Module):
+    def __init__(self, model: FDRLModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: FDRLOutput = self.model(images)
+        return output.intra_weights
+
+
+def test_agrees_with_captum() -> None:
+    attribution = pytest.importorskip("captum.attr")
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(2, 5, 3, stride=2), nn.BatchNorm2d(5), nn.ReLU())
+    model = FDRLModel(backbone, FDRLHead(5, 3, latent_dim=5, num_latents=3)).eval()
+    images = torch.randn(2, 2, 9, 9)
+    explain = attribution.LayerGradCam(IntraWeights(model), backbone[1])
+    maps = explain.attribute(images, target=1, relu_attributions=True)
+    expected = attribution.LayerAttribution.interpolate(maps, (9, 9), "bilinear")[:, 0]
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(latent_cam(model, images, 1, backbone[1]), expected.detach())
 
 
 def test_leaves_the_model_as_it_was() -> None:
