@@ -14,6 +14,7 @@ here = Path(__file__).parent
 # So that the pages build without an install.
 sys.path[:0] = [str(here), str(here.parent)]
 
+import backbone_table
 import benchmark_tables
 import fdrl_layers
 import inventory
@@ -62,9 +63,18 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Shape", "Reference"]
 
+backbone_table.write(here / "_generated")
 benchmark_tables.write(here / "_generated")
 measured.write(here / "_generated")
 pictures.write(here / "_generated")
+
+# For examples that need a library which is not there: `:skipif: lacks("captum")`.
+doctest_global_setup = """
+from importlib.util import find_spec
+
+def lacks(*libraries):
+    return any(find_spec(library) is None for library in libraries)
+"""
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"

@@ -29,11 +29,12 @@ TORCH_PAGES = {
 }
 PYTHON = {
     "py:class": (
-        "bool collections.abc.Iterator collections.abc.Mapping dict float int list str tuple"
-        " typing.Literal typing.NamedTuple"
+        "bool collections.abc.Callable collections.abc.Iterator collections.abc.Mapping"
+        " collections.abc.Sequence dict float int list pathlib.Path str tuple typing.Literal"
+        " typing.NamedTuple"
     ),
     "py:data": "None typing.Any typing.Literal",
-    "py:exception": "FileNotFoundError RuntimeError TypeError ValueError",
+    "py:exception": "FileNotFoundError ImportError RuntimeError TypeError ValueError",
     "py:method": "object.__init__",
 }
 

@@ -5,6 +5,7 @@ K classes; ``*`` is any number of leading axes.
 """
 
 from fdrl_layers import functional
+from fdrl_layers.cam import latent_cam
 from fdrl_layers.head import FDRLHead, FDRLOutput
 from fdrl_layers.layers import (
     FeatureDecomposition,
@@ -12,6 +13,7 @@ from fdrl_layers.layers import (
     InterRelation,
     IntraRelation,
 )
+from fdrl_layers.logits_only import LogitsOnly
 from fdrl_layers.losses import (
     BalanceLoss,
     CenterLoss,
@@ -20,6 +22,7 @@ from fdrl_layers.losses import (
     FDRLLoss,
     FDRLLossOutput,
 )
+from fdrl_layers.model import FDRLModel, attach_head
 from fdrl_layers.ops.backend import BackendChoice, use_backend
 
 __version__ = "0.1.0.dev0"
@@ -33,12 +36,16 @@ __all__ = [
     "FDRLHead",
     "FDRLLoss",
     "FDRLLossOutput",
+    "FDRLModel",
     "FDRLOutput",
     "FeatureDecomposition",
     "FeatureReconstruction",
     "InterRelation",
     "IntraRelation",
+    "LogitsOnly",
     "__version__",
+    "attach_head",
     "functional",
+    "latent_cam",
     "use_backend",
 ]

@@ -1,6 +1,7 @@
 """The whole head: basic features in, logits and everything on the way to them out."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from fdrl_layers._checks import (
     check_shape,
     check_size,
 )
+from fdrl_layers.hub import HubMixin
 from fdrl_layers.layers import (
     FeatureDecomposition,
     FeatureReconstruction,
@@ -186,7 +188,7 @@ def _check_pair(
     check_alike(f"{name}_bias", bias, "input", input)
 
 
-class FDRLHead(nn.Module):
+class FDRLHead(HubMixin, nn.Module):
     r"""FDRL on top of any backbone: basic features in, an :class:`FDRLOutput` out.
 
     The maths is :func:`fdrl_layers.functional.fdrl_head`, equations 1 to 12; the parameters lie
@@ -325,6 +327,24 @@ class FDRLHead(nn.Module):
         return backend_choice(
             input, self._parameters_in_order(), self.backend, self.reconstruction.self_feature
         )
+
+    def _hub_options(self) -> dict[str, Any]:
+        """Return the options that build such a head again, but for device and type."""
+        reconstruction = self.reconstruction
+        return {
+            "in_features": self.in_features,
+            "num_classes": self.num_classes,
+            "latent_dim": self.decomposition.latent_dim,
+            "num_latents": self.decomposition.num_latents,
+            "delta": reconstruction.delta,
+            "intra": reconstruction.intra is not None,
+            "inter": reconstruction.inter is not None,
+            "reduction": reconstruction.reduction,
+            "self_feature": reconstruction.self_feature,
+            "bias": self.decomposition.bias is not None,
+            "backend": self.backend,
+            "recompute": self.recompute,
+        }
 
     def _check(self, input: Tensor) -> None:
         check_floating("input", input)

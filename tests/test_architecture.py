@@ -16,18 +16,28 @@ FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative
 
 ORDER = (
     "_checks",
+    "_optional",
     "_precision",
+    "_card",
+    "hub",
     "ops",
     "layers",
     "head",
     "convert",
     "losses",
+    "backbones",
+    "model",
+    "logits_only",
+    "cam",
     "functional",
     "__init__",
 )
 """From the bottom up: a file imports from the parts before its own, and a folder from itself."""
 
-CONCEPTS = [("", "head"), ("", "convert"), ("ops", "backend")] + [
+CONCEPTS = [("", stem) for stem in ("head", "model", "convert", "hub", "cam")] + [
+    ("ops", "backend")
+]
+CONCEPTS += [
     (folder, path.stem)
     for folder in ("layers", "losses")
     for path in sorted((PACKAGE / folder).glob("[a-z]*.py"))
@@ -69,7 +79,7 @@ def test_imports_flow_one_way(path: Path) -> None:
     for name in own_imports(path):
         other = name.split(".")[0]
         allowed = ORDER[: ORDER.index(part)]
-        inside = other == part in ("ops", "layers", "losses")
+        inside = other == part in ("ops", "layers", "losses", "backbones")
         assert inside or other in allowed, f"{part} imports {name}"
 
 
@@ -88,8 +98,8 @@ def test_the_core_imports_torch_einops_and_the_standard_library(path: Path) -> N
 
 
 def test_import_loads_nothing_heavy() -> None:
-    heavy = ("torchvision", "matplotlib", "sklearn", "triton")
-    code = f"import fdrl_layers, sys; print([m for m in {heavy} if m in sys.modules])"
+    heavy = "torchvision timm transformers safetensors huggingface_hub matplotlib sklearn triton"
+    code = f"import fdrl_layers, sys; print([m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,

@@ -1,0 +1,1 @@
+"""Backbones of other libraries: how they are built, stripped, tried and pooled."""
