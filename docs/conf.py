@@ -14,8 +14,8 @@ here = Path(__file__).parent
 sys.path[:0] = [str(here), str(here.parent)]
 
 import benchmark_tables
+import concept_figures
 import fdrl_layers
-import figure_style
 import inventory
 import measured
 import pictures
@@ -68,6 +68,7 @@ napoleon_custom_sections = ["Shape", "Reference"]
 benchmark_tables.write(here / "_generated")
 measured.write(here / "_generated")
 pictures.write(here / "_generated")
+concept_figures.write(here / "_generated")
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"
@@ -87,8 +88,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples/tutorials",
     "gallery_dirs": "tutorials",
     "abort_on_example_error": True,
-    "image_scrapers": (figure_style.scrape,),
-    "reset_modules": (figure_style.use,),
+    "image_scrapers": ("figure_style.scrape",),
+    "reset_modules": ("figure_style.use",),
     "min_reported_time": 1,
     "remove_config_comments": True,
     "show_memory": False,
