@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-import figure_style
 import torch
+from matplotlib import pyplot as plt
+
+import figure_style
 from fdrl_layers import FDRLHead, FDRLLoss
 from fdrl_layers.layers import Reduction
-from matplotlib import pyplot as plt
 
 REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
 STEPS, BATCH, WIDTH = 300, 32, 64

@@ -90,6 +90,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "image_scrapers": ("figure_style.scrape",),
     "reset_modules": ("figure_style.use",),
+    "capture_repr": (),
     "min_reported_time": 1,
     "remove_config_comments": True,
     "show_memory": False,
@@ -109,7 +110,6 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#3d4fb5", "color-brand-content": "#3d4fb5"},
     "dark_css_variables": {"color-brand-primary": "#a7b4ff", "color-brand-content": "#a7b4ff"},
 }
-
 
 
 def escape_leading_axes(

@@ -5,7 +5,7 @@ who do not see it. What cannot be drawn in full is a warning, which our builds t
 """
 
 import re
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,6 +21,13 @@ from ziamath.tex import tex2mml
 SIZE = 50.0
 """Units of a drawing to an em of the page."""
 
+ENVIRONMENTS = {"align", "align*", "aligned", "array", "cases", "split"}
+ENVIRONMENTS |= {kind + "matrix" for kind in ("", "b", "B", "p", "small", "v", "V")}
+"""Those that the parser knows; it leaves others out without a word."""
+
+BREAK = r"\\\\|\\cr(?![A-Za-z])"
+"""A new line, by either name."""
+
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 
 # Whole paths rather than symbols with an id, which would occur many times in one page.
@@ -35,7 +42,7 @@ class CannotDrawError(ValueError):
     """A formula has a command or a sign that the drawing lacks."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def drawing(latex: str, *, inline: bool) -> str:
     """Return LaTeX as an SVG element, sized in em and standing on the line of the text.
 
@@ -63,11 +70,13 @@ def drawing(latex: str, *, inline: bool) -> str:
 def _mathml(latex: str, inline: bool) -> ElementTree.Element:
     """Return LaTeX as MathML, with what the two libraries do not agree on set right."""
     latex = latex.strip()
+    if unknown := set(re.findall(r"\\begin\{(.+?)\}", latex)) - ENVIRONMENTS:
+        raise CannotDrawError(f"unknown environment: {' '.join(sorted(unknown))}")
     # As in LaTeX's own builder of Sphinx: lines without an environment are aligned at `&`.
     outside = re.sub(r"\\begin\{(\w+)\}.*?\\end\{\1\}", "", latex, flags=re.DOTALL)
-    if not inline and (r"\\" in outside or r"\cr" in outside):
+    if not inline and re.search(BREAK, outside):
         latex = rf"\begin{{aligned}} {latex} \end{{aligned}}"
-    latex = latex.replace(r"\cr", r"\\")
+    latex = re.sub(BREAK, r"\\\\", latex)
     # The parser reads the letter of `\mathbb R` only in braces.
     latex = re.sub(r"\\(math\w+)\s+([A-Za-z])(?![A-Za-z])", r"\\\1{\2}", latex)
     root = ElementTree.fromstring(tex2mml(latex, inline=inline))

@@ -11,7 +11,6 @@ matplotlib.use("agg")
 from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -20,8 +19,16 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 
 LATENTS = (
-    "#5b6ee1 #3f9ad6 #2fb3a8 #59b368 #a3b541 #e0a93b #e5843f #dc6179 #a668c9"
-).split()
+    "#5b6ee1",
+    "#3f9ad6",
+    "#2fb3a8",
+    "#59b368",
+    "#a3b541",
+    "#e0a93b",
+    "#e5843f",
+    "#dc6179",
+    "#a668c9",
+)
 """A color for each of the nine latents, as in the picture of the architecture."""
 
 INK = {"light": "#2b3242", "dark": "#cfd5e0"}
@@ -49,12 +56,16 @@ def use(gallery_conf: Mapping[str, Any] | None = None, fname: str | None = None)
 def save_both(figure: Figure, path: Path, **options: Any) -> tuple[Path, Path]:
     """Save a figure as NAME-light and NAME-dark beside `path`, on nothing, and return both."""
     names = tuple(path.with_stem(f"{path.stem}-{theme}") for theme in INK)
+    # Ticks are made when a figure is first drawn.
+    figure.draw_without_rendering()
     inked = list(_inked(figure))
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     for theme, name in zip(INK, names, strict=True):
         for artist, setter in inked:
             getattr(artist, setter)(INK[theme])
+        for axes in figure.axes:
+            axes.tick_params(which="both", color=INK[theme], labelcolor=INK[theme])
         figure.savefig(name, transparent=True, **options)
     return names[0], names[1]
 
@@ -90,7 +101,10 @@ def scrape(block: Any, variables: Mapping[str, Any], gallery_conf: Mapping[str, 
         light.replace(path)
         for name, theme in ((path, "light"), (dark, "dark")):
             place = name.relative_to(gallery_conf["src_dir"]).as_posix()
-            shown.append(f".. image:: /{place}\n   :alt: {alt}\n   :class: only-{theme} figure\n")
+            shown.append(
+                f".. container:: figure-box only-{theme}\n\n"
+                f"   .. image:: /{place}\n      :alt: {alt}\n"
+            )
     plt.close("all")
     return "\n" + "\n".join(shown)
 
@@ -98,6 +112,3 @@ def scrape(block: Any, variables: Mapping[str, Any], gallery_conf: Mapping[str, 
 def _title(figure: Figure) -> str:
     titles = [axes.get_title() or axes.get_ylabel() for axes in figure.axes]
     return "Plot: " + "; ".join(title.replace("\n", " ") for title in titles if title)
-
-
-__all__ = ["INK", "LATENTS", "Axes", "save_both", "scrape", "use"]

@@ -2,8 +2,8 @@ r"""
 Put the head on a backbone
 ==========================
 
-A ResNet-18 with an FDRL head learns drawn faces for a few steps. Then the same head goes on tokens, and
-on feature maps of several scales.
+A ResNet-18 with an FDRL head learns drawn faces for a few steps. Then the same head goes on
+tokens, and on feature maps of several scales.
 """
 
 import torch
@@ -39,12 +39,12 @@ plt.show()
 # A backbone and a head
 # ---------------------
 #
-# Take the classifier off, and the backbone gives the basic feature (N, P). The head takes it from there.
-# From random weights we take the mean of the gates, not the printed sum: see
+# Take the classifier off, and the backbone gives the basic feature (N, P). The head takes it from
+# there. From random weights we take the mean of the gates, not the printed sum: see
 # :doc:`/concepts/intra_relation`.
 
 backbone = resnet18()
-backbone.fc = nn.Identity()  # type: ignore[assignment]
+backbone.fc = nn.Identity()
 head = FDRLHead(in_features=512, num_classes=7, reduction="mean")
 criterion = FDRLLoss(num_classes=7)
 model = nn.Sequential(backbone, head)
@@ -69,16 +69,16 @@ axes.legend()
 plt.show()
 
 # %%
-# The balance loss starts at 9 / 2 - 1 = 3.5, as it must with the mean, and is the first to fall. Twenty-one
-# steps are enough to see that the cross-entropy moves, and not to learn faces.
+# The balance loss starts at 9 / 2 - 1 = 3.5, as it must with the mean, and is the first to fall.
+# Twenty-one steps are enough to see that the cross-entropy moves, and not to learn faces.
 #
 # On tokens
 # ---------
 #
-# The head takes any leading axes. A transformer gives tokens (N, T, P); so do the places of a feature
-# map. Here the last map of the ResNet becomes (N, 4, P): each place is decomposed by itself, and has
-# an Intra-W of its own. ``FDRLLoss`` wants one batch axis: join the axes and repeat the labels, or
-# pool first.
+# The head takes any leading axes. A transformer gives tokens (N, T, P); so do the places of a
+# feature map. Here the last map of the ResNet becomes (N, 4, P): each place is decomposed by
+# itself, and has an Intra-W of its own. ``FDRLLoss`` wants one batch axis: join the axes and
+# repeat the labels, or pool first.
 
 maps = create_feature_extractor(
     resnet18(), {"layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}
@@ -96,8 +96,9 @@ print("joint loss over all tokens", round(losses.total.item(), 2))
 # On maps of several scales
 # -------------------------
 #
-# Maps of different width need a head each; latents and embeddings then have the same shape everywhere, and
-# can be added up. One classifier reads the sum, so the heads have none: ``num_classes=0``.
+# Maps of different width need a head each; latents and embeddings then have the same shape
+# everywhere, and can be added up. One classifier reads the sum, so the heads have none:
+# ``num_classes=0``.
 
 
 class MultiScale(nn.Module):

@@ -2,8 +2,8 @@ r"""
 Make your own relation
 ======================
 
-The layers are parts. Here Inter-RM, which weighs messages by their distance (equations 8 to 10), gives
-way to a relation of our own: attention between the latents. The rest stays, the losses too.
+The layers are parts. Here Inter-RM, which weighs messages by their distance (equations 8 to 10),
+gives way to a relation of our own: attention between the latents. The rest stays, the losses too.
 """
 
 import numpy as np
@@ -18,8 +18,9 @@ from fer.data.action_units import EXPRESSIONS, sample_units
 # Data
 # ----
 #
-# To try a relation no image is needed. Each sample is the intensities of twelve action units, drawn for its
-# expression, mixed into a pretended basic feature of width P = 64 with noise on top.
+# To try a relation no image is needed. Each sample is the intensities of twelve action units,
+# drawn for its expression, mixed into a pretended basic feature of width P = 64 with noise on
+# top.
 
 rng = np.random.default_rng(0)
 labels = torch.arange(2100) % 7
@@ -34,9 +35,9 @@ train, test = slice(0, 1400), slice(1400, None)
 # The relation
 # ------------
 #
-# A relation takes intra-aware features f (N, M, D) and gives inter-aware ones of the same shape, and weights
-# (N, M, M) for those who want to look. Ours lets each latent ask the others, by scaled dot products,
-# and, as the paper does "to avoid self-enhancing", not itself.
+# A relation takes intra-aware features f (N, M, D) and gives inter-aware ones of the same shape,
+# and weights (N, M, M) for those who want to look. Ours lets each latent ask the others, by
+# scaled dot products, and, as the paper does "to avoid self-enhancing", not itself.
 
 
 class AttentionRelation(nn.Module):
@@ -60,8 +61,8 @@ class AttentionRelation(nn.Module):
 # The head
 # --------
 #
-# Decomposition and Intra-RM are the library's; equations 11 and 12 are one line each. A head that returns
-# an ``FDRLOutput`` works with ``FDRLLoss`` and with every tool made for it.
+# Decomposition and Intra-RM are the library's; equations 11 and 12 are one line each. A head that
+# returns an ``FDRLOutput`` works with ``FDRLLoss`` and with every tool made for it.
 
 
 class AttentionHead(nn.Module):
@@ -89,7 +90,8 @@ class AttentionHead(nn.Module):
 # Train it beside the paper's
 # ---------------------------
 #
-# Same data, same order, same optimizer, one seed each: enough to see that both learn, not to rank them.
+# Same data, same order, same optimizer, one seed each: enough to see that both learn, not to rank
+# them.
 
 
 def trained(head: nn.Module) -> tuple[list[float], FDRLOutput]:
@@ -130,8 +132,8 @@ plt.show()
 # Look at the weights
 # -------------------
 #
-# The mean over the test samples. Inter-W of the paper is symmetric and does not add up to anything; attention has
-# rows that add up to 1, and need not be symmetric.
+# The mean over the test samples. Inter-W of the paper is symmetric and does not add up to
+# anything; attention has rows that add up to 1, and need not be symmetric.
 
 figure, panels = plt.subplots(1, 2, figsize=(7.6, 3.4))
 for axes, (name, output) in zip(panels, outputs.items(), strict=True):
@@ -144,7 +146,7 @@ for axes, (name, output) in zip(panels, outputs.items(), strict=True):
 plt.show()
 
 # %%
-# To go further: a relation may take the latents instead of the intra-aware features, look at neighboring
-# frames of a clip through the leading axes, or hold a fixed graph of action units that occur together.
-# Keep ``intra_weights`` in the output and the balance and distribution loss keep working; a head without them
-# gives ones and sets ``lambda_balance=lambda_distribution=0``.
+# To go further: a relation may take the latents instead of the intra-aware features, look at
+# neighboring frames of a clip through the leading axes, or hold a fixed graph of action units
+# that occur together. Keep ``intra_weights`` in the output and the balance and distribution loss
+# keep working; a head without them gives ones and sets ``lambda_balance=lambda_distribution=0``.
