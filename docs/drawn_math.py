@@ -68,7 +68,7 @@ def drawing(latex: str, *, inline: bool) -> str:
 
 
 def _mathml(latex: str, inline: bool) -> ElementTree.Element:
-    """Return LaTeX as MathML, with what the two libraries do not agree on set right."""
+    """Return LaTeX as MathML, written so that the parser reads all of it."""
     latex = latex.strip()
     if unknown := set(re.findall(r"\\begin\{(.+?)\}", latex)) - ENVIRONMENTS:
         raise CannotDrawError(f"unknown environment: {' '.join(sorted(unknown))}")
@@ -81,17 +81,26 @@ def _mathml(latex: str, inline: bool) -> ElementTree.Element:
     latex = re.sub(r"\\(math\w+)\s+([A-Za-z])(?![A-Za-z])", r"\\\1{\2}", latex)
     root = ElementTree.fromstring(tex2mml(latex, inline=inline))
     root.set("mathcolor", "currentColor")
+    _set_right(root)
+    return root
+
+
+def _set_right(root: ElementTree.Element) -> None:
+    """Change what the parser writes and the drawing takes for something else."""
     for sign in root.iter(f"{MATHML}mo"):
         # Bars grow after \left and \right alone, and the hat over a letter is a small one.
         if sign.text == "‖" and not sign.get("fence"):
             sign.set("stretchy", "false")
         if sign.text == "\N{COMBINING CIRCUMFLEX ACCENT}":
             sign.text = "\N{MODIFIER LETTER CIRCUMFLEX ACCENT}"
+    for table in root.iter(f"{MATHML}mtable"):
+        # Given in points, of which a drawing has too many to an em.
+        if table.get("rowspacing", "").endswith("pt"):
+            table.set("rowspacing", "0.4em")
     for over in root.iter(f"{MATHML}mover"):
         if over.find(f"{MATHML}mpadded") is not None:
             for arrow in over.iter(f"{MATHML}mo"):
                 arrow.text = "⟶"
-    return root
 
 
 def _require_all_drawn(formula: Math) -> None:
