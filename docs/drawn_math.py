@@ -62,8 +62,11 @@ def drawing(latex: str, *, inline: bool) -> str:
         svg.set("style", f"vertical-align:{depth / SIZE:.3f}em")
     svg.set("role", "img")
     svg.set("aria-label", " ".join(latex.split()))
-    for path in svg.iter("path"):
-        path.set("d", re.sub(r" ?([A-Z]) ?| (?=-)", r"\1", path.attrib["d"]))
+    for part in svg.iter():
+        if part.get("fill") == "black":  # the bar of \overline
+            part.set("fill", "currentColor")
+        if lines := part.get("d"):
+            part.set("d", re.sub(r" ?([A-Z]) ?| (?=-)", r"\1", lines))
     return ElementTree.tostring(svg, encoding="unicode")
 
 

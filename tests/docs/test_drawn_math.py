@@ -1,3 +1,4 @@
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -38,7 +39,8 @@ def test_draws_what_the_pages_use(latex: str) -> None:
 
 
 def test_takes_the_color_of_the_text() -> None:
-    fills = {part.get("fill") for part in parsed(r"\frac{\alpha}{2}") if part.get("fill")}
+    svg = parsed(r"\frac{\alpha}{2} \overline{x} \sqrt{\underbrace{a}_{b}}")
+    fills = {part.get("fill") for part in svg.iter() if part.get("fill")}
     assert fills == {"currentColor"}
 
 
@@ -58,15 +60,20 @@ def test_aligns_lines_without_an_environment() -> None:
     assert height(r"a &= b \\ c &= d", inline=False) > 2 * height("a = b", inline=False)
 
 
+def first_sign(latex: str) -> float:
+    """Return how tall the first sign of a formula is drawn."""
+    path = parsed(latex, inline=False).find(f"{SVG}path")
+    assert path is not None
+    below = [float(number) for number in re.findall(r"-?[\d.]+", path.attrib["d"])][1::2]
+    return max(below) - min(below)
+
+
 def test_bars_grow_only_where_they_are_told_to() -> None:
-    tall = r"\frac{a}{b}"
-    assert height(rf"\left\lVert {tall} \right\rVert + {tall}") > height(r"\lVert a \rVert")
-    beside = parsed(rf"\lVert a \rVert {tall}", inline=False)
-    alone = parsed(rf"\lVert a \rVert {tall} ", inline=False)
-    assert height(rf"\lVert a \rVert {tall}", inline=False) == pytest.approx(
-        height(tall, inline=False), abs=0.05
-    )
-    assert beside.attrib["height"] == alone.attrib["height"]
+    bar = first_sign(r"\lVert a \rVert")
+    assert first_sign(r"\lVert a \rVert \sum_{j=1}^M x_j") == pytest.approx(bar)
+    # A grown sign is a group of pieces.
+    assert "<g" in drawing(r"\left\lVert \frac{a}{b} \right\rVert", inline=False)
+    assert "<g" not in drawing(r"\lVert \frac{a}{b} \rVert", inline=False)
 
 
 @pytest.mark.parametrize(
