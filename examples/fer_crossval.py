@@ -18,9 +18,11 @@ import numpy as np
 
 from fer import checkpoint, evaluation, figures
 from fer.command import completed, parser_of
-from fer.data import DATABASES
+from fer.data import DATABASES, Database
+from fer.data.folds import folds_of
 from fer.data.table import read_whole
 from fer.metrics import score
+from fer.model import try_weights
 from fer.options import Options, stored
 from fer.progress import Diverged
 from fer.ranks import Ranks, joined
@@ -35,16 +37,21 @@ def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, An
     """Train on all folds, or those that are left; return what they come to together."""
     database = read_whole(options)
     rows = []
-    for fold in range(1, options.folds + 1):
-        row = train_fold(replace(options, fold=fold), folder / f"fold{fold:02d}", ranks)
-        rows.append(row)
+    with checkpoint.claimed(folder, ranks.first):
+        for fold in range(1, options.folds + 1):
+            row = train_fold(replace(options, fold=fold), folder / f"fold{fold:02d}", ranks)
+            rows.append(row)
+            if ranks.first:
+                said = f"{row['test_accuracy']:.2f} % of {row['faces']}"
+                print(f"fold {fold:>2}/{options.folds}: {said}", flush=True)
+        summary = pooled(options, folder, rows, database)
         if ranks.first:
-            accuracy = row["test_accuracy"]
-            print(f"fold {fold:>2}/{options.folds}: {accuracy:.2f} % of {row['faces']}", flush=True)
-    summary = pooled(options, folder, rows, database.classes)
-    if ranks.first:
-        checkpoint.write_csv(folder / "folds.csv", rows)
-        checkpoint.write_json(folder / "summary.json", summary)
+            title = f"{options.dataset}, {options.head} head, {options.folds} folds: "
+            title += f"{summary['pooled_accuracy']:.1f} %"
+            confusion, path = np.array(summary["confusion"]), folder / "confusion.png"
+            figures.draw_confusion(confusion, database.classes, title, path)
+            checkpoint.write_csv(folder / "folds.csv", rows)
+            checkpoint.write_json(folder / "summary.json", summary)
     return summary
 
 
@@ -64,17 +71,23 @@ def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
 
 
 def pooled(
-    options: Options, folder: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str]
+    options: Options, folder: Path, rows: Sequence[dict[str, Any]], database: Database
 ) -> dict[str, Any]:
-    """Return mean and deviation over folds, and the scores of all folds' faces together."""
-    found = [
-        evaluation.kept(folder / f"fold{row['fold']:02d}" / "evaluation.pt").evaluation
-        for row in rows
-    ]
+    """Return mean and deviation over folds, and the scores of all folds' faces together.
+
+    Raises:
+        ValueError: a face was not tested just once, as when the database changed between folds.
+    """
+    kept = [evaluation.kept(folder / f"fold{row['fold']:02d}" / "evaluation.pt") for row in rows]
+    tested = sorted(name for each in kept for name in each.faces.names)
+    if tested != sorted(database.splits["all"].names):
+        raise ValueError(
+            f"the folds in {folder} do not test each face of {options.data} once: the database is "
+            "not what it was when they were trained. Begin in another folder"
+        )
+    classes, found = database.classes, [each.evaluation for each in kept]
     labels = np.concatenate([each.labels for each in found])
     scores = score(labels, np.concatenate([each.predictions for each in found]), len(classes))
-    title = f"{options.dataset}, {options.head} head, {len(rows)} folds: {scores.accuracy:.1f} %"
-    figures.draw_confusion(scores.confusion, classes, title, folder / "confusion.png")
     means = {name: mean_and_deviation([row[name] for row in rows]) for name in COLUMNS}
     return {
         "options": options.plain(),
@@ -114,7 +127,10 @@ def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Pat
     if resume is None and "dataset" not in said:
         parser.error(f"--dataset must be one of {', '.join(datasets)}")
     try:
-        return (stored(resume) if resume is not None else completed(said)), out, resume
+        options = completed(said) if resume is None else stored(resume)
+        if options.dataset not in datasets or options.fold is not None:
+            raise ValueError("it holds a single run, which fer_rafdb.py goes on with")
+        return options, out, resume
     except (OSError, ValueError, TypeError) as error:
         parser.error(f"cannot go on with {resume}: {error}" if resume else str(error))
 
@@ -125,7 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     with joined(options.device) as ranks:
         try:
             if ranks.first and folder is None:
-                read_whole(options)  # what is wrong with it shows before a folder is made
+                # What is wrong with faces, folds or weights shows before a folder is made.
+                database = read_whole(options, progress=sys.stderr.isatty())
+                folds_of(database, options.folds, options.fold_seed)
+                try_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}-folds"
                 folder = checkpoint.new_folder(out, name)
                 checkpoint.write_json(folder / "config.json", options.plain())

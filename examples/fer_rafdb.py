@@ -31,7 +31,14 @@ from fer.batches import TrainingBatches, cached, limited
 from fer.command import parse
 from fer.data import Database, read_database
 from fer.in_parts import backward_in_parts
-from fer.model import logits_of, losses_of, make_criterion, make_model
+from fer.model import (
+    logits_of,
+    losses_of,
+    make_criterion,
+    make_model,
+    parameter_groups,
+    try_weights,
+)
 from fer.options import Options
 from fer.progress import Diverged, Progress
 from fer.ranks import Ranks, joined
@@ -45,7 +52,7 @@ CHECK_EVERY = 20
 """Steps between two looks at whether the loss is finite and whether to stop."""
 
 
-def make_schedule(options: Options, adam: torch.optim.Adam, steps: int) -> LRScheduler:
+def make_schedule(options: Options, adam: torch.optim.AdamW, steps: int) -> LRScheduler:
     """Divide the rate by 10 after 10, 18, 25 and 32 epochs (section 4.2), or use one cycle."""
     if options.schedule == "steps":
         return MultiStepLR(adam, [epoch * steps for epoch in (10, 18, 25, 32)])
@@ -61,7 +68,10 @@ class Run:
         self.options, self.database, self.folder, self.ranks = options, database, folder, ranks
         torch.manual_seed(options.seed)
         classes, device = len(database.classes), ranks.device
-        self.model = make_model(options, classes).to(device)
+        # What a run goes on from holds its weights, whatever it started from.
+        begun = (folder / "last.pt").is_file()
+        start = options.without_weights() if begun else options
+        self.model = make_model(start, classes).to(device)
         self.criterion = make_criterion(options, classes).to(device)
         if options.sync_batch_norm and ranks.world > 1:
             joined_batch_norm(self.model, device)
@@ -72,9 +82,11 @@ class Run:
         if options.compile:
             self.model[0].compile()
         self.parameters = [*self.model.parameters(), *self.criterion.parameters()]
-        self.adam = torch.optim.Adam(
-            self.parameters, options.lr, betas=(0.5, 0.999), weight_decay=options.weight_decay
-        )
+        # Without weight decay this is the paper's Adam.
+        groups = parameter_groups(self.model, self.criterion, options.weight_decay)
+        # Fused, as the plain loop over tensors takes longer than the backbone on small images.
+        fused = device.type in ("cpu", "cuda")
+        self.adam = torch.optim.AdamW(groups, options.lr, betas=(0.5, 0.999), fused=fused)
         self.scaler = precision.gradient_scaler(options, device)
         self.faces = cached(database.splits["train"], options, ranks)
         self.steps = len(self.faces) // options.batch_size
@@ -238,9 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     with joined(options.device) as ranks:
         folder = command.resume
         try:
-            # What is wrong with the faces shows before a folder is made; they are read once.
+            # What is wrong with faces or weights shows before a folder is made; they are read once.
             read_database(options, progress=ranks.first and sys.stderr.isatty())
             if ranks.first and folder is None:
+                try_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"
                 folder = checkpoint.new_folder(command.out, name)
                 checkpoint.write_json(folder / "config.json", options.plain())

@@ -1,14 +1,33 @@
 """From cached uint8 faces to network input, on the device that trains.
 
 Section 4.2 of the paper: resize to 256 x 256, crop 224 x 224 at random and flip in training, crop
-the center in evaluation. Other sizes keep that ratio.
+the center in evaluation. Other sizes keep that ratio. "strong" turns, scales and shifts as well,
+changes brightness and contrast, and hides a rectangle: what other trainings from scratch do.
+
+What happens to a sample is a row of numbers that are drawn first, for the joint batch of all
+processes. So a face looks the same whatever the device, the process or the part it is trained in.
 """
+
+import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Augment = Literal["paper", "strong"]
+
 RESIZED_TO_CROPPED = 256 / 224
+
+ANGLE = math.radians(15)
+SCALES = (0.8, 1.2)
+SHIFT = 0.08
+"""Of the crop's width, either way; the paper's random crop comes to as much."""
+CONTRASTS = (0.7, 1.3)
+BRIGHTNESS = 0.2
+"""Of the range from 0 to 1 of pixels scaled to [-1, 1]."""
+HIDDEN = (0.02, 0.2)
+"""Share of the crop that the rectangle takes, in half of the faces."""
 
 
 def _resized(images: Tensor, crop: int) -> Tensor:
@@ -16,6 +35,34 @@ def _resized(images: Tensor, crop: int) -> Tensor:
     # The paper gives no normalization; 0.5 and 0.5 are what its first author's earlier code uses.
     scaled = images.float().div_(127.5).sub_(1)
     return F.interpolate(scaled, (size, size), mode="bilinear", antialias=True)
+
+
+def draw(count: int, crop: int, generator: torch.Generator, augment: Augment = "paper") -> Tensor:
+    """Draw a row for each of `count` samples: (top, left, flip), or thirteen numbers."""
+    if augment == "strong":
+        return torch.rand(count, 13, generator=generator)
+    margin = round(crop * RESIZED_TO_CROPPED) - crop
+    places = torch.randint(0, margin + 1, (count, 2), generator=generator)
+    flips = torch.randint(0, 2, (count, 1), generator=generator)
+    return torch.cat([places, flips], dim=1)
+
+
+def for_training(images: Tensor, drawn: Tensor, crop: int, augment: Augment = "paper") -> Tensor:
+    """Return float faces (N, 3, crop, crop), each changed as its row of `drawn` says."""
+    resized, drawn = _resized(images, crop), drawn.to(images.device)
+    if augment == "strong":
+        made = _hidden(_lit(_moved(resized, drawn[:, :5], crop), drawn[:, 5:7]), drawn[:, 7:])
+    else:
+        top, left, flip = drawn.unbind(1)
+        made = _cropped(resized, top, left, flip.bool(), crop)
+    return made.expand(-1, 3, -1, -1)
+
+
+def for_evaluation(images: Tensor, crop: int) -> Tensor:
+    """Return float faces (N, 3, crop, crop), cropped at the center."""
+    resized = _resized(images, crop)
+    start = (resized.shape[-1] - crop) // 2
+    return resized[..., start : start + crop, start : start + crop].expand(-1, 3, -1, -1)
 
 
 def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, crop: int) -> Tensor:
@@ -27,22 +74,46 @@ def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, crop: int)
     return picked.permute(0, 3, 1, 2)
 
 
-def draw(count: int, crop: int, generator: torch.Generator) -> Tensor:
-    """Draw a row (top, left, flip) for each of `count` samples."""
-    margin = round(crop * RESIZED_TO_CROPPED) - crop
-    places = torch.randint(0, margin + 1, (count, 2), generator=generator)
-    flips = torch.randint(0, 2, (count, 1), generator=generator)
-    return torch.cat([places, flips], dim=1)
+def _moved(images: Tensor, drawn: Tensor, crop: int) -> Tensor:
+    """Turn, scale, shift and flip, by one look-up; what comes from outside repeats the edge."""
+    turn, scale, right, down, flip = drawn.unbind(1)
+    angle = ANGLE * (2 * turn - 1)
+    # The look-up goes from the crop to the resized face, so a scale above 1 looks at less of it.
+    scale = 1 / (_between(SCALES, scale) * RESIZED_TO_CROPPED)
+    shift = 2 * SHIFT * torch.stack([2 * right - 1, 2 * down - 1], 1)
+    mirror = torch.where(flip < 0.5, -1.0, 1.0)
+    cosine, sine = angle.cos() * scale, angle.sin() * scale
+    turned = torch.stack([cosine * mirror, -sine, sine * mirror, cosine], 1).view(-1, 2, 2)
+    theta = torch.cat([turned, shift.unsqueeze(2)], 2)
+    grid = F.affine_grid(theta, [len(images), 1, crop, crop], align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def for_training(images: Tensor, drawn: Tensor, crop: int) -> Tensor:
-    """Return float faces (N, 3, crop, crop), each cropped and flipped as `drawn` says."""
-    top, left, flip = drawn.to(images.device).unbind(1)
-    return _cropped(_resized(images, crop), top, left, flip.bool(), crop).expand(-1, 3, -1, -1)
+def _lit(images: Tensor, drawn: Tensor) -> Tensor:
+    contrast, brightness = drawn[:, :, None, None].unbind(1)
+    changed = images * _between(CONTRASTS, contrast)[:, None]
+    return (changed + 2 * BRIGHTNESS * (2 * brightness[:, None] - 1)).clamp_(-1, 1)
 
 
-def for_evaluation(images: Tensor, crop: int) -> Tensor:
-    """Return float faces (N, 3, crop, crop), cropped at the center."""
-    resized = _resized(images, crop)
-    start = (resized.shape[-1] - crop) // 2
-    return resized[..., start : start + crop, start : start + crop].expand(-1, 3, -1, -1)
+def _hidden(images: Tensor, drawn: Tensor) -> Tensor:
+    """Hide a rectangle of uniform gray in half of the faces."""
+    share, ratio, down, right, whether, gray = drawn.unbind(1)
+    crop = images.shape[-1]
+    area = _between(HIDDEN, share) * (whether < 0.5)
+    # Heights from half to twice the width.
+    stretch = 2 ** (ratio - 0.5)
+    height, width = area.sqrt() * stretch * crop, area.sqrt() / stretch * crop
+    pixels = torch.arange(crop, device=images.device) + 0.5
+    rows = _inside(pixels, down * (crop - height), height)
+    columns = _inside(pixels, right * (crop - width), width)
+    inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    return torch.where(inside, (2 * gray - 1)[:, None, None, None], images)
+
+
+def _inside(pixels: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    return (pixels >= start[:, None]) & (pixels < (start + length)[:, None])
+
+
+def _between(bounds: tuple[float, float], drawn: Tensor) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * drawn

@@ -65,7 +65,7 @@ class TrainingBatches:
         quiet = None if self.ranks.first else True
         for step, start in enumerate(tqdm(starts, desc=title, leave=False, disable=quiet)):
             began = time.perf_counter()
-            drawn = augment.draw(options.batch_size, options.image_size, generator)
+            drawn = augment.draw(options.batch_size, options.image_size, generator, options.augment)
             if step < steps:
                 continue
             batch = self._batch(order[start : start + options.batch_size], drawn)
@@ -77,7 +77,9 @@ class TrainingBatches:
         index = chosen[mine].to(self.faces.images.device)
         images = self.faces.images[index].to(device, non_blocking=True)
         labels = self.faces.labels[index].to(device, non_blocking=True)
-        made = augment.for_training(images, drawn[mine], self.options.image_size)
+        made = augment.for_training(
+            images, drawn[mine], self.options.image_size, self.options.augment
+        )
         if self.options.channels_last:
             made = made.contiguous(memory_format=torch.channels_last)
         return made, labels

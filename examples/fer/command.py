@@ -88,6 +88,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     for name in ("compactness", "balance", "distribution"):
         loss.add_argument(f"--lambda-{name}", type=float, metavar="W")
     loss.add_argument("--center-update", choices=("alpha", "ema", "gradient"))
+    loss.add_argument("--label-smoothing", type=float, metavar="S", help="of the cross-entropy")
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--batch-size", type=int, help="over all processes together")
     recipe.add_argument("--lr", type=float)
     recipe.add_argument("--schedule", choices=("steps", "onecycle"))
-    recipe.add_argument("--weight-decay", type=float)
+    recipe.add_argument(
+        "--weight-decay", type=float, help="decoupled (AdamW), of weights and not of biases"
+    )
+    recipe.add_argument(
+        "--augment", choices=("paper", "strong"), help="strong: turn, scale, light and hide too"
+    )
     recipe.add_argument(
         "--accumulate", type=int, metavar="A",
         help="send a batch through the backbone in A parts; losses are those of the whole batch",

@@ -12,7 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint
 from fer.options import Options, stored
-from fer.weights import fill_backbone
+from fer.weights import Matched, fill_backbone
 
 WIDTH = 512
 """Of the basic feature that a ResNet-18 gives."""
@@ -20,10 +20,7 @@ WIDTH = 512
 
 def make_model(options: Options, classes: int) -> nn.Sequential:
     """Put a head on a ResNet-18 without its own."""
-    backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
-    backbone.fc = nn.Identity()
-    if options.backbone_weights is not None:
-        fill_backbone(backbone, Path(options.backbone_weights))
+    backbone, _ = make_backbone(options)
     if options.head == "linear":
         return nn.Sequential(backbone, nn.Linear(WIDTH, classes))
     head = FDRLHead(
@@ -39,6 +36,22 @@ def make_model(options: Options, classes: int) -> nn.Sequential:
     return nn.Sequential(backbone, head)
 
 
+def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
+    """Make a ResNet-18 that gives the basic feature; say what a file of weights gave to it."""
+    backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
+    backbone.fc = nn.Identity()
+    if options.backbone_weights is None:
+        return backbone, None
+    return backbone, fill_backbone(backbone, Path(options.backbone_weights))
+
+
+def try_weights(options: Options) -> None:
+    """Say what a file of weights gives, or raise, before a run has a folder."""
+    _, matched = make_backbone(options)
+    if matched is not None:
+        print(f"{options.backbone_weights}: {matched}", flush=True)
+
+
 def make_criterion(options: Options, classes: int) -> FDRLLoss:
     """Make the joint loss (equation 13), with its centers.
 
@@ -52,6 +65,7 @@ def make_criterion(options: Options, classes: int) -> FDRLLoss:
         lambda_balance=options.lambda_balance if options.intra else 0,
         lambda_distribution=options.lambda_distribution if options.intra else 0,
         center_update=options.center_update,
+        label_smoothing=options.label_smoothing,
     )
 
 
@@ -62,7 +76,25 @@ def losses_of(
     if isinstance(output, FDRLOutput):
         losses: FDRLLossOutput = criterion(output, labels)
         return vars(losses)
-    return {"total": F.cross_entropy(output.float(), labels)}
+    smoothing = criterion.label_smoothing
+    return {"total": F.cross_entropy(output.float(), labels, label_smoothing=smoothing)}
+
+
+def parameter_groups(
+    model: nn.Module, criterion: nn.Module, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Return all parameters for an optimizer: weights decay, biases, norms and centers do not."""
+    decaying = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and not name.endswith("bias")
+    ]
+    known = set(map(id, decaying))
+    rest = [p for p in (*model.parameters(), *criterion.parameters()) if id(p) not in known]
+    return [
+        {"params": decaying, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
 
 
 def logits_of(output: FDRLOutput | Tensor) -> Tensor:
@@ -94,9 +126,7 @@ def load_trained(run: Path, which: str = "last", device: str = "cpu") -> Trained
     options = stored(run)
     state: dict[str, Any] = checkpoint.read_checkpoint(run / f"{which}.pt", device)
     classes = tuple(state["classes"])
-    # The weights come from the checkpoint, whatever the training started from.
-    plain = options.plain() | {"imagenet": False, "backbone_weights": None}
-    model = make_model(Options(**plain), len(classes)).to(device)
+    model = make_model(options.without_weights(), len(classes)).to(device)
     model.load_state_dict(state.get("ema") or state["model"])
     return Trained(model.eval(), classes, options, state["gray"], len(state["history"]))
 

@@ -2,12 +2,13 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fdrl_layers.layers import Reduction
 from fdrl_layers.losses import CenterUpdate
+from fer.augment import Augment
 
 DATASETS = ("synthetic", "rafdb", "ferplus", "sfew", "ckplus", "mmi", "oulu", "folder")
 
@@ -62,6 +63,7 @@ class Options:
     lr: float = 2e-3
     schedule: str = "onecycle"
     weight_decay: float = 0.0
+    augment: Augment = "paper"
     reduction: Reduction = "mean"
     num_latents: int = 9
     latent_dim: int = 128
@@ -70,6 +72,7 @@ class Options:
     lambda_balance: float = 1.0
     lambda_distribution: float = 1e-4
     center_update: CenterUpdate = "alpha"
+    label_smoothing: float = 0.0
     accumulate: int = 1
     clip: float | None = None
     ema: float | None = None
@@ -92,6 +95,10 @@ class Options:
             raise ValueError(f"--lr must be above 0, got {self.lr}")
         if self.weight_decay < 0:
             raise ValueError(f"--weight-decay must be at least 0, got {self.weight_decay}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}"
+            )
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"--clip must be above 0, got {self.clip}")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -120,6 +127,10 @@ class Options:
             re.compile(self.subject)
         except re.error as error:
             raise ValueError(f"--subject is no regular expression: {error}") from error
+
+    def without_weights(self) -> "Options":
+        """Return the options of a model whose weights come from a checkpoint of its own."""
+        return replace(self, imagenet=False, backbone_weights=None)
 
     def plain(self) -> dict[str, Any]:
         """Return the options as plain values."""

@@ -1,7 +1,7 @@
 """Weights that others trained, put into a ResNet-18 with a count of what fitted."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 PREFIXES = ("module.", "backbone.", "model.", "0.")
 """What DataParallel, wrappers and our own checkpoints write before a name."""
+IN_SEQUENCE = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+"""What those who cut a ResNet into `features.0` to `features.7` number."""
 CONTAINERS = ("ema", "model", "state_dict", "model_state_dict")
 
 
@@ -28,10 +30,7 @@ class Matched:
 
     def __str__(self) -> str:
         said = f"{self.filled} tensors filled"
-        if not self.left:
-            return said
-        named = ", ".join(self.left[:4]) + (", ..." if len(self.left) > 4 else "")
-        return f"{said}; not used: {named}"
+        return f"{said}; not used: {_first(self.left)}" if self.left else said
 
 
 def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
@@ -39,10 +38,17 @@ def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as tensors alone, or does not fill the whole backbone.
+        ValueError: it cannot be read as tensors alone, does not fill the whole backbone, or fills a
+            part of it twice.
     """
-    found = {_stripped(name): value for name, value in read_tensors(path).items()}
-    wanted = backbone.state_dict()
+    tensors, wanted = read_tensors(path), backbone.state_dict()
+    names = {name: _own_name(name) for name in tensors}
+    used = {own: name for name, own in names.items() if own in wanted}
+    left = tuple(sorted(name for name, own in names.items() if used.get(own) != name))
+    for name in left:
+        if names[name] in used:
+            raise ValueError(f"{path}: {name} and {used[names[name]]} fill the same tensor")
+    found = {own: tensors[name] for own, name in used.items()}
     # Files from before PyTorch 0.4.1 lack these counters, which only matter without a momentum.
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
     missing = [name for name in wanted if name not in found and name not in optional]
@@ -55,11 +61,10 @@ def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
         problem = [f"{len(missing)} are missing, {missing[0]} first"] if missing else []
         raise ValueError(
             f"{path} does not fill the backbone: of {len(wanted)} tensors "
-            f"{'; '.join(problem + shapes[:3])}. It holds {', '.join(sorted(found)[:5])}, ..."
+            f"{'; '.join(problem + shapes[:3])}. It holds {_first(sorted(tensors))}"
         )
-    chosen = {name: found[name] for name in wanted if name in found}
-    backbone.load_state_dict(wanted | chosen)
-    return Matched(len(chosen), tuple(sorted(found.keys() - wanted.keys())))
+    backbone.load_state_dict(wanted | found)
+    return Matched(len(found), left)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -70,9 +75,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as tensors and plain values: {first}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} does not hold tensors and plain values alone. If you trust it, read it by "
+            "torch.load(FILE, weights_only=False), and write its state_dict by torch.save"
+        ) from error
+    except Exception as error:  # Of damaged files unpickling raises a dozen kinds, KeyError one.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read: {reason}") from error
     for name in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -95,14 +105,25 @@ def _tensors(content: Any) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        from safetensors import torch as safetensors
+        from safetensors import SafetensorError, torch as safetensors
     except ImportError as error:
         raise ValueError(f"{path}: to read it, pip install safetensors") from error
-    tensors: dict[str, Tensor] = safetensors.load_file(path)
+    try:
+        tensors: dict[str, Tensor] = safetensors.load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     return tensors
 
 
-def _stripped(name: str) -> str:
+def _own_name(name: str) -> str:
+    """Return what a ResNet calls a tensor of that name."""
     while name.startswith(PREFIXES):
         name = name.split(".", 1)[1]
+    for number, layer in enumerate(IN_SEQUENCE):
+        if name.startswith(f"features.{number}."):
+            return f"{layer}.{name.split('.', 2)[2]}"
     return name
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

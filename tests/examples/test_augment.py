@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -46,3 +48,96 @@ def test_a_face_does_not_depend_on_its_batch() -> None:
     together = augment.for_evaluation(faces(), 64)
     alone = torch.cat([augment.for_evaluation(face, 64) for face in faces().split(1)])
     torch.testing.assert_close(together, alone)
+
+
+MIDDLE = {"turn": 0.5, "scale": 0.5, "right": 0.5, "down": 0.5, "flip": 0.9}
+"""What moves nothing: no angle, a scale of 1, no shift, no mirror."""
+
+
+def drawn_row(**changes: float) -> torch.Tensor:
+    """Return a row for the strong augmentation that changes nothing but what is said."""
+    lit = {"contrast": 0.5, "brightness": 0.5}
+    hidden = dict.fromkeys(("share", "ratio", "top", "left", "whether", "gray"), 0.9)
+    return torch.tensor([list((MIDDLE | lit | hidden | changes).values())])
+
+
+def strongly(images: torch.Tensor, drawn: torch.Tensor, crop: int = 42) -> torch.Tensor:
+    return augment.for_training(images, drawn.expand(len(images), -1), crop, "strong")
+
+
+def test_strong_draws_replay() -> None:
+    drawn = augment.draw(100, 42, torch.Generator().manual_seed(3), "strong")
+    assert torch.equal(drawn, augment.draw(100, 42, torch.Generator().manual_seed(3), "strong"))
+    assert ((drawn >= 0) & (drawn < 1)).all()
+
+
+def test_strong_in_the_middle_of_all_draws_is_the_center_crop() -> None:
+    want = augment.for_evaluation(faces(), 42)
+    torch.testing.assert_close(strongly(faces(), drawn_row()), want, atol=5e-5, rtol=0)
+
+
+def test_strong_mirrors() -> None:
+    want = augment.for_evaluation(faces(), 42).flip(-1)
+    torch.testing.assert_close(strongly(faces(), drawn_row(flip=0.1)), want, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "row", "column"),
+    [
+        # A point 12 pixels right of the center of the crop, in pixels from that center.
+        ({}, 0, 12),
+        ({"scale": 1.0}, 0, 12 * 1.2),
+        ({"scale": 0.0}, 0, 12 * 0.8),
+        ({"turn": 1.0}, -12 * math.sin(augment.ANGLE), 12 * math.cos(augment.ANGLE)),
+        ({"turn": 0.0}, 12 * math.sin(augment.ANGLE), 12 * math.cos(augment.ANGLE)),
+        ({"right": 1.0}, 0, 12 - augment.SHIFT * 48),
+        ({"down": 0.0}, augment.SHIFT * 48, 12),
+    ],
+)
+def test_strong_moves_a_point_where_geometry_says(
+    changes: dict[str, float], row: float, column: float, mirrored: bool
+) -> None:
+    # 48 pixels and a crop of 42, so that resizing changes nothing; the point is a smooth hill.
+    places = torch.arange(48) - 23.5
+    distance = places[:, None].square() + (places[None, :] - 12).square()
+    hill = (255 * (-distance / 8).exp()).round().to(torch.uint8)[None, None]
+    got = strongly(hill, drawn_row(**changes | ({"flip": 0.1} if mirrored else {})))[0, 0] + 1
+    found = torch.arange(42) - 20.5
+    mass = got.sum()
+    middle = ((got.sum(1) * found).sum() / mass, (got.sum(0) * found).sum() / mass)
+    assert float(middle[0]) == pytest.approx(row, abs=0.1)
+    assert float(middle[1]) == pytest.approx(-column if mirrored else column, abs=0.1)
+
+
+def test_strong_changes_contrast_and_brightness() -> None:
+    base = augment.for_evaluation(faces(), 42)
+    got = strongly(faces(), drawn_row(contrast=1.0))
+    torch.testing.assert_close(got, (1.3 * base).clamp(-1, 1), atol=5e-5, rtol=0)
+    got = strongly(faces(), drawn_row(brightness=0.0))
+    torch.testing.assert_close(got, (base - 0.4).clamp(-1, 1), atol=5e-5, rtol=0)
+
+
+def test_strong_hides_a_rectangle_of_gray_in_half_of_the_faces() -> None:
+    images = faces(1).expand(400, -1, -1, -1)
+    drawn = augment.draw(400, 42, torch.Generator().manual_seed(0), "strong")
+    drawn[:, :7] = drawn_row()[:, :7]
+    changed = (strongly_each(images, drawn) - augment.for_evaluation(images, 42)).abs() > 1e-4
+    share = changed.all(1).float().mean((1, 2))
+    assert 0.4 < (share > 0).float().mean() < 0.6
+    hidden = share[share > 0]
+    assert 0.01 < hidden.min() < 0.03
+    assert 0.17 < hidden.max() < 0.22
+
+
+def strongly_each(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    return augment.for_training(images, drawn, 42, "strong")
+
+
+def test_a_strongly_changed_face_does_not_depend_on_its_batch() -> None:
+    drawn = augment.draw(6, 42, torch.Generator().manual_seed(1), "strong")
+    together = strongly_each(faces(), drawn)
+    pairs = zip(faces().split(1), drawn.split(1), strict=True)
+    alone = torch.cat([strongly_each(face, row) for face, row in pairs])
+    torch.testing.assert_close(together, alone)
+    assert together.abs().max() <= 1

@@ -9,31 +9,34 @@ from fer.data.faces import Database, read_text
 
 CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 """In the order of the official codes, 1 to 7; 0 is neutral, which no clip is labeled."""
-COUNTS: Mapping[str, int] = {"clips": 327, "images": 981}
+COUNTS: Mapping[str, int] = {"clips": 327, "images": 981, "people": 118}
 IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
 EMOTIONS = ("Emotion", "Emotion_labels/Emotion", "emotion")
+DUMP = "CK+48"
 
 
 def load_ckplus(root: Path, *, check_counts: bool = True, progress: bool = False) -> Database:
     """Read the last three frames of each labeled sequence of CK+, gray.
 
+    The official frames are 640 x 490 or 640 x 480 and show more than the face, which the paper
+    crops first: so does align_faces.py.
+
     Args:
         root: the folder that holds `cohn-kanade-images` and `Emotion`, or the seven folders of
             the dump (`CK+48/anger/S010_004_00000017.png`), or the folder `CK+48` itself.
-        check_counts: require the 327 sequences and 981 images of the paper.
+        check_counts: require the 327 sequences and 981 images of the paper, of 118 people.
         progress: show a bar.
 
     Raises:
-        FileNotFoundError: the folder is in neither layout.
-        ValueError: a label cannot be read, a sequence has too few frames, the counts differ, or
-            the images are not of one size: crop the official ones by align_faces.py first.
+        FileNotFoundError: the folder is in neither layout, or has only a part of one.
+        ValueError: the folder is in both layouts, a label cannot be read, a sequence has too few
+            frames, the counts differ, or the images are not of one size.
     """
-    clips = official_clips(root) or clips_in_class_folders(dump_in(root), CLASSES)
     return load_clips(
         "ckplus",
         root,
         CLASSES,
-        clips,
+        find_clips(root, check_counts=check_counts),
         last_frames,
         COUNTS,
         gray=True,
@@ -42,29 +45,45 @@ def load_ckplus(root: Path, *, check_counts: bool = True, progress: bool = False
     )
 
 
-def dump_in(root: Path) -> Path:
-    """Return the folder that holds the class folders of the 48 x 48 dump."""
-    return root / "CK+48" if (root / "CK+48").is_dir() else root
+def find_clips(root: Path, *, check_counts: bool = True) -> list[Clip]:
+    """Return the labeled sequences of the one layout that `root` is in."""
+    dump = root / DUMP
+    images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
+    emotions = next((root / name for name in EMOTIONS if (root / name).is_dir()), None)
+    if images is None and emotions is None:
+        return clips_in_class_folders(dump if dump.is_dir() else root, CLASSES)
+    if dump.is_dir():
+        raise ValueError(f"root: {root} holds the official CK+ and {DUMP}; move one elsewhere")
+    if images is None or emotions is None:
+        half, others = ("labels", IMAGES) if images is None else ("frames", EMOTIONS)
+        raise FileNotFoundError(
+            f"root: {root} holds the {half} of CK+ alone; looked for {', '.join(others)} in it"
+        )
+    return official_clips(images, emotions, check_counts=check_counts)
 
 
-def official_clips(root: Path) -> list[Clip]:
-    """Read the labeled sequences of the official layout; none where `root` is not in it.
+def official_clips(images: Path, emotions: Path, *, check_counts: bool = True) -> list[Clip]:
+    """Read the sequences that have a label; without `check_counts`, those that also have frames.
 
     Most sequences have a folder in `Emotion`, and of these 327 hold a file with the code.
     """
-    images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
-    emotions = next((root / name for name in EMOTIONS if (root / name).is_dir()), None)
-    if images is None or emotions is None:
-        return []
-    clips = []
-    for path in sorted(emotions.glob("*/*/*_emotion.txt")):
+    clips: dict[str, Clip] = {}
+    paths = (path for path in emotions.glob("*/*/*_emotion.txt") if path.name[0] != ".")
+    for path in sorted(paths):
         subject, sequence = path.parts[-3:-1]
-        folder = images / subject / sequence
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {folder} of its frames")
-        frames = tuple(images_in(folder))
-        clips.append(Clip(subject, f"{subject}/{sequence}", read_code(path), frames))
-    return clips
+        name, folder = f"{subject}/{sequence}", images / subject / sequence
+        if name in clips:
+            raise ValueError(f"{path}: {name} has more than one label")
+        if folder.is_dir():
+            clips[name] = Clip(subject, name, read_code(path), tuple(images_in(folder)))
+        elif check_counts:
+            raise FileNotFoundError(
+                f"{path}: there is no folder {folder} of its frames (--no-check-counts goes on "
+                "without it)"
+            )
+    if not clips:
+        raise FileNotFoundError(f"root: {emotions} holds no label like S005/001/*_emotion.txt")
+    return list(clips.values())
 
 
 def read_code(path: Path) -> int:

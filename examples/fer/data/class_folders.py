@@ -1,6 +1,7 @@
 """Folders named after expressions, whatever word their owner took for each."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 SYNONYMS = {
@@ -18,48 +19,78 @@ EXPRESSIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
 IMAGES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"))
 
+_MEANINGS = {word: name for name, words in SYNONYMS.items() for word in words}
 
-def class_folders(root: Path, classes: Sequence[str]) -> list[Path]:
-    """Return the folder of each class, in the order of `classes`.
 
-    Folders that name no expression at all are passed over; one that names an expression outside
-    `classes`, such as neutral, is too, as databases often hold more than a protocol uses.
+def class_folders(root: Path, classes: Sequence[str]) -> list[tuple[int, Path]]:
+    """Return the label and the folder of each class, in the order of `classes`.
+
+    Folders that name no class are passed over, as databases often hold more than a protocol uses.
 
     Raises:
         FileNotFoundError: `root` is no folder, or has none for a class.
         ValueError: two folders stand for one class.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"root: there is no folder {root}")
-    found: dict[str, list[Path]] = {name: [] for name in classes}
-    for folder in subfolders(root):
-        for name in classes:
-            if folder.name.lower() in (name.lower(), *SYNONYMS.get(name.lower(), ())):
-                found[name].append(folder)
-    missing = [name for name, folders in found.items() if not folders]
+    found = folders_there(root, classes)
+    labels = {label for label, _ in found}
+    missing = [name for label, name in enumerate(classes) if label not in labels]
     if missing:
         there = ", ".join(folder.name for folder in subfolders(root)) or "no folder"
         raise FileNotFoundError(
             f"root: {root} has no folder for {', '.join(missing)}; found {there}"
         )
-    for name, folders in found.items():
-        if len(folders) > 1:
-            both = " and ".join(folder.name for folder in folders)
-            raise ValueError(f"{root}: the folders {both} both stand for {name}")
-    return [found[name][0] for name in classes]
+    return found
+
+
+def folders_there(root: Path, classes: Sequence[str]) -> list[tuple[int, Path]]:
+    """Return the label and the folder of each class that has one, in the order of `classes`."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"root: there is no folder {root}")
+    found: dict[int, Path] = {}
+    for folder in subfolders(root):
+        label = label_of(folder.name, classes)
+        if label in found:
+            both = f"{found[label].name} and {folder.name}"
+            raise ValueError(f"{root}: the folders {both} both stand for {classes[label]}")
+        if label is not None:
+            found[label] = folder
+    return sorted(found.items())
+
+
+def label_of(word: str, classes: Sequence[str]) -> int | None:
+    """Return which class a word stands for: the one of just that name, or else of that meaning."""
+    if word in classes:
+        return classes.index(word)
+    meanings = [_meaning(name) for name in classes]
+    return meanings.index(_meaning(word)) if _meaning(word) in meanings else None
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Return the folders in `root`, by name, without hidden ones."""
-    return sorted(
-        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    """Return the folders in `root`, in the order of their numbers, without hidden ones."""
+    return _in_order(path for path in root.iterdir() if path.is_dir() and not _hidden(path))
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files in `folder`, by name."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGES and not path.name.startswith(".")
+    """Return the image files in `folder`, in the order of their numbers."""
+    return _in_order(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGES and not _hidden(path)
     )
+
+
+def _meaning(word: str) -> str:
+    return _MEANINGS.get(word.lower(), word.lower())
+
+
+def _hidden(path: Path) -> bool:
+    # Archives that were made on a Mac hold a second tree of this name.
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    # Frames are often numbered without zeros in front, and 10 comes after 9.
+    return sorted(paths, key=lambda path: (_numbers_apart(path.name), path.name))
+
+
+def _numbers_apart(name: str) -> list[str | int]:
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]

@@ -41,17 +41,26 @@ def clips_in_class_folders(root: Path, classes: Sequence[str]) -> list[Clip]:
     """Read clips from `CLASS/CLIP/FRAME.png` or `CLASS/CLIP_FRAME.png`.
 
     The subject is the first field of the clip's name: S010 of S010_004 or of S010-004.
+
+    Raises:
+        FileNotFoundError: `root`, or the folder of a class, is missing.
+        ValueError: a name has no such fields, or a clip is there as a folder and as files.
     """
     clips = []
-    for label, folder in enumerate(class_folders(root, classes)):
+    for label, folder in class_folders(root, classes):
         groups: dict[str, list[Path]] = {each.name: images_in(each) for each in subfolders(folder)}
+        loose: dict[str, list[Path]] = {}
         for path in images_in(folder):
-            name, separator, _ = path.stem.rpartition("_")
-            if not separator:
-                raise ValueError(f"{path}: expected a name like S010_004_00000017.png")
-            groups.setdefault(name, []).append(path)
-        for name, frames in sorted(groups.items()):
-            subject = re.split(r"[_-]", name)[0]
+            loose.setdefault(path.stem.rpartition("_")[0], []).append(path)
+        if twice := sorted(groups.keys() & loose.keys()):
+            raise ValueError(f"{folder}: the clip {twice[0]} is there as a folder and as files")
+        for name, frames in (groups | loose).items():
+            subject, separator, _ = re.sub("-", "_", name).partition("_")
+            if not subject or not separator:
+                raise ValueError(
+                    f"{frames[0] if name in loose else folder / name}: expected a name like "
+                    "S010_004_00000017.png, or a folder like S010_004, with the person in front"
+                )
             clips.append(Clip(subject, f"{folder.name}/{name}", label, tuple(frames)))
     return clips
 
@@ -71,21 +80,23 @@ def load_clips(
     """Read the frames that `peak` chooses of each clip into one split, "all".
 
     Raises:
-        ValueError: there is no clip, one has too few frames, or, with `check_counts`, their number
-            is not `expected`. This is checked before the first image is read.
+        ValueError: a class has no clip, a frame is there twice, or, with `check_counts`, a clip has
+            too few frames or the counts are not `expected`. This is checked before the first image
+            is read.
     """
-    if not clips:
-        raise ValueError(f"{name} in {root}: no clip has frames")
-    short = [clip.name for clip in clips if len(clip.frames) < PEAK]
-    if short and check_counts:
-        raise ValueError(
-            f"{name} in {root}: {len(short)} clips have fewer than {PEAK} frames, {short[0]} among "
-            "them (--no-check-counts takes what is there)"
-        )
+    title = f"{name} in {root}"
+    _require_each_class(title, classes, clips)
+    _require_single_frames(title, clips)
+    if check_counts:
+        _require_peaks(title, clips)
     chosen = [(clip, frame) for clip in clips for frame in peak(clip.frames)]
     if check_counts:
-        found = {"clips": len(clips), "images": len(chosen)}
-        require_counts(f"{name} in {root}", found, expected)
+        found = {
+            "clips": len(clips),
+            "images": len(chosen),
+            "people": len({clip.subject for clip in clips}),
+        }
+        require_counts(title, {each: found[each] for each in expected}, expected)
     faces = FaceSet(
         read_images([frame for _, frame in chosen], gray=gray, progress=progress, title=name),
         torch.tensor([clip.label for clip, _ in chosen]),
@@ -93,3 +104,28 @@ def load_clips(
         subjects=tuple(clip.subject for clip, _ in chosen),
     )
     return Database(name, classes, {"all": faces})
+
+
+def _require_each_class(title: str, classes: Sequence[str], clips: Sequence[Clip]) -> None:
+    there = {clip.label for clip in clips if clip.frames}
+    empty = [name for label, name in enumerate(classes) if label not in there]
+    if empty:
+        raise ValueError(f"{title}: there is no clip with frames of {', '.join(empty)}")
+
+
+def _require_single_frames(title: str, clips: Sequence[Clip]) -> None:
+    for clip in clips:
+        stems = [frame.stem for frame in clip.frames]
+        if len(set(stems)) < len(stems):
+            twice = next(stem for i, stem in enumerate(stems) if stem in stems[:i])
+            raise ValueError(f"{title}: {clip.name} holds more than one image called {twice}")
+
+
+def _require_peaks(title: str, clips: Sequence[Clip]) -> None:
+    short = [clip for clip in clips if len(clip.frames) < PEAK]
+    if short:
+        raise ValueError(
+            f"{title}: {len(short)} of {len(clips)} clips have fewer than {PEAK} frames, "
+            f"{short[0].name} among them with {len(short[0].frames)} (--no-check-counts takes "
+            "what is there)"
+        )

@@ -95,7 +95,7 @@ def read_text(path: Path) -> str:
 
 
 def require_counts(name: str, found: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    """Raise `ValueError` unless every split has the number of images that is published."""
+    """Raise `ValueError` unless the numbers are those that are published, of images a split."""
     if dict(found) == dict(expected):
         return
     splits = [*expected, *(split for split in found if split not in expected)]
@@ -104,7 +104,7 @@ def require_counts(name: str, found: Mapping[str, int], expected: Mapping[str, i
         for split in splits
     )
     raise ValueError(
-        f"{name} does not have the published number of images ({'; '.join(lines)}); to go on "
+        f"{name} does not have the published numbers ({'; '.join(lines)}); to go on "
         "with what is there, pass check_counts=False (--no-check-counts on the command line)"
     )
 
@@ -146,7 +146,7 @@ def read_images(
         elif image.shape != images.shape[1:]:
             raise ValueError(
                 f"images of one split must have one size: {path} is {_size(image)}, "
-                f"but {paths[0]} is {_size(images[0])}"
+                f"but {paths[0]} is {_size(images[0])}; align_faces.py cuts faces out in one size"
             )
         images[index] = image
     return images

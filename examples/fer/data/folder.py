@@ -13,6 +13,8 @@ SPLITS = ("train", "valid", "test")
 SUBJECT = r"[^_-]+"
 """What names the person in a file's name: all up to the first dash or underscore."""
 
+Entry = tuple[int, Path]
+
 
 def load_folder(
     root: Path, classes: Sequence[str], *, subject: str = SUBJECT, progress: bool = False
@@ -29,51 +31,69 @@ def load_folder(
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: classes repeat, a file's name names no person, or an image cannot be decoded.
+        ValueError: classes repeat, one has no image, people cannot be told from names, or an image
+            cannot be decoded. Everything but the decoding is checked before the first is read.
     """
-    if len(set(classes)) != len(classes) or not classes:
+    if len(set(classes)) != len(classes) or not all(classes) or not classes:
         raise ValueError(f"classes must be distinct names, got {', '.join(classes) or 'none'}")
     there = [split for split in SPLITS if (root / split).is_dir()]
-    if there:
-        missing = {"train", "test"} - set(there)
-        if missing:
-            raise FileNotFoundError(f"root: {root} has no folder {min(missing)}")
-        splits = {
-            split: read_split(root / split, classes, progress=progress, title=split)
-            for split in there
-        }
-    else:
-        splits = {"all": read_split(root, classes, subject, progress=progress, title=root.name)}
+    if not there:
+        entries = images_of(root, classes)
+        people = people_in(entries, subject)
+        faces = read_entries(entries, people, progress=progress, title=root.name)
+        return Database("folder", tuple(classes), {"all": faces})
+    for split in ("train", "test"):
+        if split not in there:
+            raise FileNotFoundError(f"root: {root} has {', '.join(there)}, but no folder {split}")
+    parts = {split: images_of(root / split, classes) for split in there}
+    splits = {
+        split: read_entries(rows, progress=progress, title=split) for split, rows in parts.items()
+    }
     return Database("folder", tuple(classes), splits)
 
 
-def read_split(
-    root: Path,
-    classes: Sequence[str],
-    subject: str | None = None,
+def images_of(root: Path, classes: Sequence[str]) -> list[Entry]:
+    """Return the label and the path of each image in the class folders in `root`."""
+    entries: list[Entry] = []
+    for label, folder in class_folders(root, classes):
+        paths = images_in(folder)
+        if not paths:
+            raise ValueError(f"{folder} holds no images of {classes[label]}")
+        entries += [(label, path) for path in paths]
+    return entries
+
+
+def people_in(entries: Sequence[Entry], pattern: str) -> tuple[str, ...]:
+    """Return who is in each image, by its name."""
+    people = tuple(_person(path, pattern) for _, path in entries)
+    if pattern == SUBJECT and len(set(people)) == len(people):
+        raise ValueError(
+            f"every image names a person of its own, {people[0]} first: say how names name people "
+            "(--subject REGEX), or that each image is of another person (--subject .+)"
+        )
+    return people
+
+
+def read_entries(
+    entries: Sequence[Entry],
+    people: tuple[str, ...] | None = None,
     *,
     progress: bool = False,
     title: str = "images",
 ) -> FaceSet:
-    """Read all images of the class folders in `root`, and with `subject` who is in each."""
-    entries = [
-        (label, path)
-        for label, folder in enumerate(class_folders(root, classes))
-        for path in images_in(folder)
-    ]
-    if not entries:
-        raise ValueError(f"{root}: the class folders hold no images")
+    """Read labeled images, and who is in each where that is known."""
     paths = [path for _, path in entries]
     return FaceSet(
         read_images(paths, gray=False, progress=progress, title=title),
         torch.tensor([label for label, _ in entries]),
         tuple(f"{path.parent.name}/{path.name}" for path in paths),
-        subjects=None if subject is None else tuple(_subject(path, subject) for path in paths),
+        subjects=people,
     )
 
 
-def _subject(path: Path, pattern: str) -> str:
+def _person(path: Path, pattern: str) -> str:
     found = re.search(pattern, path.stem)
-    if found is None:
-        raise ValueError(f"{path}: its name has no person by the pattern {pattern!r}")
-    return found[1] if found.re.groups else found[0]
+    person = found and (found[1] if found.re.groups else found[0])
+    if not person:
+        raise ValueError(f"{path}: its name has no person by the pattern {pattern!r} (--subject)")
+    return person

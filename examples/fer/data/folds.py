@@ -1,5 +1,7 @@
 """Subject-independent folds: nobody is in the training and in the test part of one."""
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
@@ -13,7 +15,8 @@ def subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
     Folds are balanced in size and classes as far as whole people allow, and depend on `seed` alone.
 
     Raises:
-        ValueError: the people are not known, or fewer than the folds.
+        ValueError: the people are not known or fewer than the folds, or no class has a face for
+            each fold.
     """
     if faces.subjects is None:
         raise ValueError("cross-validation needs to know who is in each face")
@@ -24,8 +27,16 @@ def subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
             f"got {folds}"
         )
     labels = faces.labels.numpy()
+    largest = int(np.bincount(labels).max())
+    if largest < folds:
+        raise ValueError(f"--folds must be at most the faces of a class, {largest}, got {folds}")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    found = [torch.from_numpy(test) for _, test in splitter.split(people, labels, people)]
+    with warnings.catch_warnings():
+        # A class with fewer faces than there are folds is missing in some, and that is all.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        found = [torch.from_numpy(test) for _, test in splitter.split(people, labels, people)]
+    if any(len(fold) == 0 for fold in found):
+        raise ValueError(f"a fold of {folds} is empty; take fewer --folds or another --fold-seed")
     _assert_disjoint(found, people)
     return found
 
@@ -37,18 +48,21 @@ def _assert_disjoint(folds: list[torch.Tensor], people: np.ndarray) -> None:
         raise AssertionError("a person is in two folds")
     if sorted(torch.cat(folds).tolist()) != list(range(len(people))):
         raise AssertionError("a face is not in exactly one fold")
-    if any(len(fold) == 0 for fold in folds):
-        raise AssertionError("a fold is empty")
+
+
+def folds_of(database: Database, folds: int, seed: int) -> list[torch.Tensor]:
+    """Return the indices of each fold's test faces in a database that comes without splits."""
+    if "all" not in database.splits:
+        raise ValueError(f"{database.name} comes with a training and a test split; it has no folds")
+    return subject_folds(database.splits["all"], folds, seed)
 
 
 def fold_of(database: Database, fold: int, folds: int, seed: int) -> Database:
     """Return fold 1 to `folds` of a database with one split as one with train and test."""
-    if "all" not in database.splits:
-        raise ValueError(f"{database.name} comes with a training and a test split; it has no folds")
-    faces = database.splits["all"]
-    parts = subject_folds(faces, folds, seed)
+    parts = folds_of(database, folds, seed)
     if not 1 <= fold <= folds:
         raise ValueError(f"--fold must be from 1 to {folds}, got {fold}")
+    faces = database.splits["all"]
     others = torch.cat([part for i, part in enumerate(parts, 1) if i != fold]).sort().values
     splits = {"train": faces.chosen(others), "test": faces.chosen(parts[fold - 1])}
     return Database(database.name, database.classes, splits, database.units)

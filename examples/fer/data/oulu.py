@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fer.data.class_folders import EXPRESSIONS, class_folders, images_in, subfolders
+from fer.data.class_folders import (
+    EXPRESSIONS,
+    class_folders,
+    folders_there,
+    images_in,
+    subfolders,
+)
 from fer.data.clips import Clip, last_frames, load_clips
 from fer.data.faces import Database
 
 CLASSES = EXPRESSIONS
-COUNTS: Mapping[str, int] = {"clips": 480, "images": 1_440}
+COUNTS: Mapping[str, int] = {"clips": 480, "images": 1_440, "people": 80}
 LIGHTS = (
     "OriginalImg/VL/Strong",
     "B_OriginalImg/VL/Strong",
@@ -25,19 +31,20 @@ def load_oulu(root: Path, *, check_counts: bool = True, progress: bool = False) 
     Args:
         root: the folder that holds `VL/Strong/P001/Anger/000.jpeg`, or `VL_Acropped`, or the
             database's `OriginalImg` or `PreProcess Img` with one of them.
-        check_counts: require the 480 sequences and 1,440 images of the paper.
+        check_counts: require the 480 sequences and 1,440 images of the paper, of 80 people.
         progress: show a bar.
 
     Raises:
-        FileNotFoundError: there is no such folder, or a person lacks an expression.
-        ValueError: there is more than one, a sequence has too few frames, the counts differ, or
-            the images are not of one size.
+        FileNotFoundError: there is no such folder, or, with `check_counts`, a person lacks an
+            expression.
+        ValueError: there is more than one such folder or it is of infrared images, a sequence has
+            too few frames, the counts differ, or the images are not of one size.
     """
     base = find_base(root)
     clips = [
         Clip(person.name, f"{person.name}/{folder.name}", label, tuple(images_in(folder)))
         for person in subfolders(base)
-        for label, folder in enumerate(class_folders(person, CLASSES))
+        for label, folder in expressions_of(person, check_counts)
     ]
     return load_clips(
         "oulu",
@@ -51,11 +58,22 @@ def load_oulu(root: Path, *, check_counts: bool = True, progress: bool = False) 
     )
 
 
+def expressions_of(person: Path, check_counts: bool) -> list[tuple[int, Path]]:
+    """Return the label and the folder of each expression that a person shows."""
+    if not check_counts:
+        return folders_there(person, CLASSES)
+    try:
+        return class_folders(person, CLASSES)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} (--no-check-counts goes on without)") from error
+
+
 def find_base(root: Path) -> Path:
-    """Return the one folder under `root` that holds a folder for each person."""
-    bases = [root / light for light in LIGHTS if (root / light).is_dir()]
-    if root.name == "Strong" and root.is_dir():
-        bases = [root]
+    """Return the one folder at or under `root` that holds a folder for each person."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"root: there is no folder {root}")
+    inside = [root / light for light in LIGHTS if (root / light).is_dir()]
+    bases = [root] if root.resolve().name == "Strong" else inside
     if not bases:
         raise FileNotFoundError(
             f"root: no Oulu-CASIA in {root}; looked for {', '.join(LIGHTS)} in it"
@@ -65,4 +83,6 @@ def find_base(root: Path) -> Path:
             f"root: {root} holds {', '.join(str(base.relative_to(root)) for base in bases)}; "
             "name the one to read"
         )
+    if bases[0].resolve().parent.name.startswith("NI"):
+        raise ValueError(f"root: {bases[0]} is of infrared images; name the folder in VL instead")
     return bases[0]

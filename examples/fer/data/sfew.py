@@ -4,53 +4,64 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer.data.faces import Database, require_counts
-from fer.data.folder import read_split
+from fer.data.folder import images_of, read_entries
 
 CLASSES = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 COUNTS: Mapping[str, int] = {"train": 958, "test": 436}
-FOLDERS: Mapping[str, tuple[str, ...]] = {
-    "train": ("Train_Aligned_Faces", "train_mtcnn", "Train", "train"),
-    "test": ("Val_Aligned_Faces_new", "Val_Aligned_Faces", "val_mtcnn", "Val", "val"),
-}
+LAYOUTS = (
+    ("Train_Aligned_Faces", "Val_Aligned_Faces_new"),
+    ("Train_Aligned_Faces", "Val_Aligned_Faces"),
+    ("train_mtcnn", "val_mtcnn"),
+    ("Train", "Val"),
+    ("train", "val"),
+)
 
 
 def load_sfew(root: Path, *, check_counts: bool = True, progress: bool = False) -> Database:
     """Read SFEW's training faces, and its validation faces as the test split.
 
     The labels of SFEW's own test set were never published, so the field, the paper among it,
-    reports its validation set.
+    reports its validation set. `Train` and `Val` are whole frames of films, of which the paper cuts
+    the faces out (align_faces.py); SFEW's own aligned faces lack those that its authors' detector
+    did not find, and so want `check_counts=False`.
 
     Args:
         root: the folder that holds `Train` and `Val`, or `Train_Aligned_Faces` and
-            `Val_Aligned_Faces`, or `train_mtcnn` and `val_mtcnn`, each with seven class folders.
+            `Val_Aligned_Faces` (or `Val_Aligned_Faces_new`), or `train_mtcnn` and `val_mtcnn`,
+            each with seven class folders.
         check_counts: require the 958 and 436 images of the paper.
         progress: show a bar for each split.
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: a split is there twice, the counts differ, or an image cannot be decoded.
+        ValueError: there is more than one pair of folders, the counts differ, or an image cannot
+            be decoded. Everything but the decoding is checked before the first image is read.
     """
-    splits = {
-        split: read_split(
-            _only(root, split, names), CLASSES, progress=progress, title=f"SFEW {split}"
-        )
-        for split, names in FOLDERS.items()
-    }
+    found = dict(zip(COUNTS, find_pair(root), strict=True))
+    entries = {split: images_of(folder, CLASSES) for split, folder in found.items()}
     if check_counts:
-        found = {split: len(faces) for split, faces in splits.items()}
-        require_counts(f"SFEW in {root}", found, COUNTS)
+        require_counts(
+            f"SFEW in {root}", {split: len(rows) for split, rows in entries.items()}, COUNTS
+        )
+    splits = {
+        split: read_entries(rows, progress=progress, title=f"SFEW {split}")
+        for split, rows in entries.items()
+    }
     return Database("sfew", CLASSES, splits)
 
 
-def _only(root: Path, split: str, names: tuple[str, ...]) -> Path:
-    # A file system that ignores case shows one folder under two names.
-    there = {path.name: path for path in root.iterdir()} if root.is_dir() else {}
-    found = [there[name] for name in names if name in there and there[name].is_dir()]
-    if not found:
-        raise FileNotFoundError(
-            f"root: {root} has no folder of {split} faces; looked for {', '.join(names)}"
-        )
-    if len(found) > 1:
-        both = ", ".join(path.name for path in found)
-        raise ValueError(f"root: {root} has more than one folder of {split} faces: {both}")
-    return found[0]
+def find_pair(root: Path) -> tuple[Path, Path]:
+    """Return the one pair of folders in `root`, of training and of validation faces."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"root: there is no folder {root}")
+    # By their spelling, as a file system that ignores case shows one folder under two names.
+    there = {path.name for path in root.iterdir() if path.is_dir()}
+    pairs = [pair for pair in LAYOUTS if there.issuperset(pair)]
+    if not pairs:
+        looked_for = ", ".join(" with ".join(pair) for pair in LAYOUTS)
+        raise FileNotFoundError(f"root: no SFEW in {root}; looked for {looked_for}")
+    if len(pairs) > 1:
+        both = " and ".join(" with ".join(pair) for pair in pairs)
+        raise ValueError(f"root: {root} holds {both}; leave one pair of them in it")
+    train, test = pairs[0]
+    return root / train, root / test

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from fer.data.ckplus import load_ckplus
@@ -73,18 +72,19 @@ DATABASES: Mapping[str, Entry] = {
 OF_THE_DATA = ("dataset", "data", "labels", "classes", "subject", "check_counts", "faces")
 """The options that decide which faces are read."""
 
+_remembered: dict[Options, Database] = {}
+
 
 def read_whole(options: Options, *, progress: bool = False) -> Database:
     """Decode a database that is not cut into folds.
 
     The last one read is remembered, so that folds, and the runs of a table, share it.
     """
-    return _remembered(Options(**{name: getattr(options, name) for name in OF_THE_DATA}), progress)
-
-
-@lru_cache(maxsize=1)
-def _remembered(options: Options, progress: bool) -> Database:
-    return DATABASES[options.dataset].read(options, progress)
+    asked = Options(**{name: getattr(options, name) for name in OF_THE_DATA})
+    if asked not in _remembered:
+        _remembered.clear()
+        _remembered[asked] = DATABASES[asked.dataset].read(asked, progress)
+    return _remembered[asked]
 
 
 def read_database(options: Options, *, progress: bool = False) -> Database:

@@ -30,6 +30,12 @@ def lid_edges(person: Person, units: Units) -> tuple[Points, Points]:
     return np.stack([x, np.minimum(upper, lower)], axis=1), np.stack([x, lower], axis=1)
 
 
+def eye_middles(person: Person) -> Points:
+    """Return the middles (2, 2) of the left and the right iris of one who looks straight ahead."""
+    y = person.eye_y - 0.015
+    return np.array([(-person.eye_x, y), (person.eye_x, y)])
+
+
 def draw_eyes(scene: Scene, person: Person, units: Units, gaze: float) -> None:
     """Add both eyes."""
     upper, lower = lid_edges(person, units)
@@ -49,7 +55,7 @@ def _draw_irises(scene: Scene, person: Person, upper: Points, lower: Points, gaz
     colors = (mix(person.iris, BLACK, 0.45), person.iris, BLACK, WHITE)
     for side in (-1, 1):
         # The eye is shaped as the right one and mirrored; the gaze and the highlight are not.
-        x, y = person.eye_x + side * gaze, person.eye_y - 0.015
+        x, y = eye_middles(person)[1] + (side * gaze, 0.0)
         middles = np.array([(x, y)] * 3 + [(x - side * 0.35 * radius, y - 0.35 * radius)])
         disks = middles[:, None] + CIRCLE * (radius * _RINGS)
         disks[..., 1] = np.clip(

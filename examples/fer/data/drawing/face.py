@@ -4,13 +4,14 @@ from PIL import Image
 
 from fer.data.action_units import Units
 from fer.data.drawing.brows import draw_brows
-from fer.data.drawing.eyes import draw_eyes
+from fer.data.drawing.curves import Points
+from fer.data.drawing.eyes import draw_eyes, eye_middles
 from fer.data.drawing.hair import draw_beard, draw_hair
 from fer.data.drawing.head import draw_head
 from fer.data.drawing.mouth import draw_mouth
 from fer.data.drawing.nose import draw_nose
 from fer.data.drawing.person import Person
-from fer.data.drawing.scene import Scene
+from fer.data.drawing.scene import SUPERSAMPLING, Scene
 from fer.data.drawing.setting import (
     Setting,
     draw_backdrop,
@@ -45,3 +46,12 @@ def draw_face(person: Person, units: Units, view: View, setting: Setting, size: 
     draw_glasses(scene, person)
     draw_hand(scene, person, setting)
     return scene.paint(view, size, person.skin, setting.background)
+
+
+def eyes_of(person: Person, view: View, size: int) -> Points:
+    """Return where the left and the right eye of a drawn face lie: pixels (2, 2), x before y.
+
+    The middle of the first pixel is (0, 0), whatever the gaze.
+    """
+    # So it is where polygons are filled; in the picture a pixel is the mean of a block of those.
+    return (view.project(eye_middles(person), size * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5

@@ -1,0 +1,155 @@
+"""Crop the faces in a folder tree according to their eyes, as section 4.2 of the paper does.
+
+    python examples/align_faces.py PICTURES OUT --detector mtcnn
+    python examples/align_faces.py PICTURES OUT --landmarks eyes.csv
+    python examples/align_faces.py basic/Image/original OUT --landmarks basic/Annotation/manual
+
+OUT gets the tree of PICTURES as PNG files of 256 x 256; eyes.csv with the eyes that were found,
+which --landmarks reads; and not_aligned.csv with what could not be done, and why. The same command
+again goes on where it was stopped. The status is 1 if any picture is not aligned.
+
+A detector of your own needs one method, detect(image): it takes an RGB picture of Pillow and
+returns points (faces, points, 2), those of the eyes first. --detector MODULE:CLASS names it.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fer import checkpoint
+from fer.eyes import Crop, FindEyes, add_options, finder_of
+from fer.landmarks import COLUMNS
+from fer.pictures import as_picture, pictures_under, read_picture
+
+EYES, NOT_ALIGNED, CROP = "eyes.csv", "not_aligned.csv", "crop.json"
+HEADER = ("name", *COLUMNS, "faces")
+
+Row = list[object]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done: pictures by their names, which are paths in their tree."""
+
+    pictures: Mapping[str, Path]
+    out: Path
+    find: FindEyes
+    crop: Crop
+
+    def target(self, name: str) -> Path:
+        """Return where the crop of a picture goes."""
+        return (self.out / name).with_suffix(".png")
+
+
+def find_pictures(source: Path, out: Path) -> dict[str, Path]:
+    """Return the pictures of a tree by name, each of which can have a crop of its own."""
+    if not source.is_dir():
+        raise FileNotFoundError(f"there is no folder {source}")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"OUT must not lie in the folder of pictures, got {out}")
+    pictures = {path.relative_to(source).as_posix(): path for path in pictures_under(source)}
+    if not pictures:
+        raise ValueError(f"{source} holds no pictures")
+    taken: dict[Path, str] = {}
+    for name in pictures:
+        other = taken.setdefault(Path(name).with_suffix(".png"), name)
+        if other != name:
+            raise ValueError(f"{other} and {name} would have one and the same crop")
+    return pictures
+
+
+def begin(job: Job, overwrite: bool) -> list[str]:
+    """Make `out` ready, and return the names of the pictures that are left to be done."""
+    crop, rows = asdict(job.crop), []
+    if not overwrite and (job.out / CROP).is_file():
+        before = checkpoint.read_json(job.out / CROP)
+        if before != crop:
+            raise ValueError(f"{job.out} holds crops by {before}, not by {crop}; use --overwrite")
+        with (job.out / EYES).open(newline="", encoding="utf-8") as file:
+            rows = [row for row in [*csv.reader(file)][1:] if job.target(row[0]).is_file()]
+    elif not overwrite and job.out.is_dir() and any(job.out.iterdir()):
+        raise ValueError(f"{job.out} is not empty, and not from this program; use --overwrite")
+    job.out.mkdir(parents=True, exist_ok=True)
+    write_rows(job.out / EYES, HEADER, rows)
+    checkpoint.write_json(job.out / CROP, crop)
+    done = {row[0] for row in rows}
+    return [name for name in job.pictures if name not in done]
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table that may have no rows."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    checkpoint.write_atomically(path, text.getvalue().encode())
+
+
+def align_one(job: Job, name: str) -> Row:
+    """Write the crop of a picture, and return its row of eyes.csv."""
+    picture = read_picture(job.pictures[name])
+    eyes, faces = job.find(name, picture)
+    content = io.BytesIO()
+    as_picture(job.crop(picture, eyes)).save(content, format="PNG")
+    target = job.target(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_atomically(target, content.getvalue())
+    return [name, *(round(each, 3) for each in eyes.flatten().tolist()), faces]
+
+
+def align_all(job: Job, names: Sequence[str]) -> tuple[int, list[Row]]:
+    """Crop pictures; return how many show several faces, and which are not aligned, and why."""
+    several, failed = 0, []
+    try:
+        with (job.out / EYES).open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            for name in tqdm(names, unit="img", disable=not sys.stderr.isatty()):
+                try:
+                    row = align_one(job, name)
+                except ValueError as error:
+                    failed.append([name, str(error)])
+                    continue
+                # After the crop, so that a row without one says that it is not wanted any more.
+                writer.writerow(row)
+                file.flush()
+                several += row[-1] != 1
+    finally:
+        write_rows(job.out / NOT_ALIGNED, ("name", "reason"), failed)
+    return several, failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, and return the status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pictures", type=Path, metavar="PICTURES", help="a folder tree of pictures")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the crops")
+    parser.add_argument("--size", type=int, default=256, help="of the crop; default 256")
+    parser.add_argument("--overwrite", action="store_true", help="do what is done once more")
+    add_options(parser, required=True)
+    said = parser.parse_args(arguments)
+    try:
+        crop = Crop(said.size, said.eye_distance, said.eye_height)
+        pictures = find_pictures(said.pictures, said.out)
+        find = finder_of(said)
+        assert find is not None  # the parser requires one of both
+        job = Job(pictures, said.out, find, crop)
+        names = begin(job, said.overwrite)
+        several, failed = align_all(job, names)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{len(names) - len(failed)} aligned, {len(pictures) - len(names)} done before")
+    if several:
+        print(f"{several} show more than one face; see the column faces of {job.out / EYES}")
+    if failed:
+        print(f"{len(failed)} not aligned; see {job.out / NOT_ALIGNED}", file=sys.stderr)
+    return min(len(failed), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

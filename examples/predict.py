@@ -1,0 +1,237 @@
+"""Say which expression pictures show, how sure that is, and which latents it rests on.
+
+    python examples/predict.py face.png folder/ --run runs/NAME
+    python examples/predict.py face.png --run runs/NAME --json
+    python examples/predict.py photograph.jpg --run runs/NAME --detector mtcnn --annotate OUT
+
+A picture is a face as the run's database has them, or, with --detector or --landmarks, any
+photograph; then its face is cropped as align_faces.py does. Folders stand for all pictures in them.
+--json prints an object a line, each with the same keys. A picture that cannot be predicted is named
+with the reason, the others are predicted, and the status is 1.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fdrl_layers import FDRLOutput
+from fer import augment, precision
+from fer.annotate import draw_prediction
+from fer.eyes import Crop, FindEyes, add_options, finder_of
+from fer.model import Trained, load_trained, logits_of
+from fer.pictures import as_tensor, pictures_under, read_picture
+
+SQUARE = 1.05
+"""Up to this ratio of its sides a picture passes for a square."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of a picture; these are the keys of --json.
+
+    Attributes:
+        image: The path of the picture, as it was given.
+        label: The most probable class.
+        probability: Of that class.
+        probabilities: Of every class, in the order of the logits.
+        intra_weights: Of every latent; None where the model has no Intra-RM.
+        eyes: The left and the right one, x and y in the picture, where they were looked for.
+        note: What to know about it, or None.
+        error: Why nothing is said, or None.
+    """
+
+    image: str
+    label: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    intra_weights: list[float] | None = None
+    eyes: list[list[float]] | None = None
+    note: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model, and what leads from a picture to its input."""
+
+    trained: Trained
+    device: str
+    find: FindEyes | None
+    crop: Crop
+
+    def face_of(self, path: Path, name: str) -> tuple[Prediction, Tensor | None]:
+        """Return what is known of a picture, and the network's input (3, S, S) for it."""
+        said = Prediction(str(path))
+        try:
+            picture = read_picture(path)
+            # A network that was trained on gray faces knows nothing of colors.
+            plain = picture.convert("L" if self.trained.gray else "RGB")
+            if self.find is None:
+                face = as_tensor(plain)
+                said = replace(said, note=_squeezed(*picture.size))
+            else:
+                eyes, faces = self.find(name, picture)
+                face = self.crop(plain, eyes)
+                note = None if faces == 1 else f"{faces} faces found; this is about one of them"
+                said = replace(said, eyes=eyes.tolist(), note=note)
+        except ValueError as error:
+            return replace(said, error=str(error)), None
+        return said, augment.for_evaluation(face[None], self.trained.options.image_size)[0]
+
+    @torch.no_grad()
+    def tell(self, faces: Tensor) -> Iterator[dict[str, Any]]:
+        """Give what the model says of each of the faces (N, 3, S, S)."""
+        options, classes = self.trained.options, self.trained.classes
+        with precision.autocast(options, torch.device(self.device)):
+            output = self.trained.model(faces.to(self.device))
+        has_weights = isinstance(output, FDRLOutput) and options.intra
+        intra_weights = output.intra_weights.tolist() if has_weights else [None] * len(faces)
+        every = F.softmax(logits_of(output).float(), dim=1).tolist()
+        for weights, values in zip(intra_weights, every, strict=True):
+            probabilities = dict(zip(classes, values, strict=True))
+            label = max(probabilities, key=probabilities.__getitem__)
+            yield {
+                "label": label,
+                "probability": probabilities[label],
+                "probabilities": probabilities,
+                "intra_weights": weights,
+            }
+
+    def predict(
+        self, pictures: Sequence[tuple[Path, str]], batch_size: int
+    ) -> Iterator[tuple[Prediction, Tensor | None]]:
+        """Give what is said of each picture, in their order, and the face it is about."""
+        for start in range(0, len(pictures), batch_size):
+            batch = [self.face_of(*each) for each in pictures[start : start + batch_size]]
+            faces = [face for _, face in batch if face is not None]
+            told = self.tell(torch.stack(faces)) if faces else iter(())
+            for said, face in batch:
+                yield said if face is None else replace(said, **next(told)), face
+
+
+def _squeezed(width: int, height: int) -> str | None:
+    if max(width, height) <= SQUARE * min(width, height):
+        return None
+    return f"squeezed from {width} x {height} to a square; --detector cuts out the face"
+
+
+def loaded(said: argparse.Namespace) -> Trained:
+    """Return the model of the run that the command line names."""
+    try:
+        trained = load_trained(said.run, "best" if said.best else "last", said.device)
+    except Exception as error:  # A damaged file makes torch.load raise a dozen kinds.
+        raise ValueError(f"{said.run} holds no model to predict with: {error}") from error
+    if trained.options.amp == "fp16" and not said.device.startswith("cuda"):
+        return replace(trained, options=replace(trained.options, amp="off"))
+    return trained
+
+
+def listed(images: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the pictures that are meant, and the names that landmarks may know them by."""
+    pictures = []
+    for path in images:
+        if path.is_dir():
+            found = [(each, each.relative_to(path).as_posix()) for each in pictures_under(path)]
+            if not found:
+                raise ValueError(f"{path} holds no pictures")
+            pictures += found
+        else:
+            pictures.append((path, path.name))
+    return pictures
+
+
+class Table:
+    """A line for each picture, printed as it comes."""
+
+    def __init__(self, images: Sequence[str], classes: Sequence[str], latents: int) -> None:
+        self.names = max(len("image"), *map(len, images))
+        self.labels = max(map(len, classes))
+        short = [name[:5] for name in classes]
+        self.heads = short if len(set(short)) == len(short) else list(classes)
+        weights = "".join(f"{j:>6}" for j in range(1, latents + 1))
+        heads = "".join(f" {head:>5}" for head in self.heads)
+        above = f"{'':{self.names + self.labels + 2}}{'  probability in %':<{len(heads) + 2}}"
+        print(f"{above}{'  Intra-W of each latent' if latents else ''}".rstrip())
+        print(f"{'image':{self.names}}  {'label':{self.labels}}{heads}  {weights}".rstrip())
+
+    def add(self, said: Prediction) -> None:
+        """Print a line, or, to where errors go, why there is none."""
+        for word, text in (("error", said.error), ("note", said.note)):
+            if text is not None:
+                print(f"{word}: {said.image}: {text}", file=sys.stderr)
+        if said.probabilities is None:
+            return
+        shares = "".join(
+            f" {100 * share:>{max(5, len(head))}.1f}"
+            for head, share in zip(self.heads, said.probabilities.values(), strict=True)
+        )
+        weights = "".join(f"{weight:>#6.3g}" for weight in said.intra_weights or ())
+        print(
+            f"{said.image:{self.names}}  {said.label:{self.labels}}{shares}  {weights}".rstrip(),
+            flush=True,
+        )
+
+
+def annotate(folder: Path, said: Prediction, face: Tensor) -> Path:
+    """Draw what is said of a picture; where a file of that name is, the new one gets a number."""
+    assert said.probabilities is not None
+    stem, number = f"{Path(said.image).stem}_predicted", 1
+    while (path := folder / f"{stem}{'' if number == 1 else f'_{number}'}.png").exists():
+        number += 1
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"{Path(said.image).name}: {said.label} ({100 * (said.probability or 0):.1f} %)"
+    draw_prediction(path, face, title, said.probabilities, said.intra_weights)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, and return the status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="or a folder")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="of a training")
+    parser.add_argument("--best", action="store_true", help="best.pt instead of last.pt")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    parser.add_argument("--json", action="store_true", help="print an object a line")
+    parser.add_argument("--annotate", type=Path, metavar="DIR", help="draw a picture of each")
+    add_options(parser, required=False)
+    said = parser.parse_args(arguments)
+    if said.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1, got {said.batch_size}")
+    try:
+        trained = loaded(said)
+        crop = Crop(eye_distance=said.eye_distance, eye_height=said.eye_height)
+        predictor = Predictor(trained, said.device, finder_of(said), crop)
+        pictures = listed(said.images)
+        table = None
+        if not said.json:
+            options = trained.options
+            latents = options.num_latents if options.head == "fdrl" and options.intra else 0
+            table = Table([str(path) for path, _ in pictures], trained.classes, latents)
+        failed = 0
+        for found, face in predictor.predict(pictures, said.batch_size):
+            if table is None:
+                print(json.dumps(asdict(found)), flush=True)
+            else:
+                table.add(found)
+            failed += found.error is not None
+            if said.annotate is not None and face is not None:
+                annotate(said.annotate, found, face)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    if failed:
+        print(f"{failed} of {len(pictures)} pictures not predicted", file=sys.stderr)
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

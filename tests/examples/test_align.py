@@ -1,0 +1,197 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fer.align import align_by_eyes, eye_places
+from fer.data.action_units import UNITS
+from fer.data.drawing.face import draw_face, eyes_of
+from fer.data.drawing.person import Person
+from fer.data.drawing.setting import Setting
+from fer.data.drawing.view import View
+from fer.pictures import as_tensor
+
+PERSON = Person(eye_height=0.4)
+"""Whose lids do not cover the irises, so that their middles can be seen."""
+
+DRAWN = [
+    (View(roll=0.5, right=0.06, down=-0.05), 300),
+    (View(roll=-0.3, zoom=0.95, right=-0.04, down=0.03), 400),
+    (View(roll=0.1), 700),
+]
+"""Similarities of a face seen straight, made by the drawing itself: no yaw and no pitch.
+
+The blur of shadows goes by the size of the picture, so that mostly goes up and down, not the zoom.
+"""
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def face(view: View, size: int, person: Person = PERSON) -> Tensor:
+    return as_tensor(draw_face(person, dict.fromkeys(UNITS, 0.0), view, Setting(), size))
+
+
+def eyes(view: View, size: int) -> Tensor:
+    return torch.from_numpy(eyes_of(PERSON, view, size))
+
+
+def aligned(image: Tensor, points: Tensor, size: int, **options: Any) -> Tensor:
+    return align_by_eyes(image, points[0], points[1], size, **options)
+
+
+def irises_in(one: Tensor, other: Tensor, expected: Tensor) -> Tensor:
+    """The middles of the two irises, from pictures that differ by nothing but their color."""
+    difference = (one.double() - other.double()).abs().sum(0)
+    y, x = torch.meshgrid(*map(torch.arange, difference.shape), indexing="ij")
+    places = []
+    for is_left in (True, False):
+        weight = difference * ((x < expected[:, 0].mean()) == is_left)
+        places.append([float((weight * each).sum() / weight.sum()) for each in (x, y)])
+    return torch.tensor(places).double()
+
+
+# In both, the white highlight pulls the middle of what is colored by a fortieth of an iris.
+SHARE_OF_EYE_DISTANCE = 0.005
+
+
+@pytest.mark.parametrize(("view", "size"), [(View(), 256), *DRAWN])
+def test_drawn_faces_know_where_their_eyes_are(view: View, size: int) -> None:
+    expected = eyes(view, size)
+    green = face(view, size, replace(PERSON, iris=(0, 250, 0)))
+    error = (irises_in(face(view, size), green, expected) - expected).abs().max()
+    assert error < SHARE_OF_EYE_DISTANCE * (expected[1] - expected[0]).norm() + 0.1
+
+
+@pytest.mark.parametrize(("view", "size"), DRAWN)
+def test_eyes_come_to_lie_where_they_should(view: View, size: int) -> None:
+    expected = eye_places(256)
+    green = face(view, size, replace(PERSON, iris=(0, 250, 0)))
+    crops = [aligned(each, eyes(view, size), 256) for each in (face(view, size), green)]
+    error = (irises_in(crops[0], crops[1], expected) - expected).abs().max()
+    assert error < SHARE_OF_EYE_DISTANCE * 256 / 3 + 0.1
+
+
+@pytest.mark.parametrize(("view", "size"), DRAWN)
+@pytest.mark.parametrize("crop", [64, 128])
+def test_a_face_turned_scaled_and_shifted_gives_the_same_crop(
+    view: View, size: int, crop: int
+) -> None:
+    want = aligned(face(View(), 400), eyes(View(), 400), crop).double()
+    got = aligned(face(view, size), eyes(view, size), crop).double()
+    inner = slice(crop // 8, -crop // 8)  # the corners may lie beyond the picture
+    error = (got - want)[:, inner, inner].abs().mean()
+    beside = (got.roll(1, -1) - want)[:, inner, inner].abs().mean()
+    assert error < 2
+    assert error < beside / 4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [37, 256])
+def test_the_identity_gives_the_identical_image(channels: int, size: int) -> None:
+    image = noise(channels, size, size)
+    assert torch.equal(aligned(image, eye_places(size), size), image)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_quarter_turns_are_exact(quarters: int) -> None:
+    size = 64
+    image = noise(3, size, size)
+    points = eye_places(size)
+    for _ in range(quarters):  # counterclockwise, as rot90 turns
+        points = torch.stack([points[:, 1], size - 1 - points[:, 0]], dim=1)
+    turned = image.rot90(quarters, (1, 2))
+    assert torch.equal(aligned(turned, points, size), image)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.7, 3.2])
+@pytest.mark.parametrize("degrees", [0, 33, 120, -75])
+def test_a_linear_ramp_is_reproduced_under_any_similarity(scale: float, degrees: float) -> None:
+    size, middle = 24, 150.0
+    y, x = torch.meshgrid(torch.arange(300.0).double(), torch.arange(320.0).double(), indexing="ij")
+    image = torch.stack([x, y, 3 * x - 2 * y + 5])
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = scale * torch.tensor([(cos, -sin), (sin, cos)]).double()
+    points = eye_places(size) @ turn.T + middle
+    v, u = torch.meshgrid(*2 * [torch.arange(size).double()], indexing="ij")
+    wx = turn[0, 0] * u + turn[0, 1] * v + middle
+    wy = turn[1, 0] * u + turn[1, 1] * v + middle
+    got = aligned(image, points, size)
+    torch.testing.assert_close(got, torch.stack([wx, wy, 3 * wx - 2 * wy + 5]))
+
+
+def test_shrinking_does_not_alias() -> None:
+    stripes = torch.zeros(1, 512, 512, dtype=torch.uint8)
+    stripes[..., 0::4] = stripes[..., 1::4] = 255
+    # Every eighth column, which is where the middles of the crop's pixels lie, is white.
+    small = aligned(stripes, eye_places(64) * 8 + 4, 64)[..., 1:-1].float()
+    assert (small - 127.5).abs().max() < 1
+
+
+def test_a_batch_is_the_crops_of_its_faces() -> None:
+    views = [view for view, _ in DRAWN]
+    images = torch.stack([face(view, 200) for view in views])
+    points = torch.stack([eyes(view, 200) for view in views])
+    points[1] = 5 * points[1] - 400  # far apart, so that its crop alone shrinks the picture
+    together = align_by_eyes(images, points[:, 0], points[:, 1], 96)
+    for index in range(len(images)):
+        assert torch.equal(together[index], aligned(images[index], points[index], 96))
+
+
+def test_what_lies_beyond_the_picture_is_as_padding_mode_says() -> None:
+    image = torch.full((1, 20, 20), 200, dtype=torch.uint8)
+    image[:, :, 0] = 100
+    left, right = eye_places(64) - 30  # the crop begins 30 pixels left of and above the picture
+    assert align_by_eyes(image, left, right, 64)[0, 40, 0] == 100
+    assert align_by_eyes(image, left, right, 64, padding_mode="zeros")[0, 40, 0] == 0
+    assert align_by_eyes(image, left, right, 64, padding_mode="reflection")[0, 40, 20] == 200
+
+
+def test_eyes_may_be_given_another_place() -> None:
+    image = noise(1, 64, 64)
+    wanted = eye_places(64, eye_distance=0.4, eye_height=0.5)
+    got = aligned(image, wanted, 64, eye_distance=0.4, eye_height=0.5)
+    assert torch.equal(got, image)
+    torch.testing.assert_close(wanted, torch.tensor([(18.7, 31.5), (44.3, 31.5)]).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_floating_types_are_kept(dtype: torch.dtype) -> None:
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    got = aligned(image, eye_places(32), 32)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, image, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": noise(3, 8, 8).int()}, "images must be uint8 or floating, got torch.int32"),
+        ({"images": noise(8, 8)}, "images must be"),
+        ({"images": noise(2, 3, 8, 8)}, r"left must be \(2, 2\), got \(2,\)"),
+        ({"right": torch.zeros(3)}, r"right must be \(2,\), got \(3,\)"),
+        ({"left": torch.tensor([math.nan, 1])}, "left must be finite"),
+        ({"left": torch.tensor([5.0, 3.0])}, "must not coincide"),
+        ({"size": 0}, "size must be at least 1"),
+        ({"eye_distance": 1.0}, r"eye_distance must be in \(0, 1\)"),
+        ({"eye_height": 0.0}, r"eye_height must be in \(0, 1\)"),
+    ],
+)
+def test_rejects_what_has_no_crop(changes: dict[str, object], message: str) -> None:
+    given: dict[str, object] = {
+        "images": noise(3, 8, 8),
+        "left": torch.tensor([2.0, 3.0]),
+        "right": torch.tensor([5.0, 3.0]),
+    }
+    with pytest.raises((TypeError, ValueError), match=message):
+        align_by_eyes(**(given | changes))  # type: ignore[arg-type]
+
+
+def test_eyes_stay_in_their_place_whatever_they_look_at() -> None:
+    assert np.array_equal(eyes_of(PERSON, View(gaze=0.1), 72), eyes_of(PERSON, View(), 72))

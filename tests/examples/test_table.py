@@ -1,0 +1,109 @@
+"""The one table of databases: what it promises to the scripts, and that faces are read once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer.data import DATABASES, read_database, table
+from fer.data.table import OF_THE_DATA, read_whole
+from fer.options import DATASETS, Options
+from image_trees import CK48_CLIPS, class_names, write_tree
+
+PRINTED = {
+    "rafdb": (86.93, 89.47),
+    "sfew": (58.03, 62.16),
+    "ckplus": (97.15, 99.54),
+    "mmi": (79.69, 85.23),
+    "oulu": (86.18, 88.26),
+}
+"""Table 3 of the paper: its baseline, and FDRL."""
+
+
+def write_small_dump(root: Path, people: int = 4) -> Options:
+    """Write a dump of CK+ in which everyone shows everything, and return how to read it."""
+    write_tree(
+        root / "CK+48",
+        (
+            f"{name}/S{person:03}_{sequence:03}_{frame:08}.png"
+            for sequence, name in enumerate(CK48_CLIPS, start=1)
+            for person in range(1, people + 1)
+            for frame in (1, 2, 3)
+        ),
+    )
+    return Options(dataset="ckplus", data=str(root), check_counts=False, folds=2)
+
+
+def test_every_dataset_of_the_command_line_is_in_the_table() -> None:
+    assert tuple(DATABASES) == DATASETS
+
+
+def test_the_lab_databases_are_folded_and_the_papers_numbers_stand_beside_them() -> None:
+    folded = [name for name, entry in DATABASES.items() if entry.folded]
+    assert folded == ["ckplus", "mmi", "oulu"]
+    printed = {name: entry.printed for name, entry in DATABASES.items() if entry.printed}
+    assert printed == PRINTED
+
+
+def test_a_database_is_read_whole_or_as_a_fold(tmp_path: Path) -> None:
+    options = write_small_dump(tmp_path)
+
+    whole = read_database(options)
+    assert list(whole.splits) == ["all"]
+    assert len(whole.splits["all"]) == 7 * 4 * 3
+
+    fold = read_database(Options(**{**options.plain(), "fold": 2}))
+    assert {split: len(faces) for split, faces in fold.splits.items()} == {"train": 42, "test": 42}
+    another = read_database(Options(**{**options.plain(), "fold": 2, "fold_seed": 1}))
+    assert another.splits["test"].names != fold.splits["test"].names
+
+
+def test_counts_are_required_unless_told_not_to(tmp_path: Path) -> None:
+    options = write_small_dump(tmp_path)
+    read_database(options)
+
+    with pytest.raises(ValueError, match=r"clips: expected 327, found 28"):
+        read_database(Options(**{**options.plain(), "check_counts": True}))
+
+
+def test_the_options_of_a_folder_reach_its_reader(tmp_path: Path) -> None:
+    write_tree(
+        tmp_path, [f"{name}/x{person}-1.png" for name in ("sad", "happy") for person in "ab"]
+    )
+
+    plain: dict[str, Any] = {
+        "dataset": "folder",
+        "data": str(tmp_path),
+        "classes": ["sad", "happy"],
+    }
+    database = read_database(Options(**plain, subject="x(.)"))
+
+    assert class_names(database) == ["sad", "sad", "happy", "happy"]
+    assert database.splits["all"].subjects == ("a", "b", "a", "b")
+
+
+def test_folds_and_other_recipes_share_the_faces_that_were_read(tmp_path: Path) -> None:
+    options = write_small_dump(tmp_path)
+    whole = read_whole(options)
+
+    other = {"fold": 1, "seed": 7, "epochs": 3, "head": "linear"}
+    assert read_whole(Options(**{**options.plain(), **other}), progress=True) is whole
+
+
+@pytest.mark.parametrize("name", sorted({*OF_THE_DATA} - {"check_counts"}))
+def test_whatever_decides_the_faces_has_them_read_again(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = write_small_dump(tmp_path)
+    whole = read_whole(options)
+    monkeypatch.setattr(table, "DATABASES", dict.fromkeys(DATASETS, DATABASES["ckplus"]))
+    other = {
+        "dataset": "mmi",
+        "data": f"{tmp_path}/",
+        "labels": "fer2013new.csv",
+        "classes": ["sad"],
+        "subject": ".+",
+        "faces": 7,
+    }
+
+    assert read_whole(Options(**{**options.plain(), name: other[name]})) is not whole
