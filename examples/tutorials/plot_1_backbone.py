@@ -23,7 +23,7 @@ torch.manual_seed(0)
 #
 # Drawn, with the seven expressions of RAF-DB in its order.
 
-database = synthetic_faces(train=140, test=0, size=40)
+database = synthetic_faces(train=105, test=0, size=40)
 faces = database.splits["train"]
 images = faces.images.float() / 127.5 - 1  # [-1, 1]
 labels = faces.labels
@@ -52,7 +52,7 @@ optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.999))
 
 history: dict[str, list[float]] = {name: [] for name in ("classification", "balance")}
 for _ in range(3):
-    for chosen in torch.randperm(len(images)).split(20):
+    for chosen in torch.randperm(len(images)).split(15):
         losses = criterion(model(images[chosen]), labels[chosen])
         optimizer.zero_grad()
         losses.total.backward()
@@ -83,13 +83,13 @@ plt.show()
 maps = create_feature_extractor(
     resnet18(), {"layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}
 )
-tokens = maps(images[:20])["layer4"].flatten(2).transpose(1, 2)  # (N, C, H, W) -> (N, T, P)
+tokens = maps(images[:15])["layer4"].flatten(2).transpose(1, 2)  # (N, C, H, W) -> (N, T, P)
 output = head(tokens)
 print("tokens", tuple(tokens.shape), "logits", tuple(output.logits.shape))
 print("latents", tuple(output.latents.shape), "Intra-W", tuple(output.intra_weights.shape))
 
 joined = head(tokens.flatten(0, 1))
-losses = criterion(joined, labels[:20].repeat_interleave(tokens.shape[1]))
+losses = criterion(joined, labels[:15].repeat_interleave(tokens.shape[1]))
 print("joint loss over all tokens", round(losses.total.item(), 2))
 
 # %%
@@ -127,14 +127,14 @@ class MultiScale(nn.Module):
 scales = MultiScale()
 optimizer = torch.optim.Adam(scales.parameters(), lr=1e-3, betas=(0.5, 0.999))
 first = last = 0.0
-for step in range(10):
-    chosen = torch.randperm(len(images))[:20]
+for step in range(8):
+    chosen = torch.randperm(len(images))[:15]
     loss = nn.functional.cross_entropy(scales(images[chosen])[0], labels[chosen])
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     first, last = (loss.item() if step == 0 else first), loss.item()
-print(f"cross-entropy {first:.2f}, after 10 steps {last:.2f}")
+print(f"cross-entropy {first:.2f}, after 8 steps {last:.2f}")
 
 # %%
 # Intra-W is now a map too: how much a latent counts at each place of the face.
