@@ -29,8 +29,8 @@ TORCH_PAGES = {
 }
 PYTHON = {
     "py:class": (
-        "bool collections.abc.Iterator dict float int list str tuple typing.Literal"
-        " typing.NamedTuple"
+        "bool collections.abc.Iterator collections.abc.Mapping dict float int list str tuple"
+        " typing.Literal typing.NamedTuple"
     ),
     "py:data": "None typing.Any typing.Literal",
     "py:exception": "FileNotFoundError RuntimeError TypeError ValueError",

@@ -12,9 +12,15 @@ from fdrl_layers._checks import (
     check_shape,
     check_size,
 )
-from fdrl_layers.layers import FeatureDecomposition, FeatureReconstruction, Reduction
+from fdrl_layers.layers import (
+    FeatureDecomposition,
+    FeatureReconstruction,
+    Reduction,
+    SelfFeature,
+)
 from fdrl_layers.layers._stacked_linear import check_stacked
 from fdrl_layers.layers.intra_relation import check_reduction
+from fdrl_layers.layers.reconstruction import check_self_feature
 from fdrl_layers.ops.backend import Backend, BackendChoice, check_backend
 from fdrl_layers.ops.head import backend_choice, head
 from fdrl_layers.ops.reference.head import HeadParameters
@@ -60,6 +66,7 @@ def fdrl_head(
     reduction: Reduction = "sum",
     backend: Backend = "auto",
     recompute: bool = False,
+    self_feature: SelfFeature = "intra",
 ) -> FDRLOutput:
     r"""Decompose basic features, rebuild the expression feature and predict (equations 1 to 12).
 
@@ -87,6 +94,9 @@ def fdrl_head(
             Triton where it can run, and what :func:`fdrl_layers.use_backend` says.
         recompute: Whether training keeps the basic features and the latents alone and multiplies
             again in its backward pass: 5 KiB a sample in place of 14, in float32.
+        self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
+            "message"; see :func:`feature_reconstruction`. The latter runs on PyTorch's own
+            kernels alone, and does not recompute.
 
     Shape:
         - input: (\*, P).
@@ -100,8 +110,9 @@ def fdrl_head(
 
     Raises:
         TypeError: If an argument is not floating point, or the types differ outside autocast.
-        ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` is unknown,
-            or a bias comes without its weight.
+        ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` or
+            `self_feature` is unknown, a bias comes without its weight, or `self_feature` is
+            "message" and Inter-RM is left out.
         RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
 
     Note:
@@ -126,6 +137,7 @@ def fdrl_head(
     )
     check_number("delta", delta, 0, 1)
     check_reduction(reduction)
+    check_self_feature(self_feature, inter_weight is not None)
     check_backend(backend)
     m, d, _ = decomposition_weight.shape
     stacked = {"M": m, "D": d}
@@ -143,7 +155,9 @@ def fdrl_head(
         classifier_bias,
     )
     return FDRLOutput(
-        *head(input, parameters, delta, reduction, backend=backend, recompute=recompute)
+        *head(
+            input, parameters, delta, reduction, self_feature, backend=backend, recompute=recompute
+        )
     )
 
 
@@ -195,6 +209,10 @@ class FDRLHead(nn.Module):
             says what that comes to.
         recompute: Whether training keeps the basic features and the latents alone and multiplies
             again in its backward pass: 5 KiB a sample in place of 14, in float32.
+        self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
+            "message", which a public implementation does; see
+            :func:`fdrl_layers.functional.feature_reconstruction`. The latter runs on PyTorch's own
+            kernels alone, and does not recompute.
         device: As in :class:`torch.nn.Linear`.
         dtype: As in :class:`torch.nn.Linear`.
 
@@ -205,13 +223,18 @@ class FDRLHead(nn.Module):
 
     Raises:
         TypeError: If a size is not an integer, or the input is not floating point.
-        ValueError: If a size is too small, `delta` is outside [0, 1], `reduction` is unknown, or
-            the input's last axis is not P wide.
+        ValueError: If a size is too small, `delta` is outside [0, 1], `reduction` or
+            `self_feature` is unknown, `self_feature` is "message" without Inter-RM, or the input's
+            last axis is not P wide.
         RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
 
     Note:
         A sample's output depends on that sample alone. In float16 the printed sum overflows
         where Intra-W times a latent exceeds 65,504.
+
+        The head computes with the parameters of its parts without calling them: hooks on a part
+        do not run, and a tool that wraps layers must take the head as one. Only a `classifier`
+        that is no :class:`torch.nn.Linear`, such as a quantized one, is called.
 
     Reference:
         Ruan et al., CVPR 2021, section 3 and figure 2.
@@ -241,6 +264,7 @@ class FDRLHead(nn.Module):
         bias: bool = True,
         backend: Backend = "auto",
         recompute: bool = False,
+        self_feature: SelfFeature = "intra",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -258,6 +282,7 @@ class FDRLHead(nn.Module):
             inter=inter,
             reduction=reduction,
             bias=bias,
+            self_feature=self_feature,
             device=device,
             dtype=dtype,
         )
@@ -286,15 +311,20 @@ class FDRLHead(nn.Module):
             self._parameters_in_order(),
             self.reconstruction.delta,
             self.reconstruction.reduction,
+            self.reconstruction.self_feature,
             backend=self.backend,
             recompute=self.recompute,
         )
-        return FDRLOutput(*output)
+        if self.classifier is None or type(self.classifier) is nn.Linear:
+            return FDRLOutput(*output)
+        return FDRLOutput(self.classifier(output.embedding), *output[1:])
 
     def backend_choice(self, input: Tensor) -> BackendChoice:
         """Say what would run for basic features (*, P), and why nothing faster would."""
         self._check(input)
-        return backend_choice(input, self._parameters_in_order(), self.backend)
+        return backend_choice(
+            input, self._parameters_in_order(), self.backend, self.reconstruction.self_feature
+        )
 
     def _check(self, input: Tensor) -> None:
         check_floating("input", input)
@@ -309,7 +339,12 @@ class FDRLHead(nn.Module):
             self.decomposition.bias,
             *((None, None) if intra is None else (intra.weight, intra.bias)),
             *((None, None) if inter is None else (inter.weight, inter.bias)),
-            *((None, None) if classifier is None else (classifier.weight, classifier.bias)),
+            # What took the linear layer's place, quantized or adapted, is called as it is.
+            *(
+                (classifier.weight, classifier.bias)
+                if type(classifier) is nn.Linear
+                else (None,) * 2
+            ),
         )
 
     def extra_repr(self) -> str:

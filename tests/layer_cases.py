@@ -155,11 +155,13 @@ CASES = (
     _reconstruction("FRN-no-intra", intra=False),
     _reconstruction("FRN-no-inter", inter=False, reduction="share"),
     _reconstruction("FRN-neither", intra=False, inter=False),
+    _reconstruction("FRN-message", self_feature="message"),
     _head("head"),
     _head("head-mean-bare", reduction="mean", bias=False, delta=0.75),
+    _head("head-message", self_feature="message", delta=0.25),
     _head("head-no-classifier", num_classes=0, reduction="share"),
 )
 
-_ALIKE = ("FDN-bare", "intra-sum", "FRN-neither", "head-mean-bare")
+_ALIKE = ("FDN-bare", "intra-sum", "FRN-neither", "FRN-message", "head-mean-bare")
 TRACED = tuple(case for case in CASES if case.name not in _ALIKE)
 """The cases for compilers, which take seconds: without those whose parts others have too."""

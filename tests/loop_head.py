@@ -30,6 +30,7 @@ class LoopHead(nn.Module):
         inter: bool = True,
         reduction: str = "sum",
         bias: bool = True,
+        self_feature: str = "intra",
     ) -> None:
         super().__init__()
 
@@ -43,6 +44,7 @@ class LoopHead(nn.Module):
         self.classifier = nn.Linear(latent_dim, num_classes, bias=bias)
         self.delta = delta
         self.reduction = reduction
+        self.self_feature = self_feature
 
     def load_stacked(self, head: FDRLHead) -> None:
         """Copy the parameters of a head, one slice into each branch."""
@@ -80,8 +82,9 @@ class LoopHead(nn.Module):
             features, intra_weights = self._intra_relation(self.intra, latents)
         parts = features
         if self.inter is not None:
-            aware, inter_weights = self._inter_relation(self.inter, features)
-            pairs = zip(features, aware, strict=True)
+            messages, aware, inter_weights = self._inter_relation(self.inter, features)
+            own = messages if self.self_feature == "message" else features
+            pairs = zip(own, aware, strict=True)
             parts = [self.delta * f + (1 - self.delta) * f_hat for f, f_hat in pairs]
         embedding = torch.stack(parts).sum(0)
         logits = self.classifier(embedding)
@@ -100,8 +103,8 @@ class LoopHead(nn.Module):
 
     def _inter_relation(
         self, edges: nn.ModuleList, features: list[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         pairs = zip(edges, features, strict=True)
         messages = torch.stack([torch.relu(edge(feature)) for edge, feature in pairs], 1)
         weights = torch.cdist(messages, messages).tanh()
-        return list((weights @ messages).unbind(1)), weights
+        return list(messages.unbind(1)), list((weights @ messages).unbind(1)), weights

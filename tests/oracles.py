@@ -57,18 +57,27 @@ def intra_relation(
     return features, intra_w
 
 
+def messages(features: Array, weight: Array, bias: Array | None) -> Array:
+    """Equation 8: g_ij = relu(W_ej^T f_ij). (N, M, D) to (N, M, D)."""
+    found = np.zeros((features.shape[0], weight.shape[0], weight.shape[1]))
+    for i in range(features.shape[0]):
+        for j in range(weight.shape[0]):
+            found[i, j] = _relu(_linear(weight, bias, j, features[i, j]))
+    return found
+
+
 def inter_relation(features: Array, weight: Array, bias: Array | None) -> tuple[Array, Array]:
     """Equations 8, 9 and 10. f (N, M, D) to f-hat (N, M, D) and Inter-W (N, M, M)."""
     num_samples, num_latents, _ = features.shape
+    g = messages(features, weight, bias)
     inter_aware = np.zeros((num_samples, num_latents, weight.shape[1]))
     inter_w = np.zeros((num_samples, num_latents, num_latents))
     for i in range(num_samples):
-        messages = [_relu(_linear(weight, bias, j, features[i, j])) for j in range(num_latents)]
         for j in range(num_latents):
             for m in range(num_latents):
                 if j != m:
-                    inter_w[i, j, m] = math.tanh(math.dist(messages[j], messages[m]))  # eq. 9
-                inter_aware[i, j] += inter_w[i, j, m] * messages[m]  # eq. 10
+                    inter_w[i, j, m] = math.tanh(math.dist(g[i, j], g[i, m]))  # eq. 9
+                inter_aware[i, j] += inter_w[i, j, m] * g[i, m]  # eq. 10
     return inter_aware, inter_w
 
 
@@ -80,11 +89,13 @@ def feature_reconstruction(
     inter_bias: Array | None,
     delta: float,
     reduction: str,
+    self_feature: str = "intra",
 ) -> tuple[Array, Array, Array | None]:
     """Equations 11 and 12. (N, M, D) to the embedding y (N, D), Intra-W and Inter-W (or None).
 
     A missing `intra_weight` or `inter_weight` is a cross in Table 2: without Intra-RM f_j = l_j and
-    Intra-W is 1; without Inter-RM y_j = f_j, which is delta = 1.
+    Intra-W is 1; without Inter-RM y_j = f_j, which is delta = 1. With `self_feature` "message",
+    which is not the paper's, equation 11 reads y_j = delta g_j + (1 - delta) f-hat_j.
     """
     num_samples, num_latents, width = latents.shape
     features, intra_w = latents, np.ones((num_samples, num_latents))
@@ -95,6 +106,8 @@ def feature_reconstruction(
         delta = 1.0
     else:
         inter_aware, inter_w = inter_relation(features, inter_weight, inter_bias)
+        if self_feature == "message":
+            features = messages(features, inter_weight, inter_bias)
     embedding = np.zeros((num_samples, width))
     for i in range(num_samples):
         for j in range(num_latents):
@@ -126,11 +139,12 @@ def fdrl_head(
     classifier_bias: Array | None = None,
     delta: float = 0.5,
     reduction: str = "sum",
+    self_feature: str = "intra",
 ) -> Head:
     """Figure 2 (b) to (d): decompose, reconstruct, predict. (N, P) to logits (N, K) and more."""
     latents = feature_decomposition(x, decomposition_weight, decomposition_bias)
     embedding, intra_w, inter_w = feature_reconstruction(
-        latents, intra_weight, intra_bias, inter_weight, inter_bias, delta, reduction
+        latents, intra_weight, intra_bias, inter_weight, inter_bias, delta, reduction, self_feature
     )
     logits = np.zeros((x.shape[0], classifier_weight.shape[0]))
     for i in range(x.shape[0]):

@@ -16,13 +16,13 @@ import pytest
 from torch import nn
 
 import fdrl_layers
-from fdrl_layers import functional
+from fdrl_layers import convert, functional
 
 SNAPSHOT = Path(__file__).with_name("api.json")
 
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (fdrl_layers, functional)
+    for module in (fdrl_layers, functional, convert)
     for name in module.__all__
     if callable(getattr(module, name))
 }
@@ -38,7 +38,7 @@ FUNCTIONS = [
 
 def api() -> dict[str, dict[str, str]]:
     """All public names with what one must know to call them."""
-    return {module.__name__: signatures(module) for module in (fdrl_layers, functional)}
+    return {module.__name__: signatures(module) for module in (fdrl_layers, functional, convert)}
 
 
 def signatures(module: ModuleType) -> dict[str, str]:

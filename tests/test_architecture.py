@@ -14,10 +14,20 @@ PACKAGE = ROOT / "fdrl_layers"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
-ORDER = ("_checks", "_precision", "ops", "layers", "head", "losses", "functional", "__init__")
+ORDER = (
+    "_checks",
+    "_precision",
+    "ops",
+    "layers",
+    "head",
+    "convert",
+    "losses",
+    "functional",
+    "__init__",
+)
 """From the bottom up: a file imports from the parts before its own, and a folder from itself."""
 
-CONCEPTS = [("", "head"), ("ops", "backend")] + [
+CONCEPTS = [("", "head"), ("", "convert"), ("ops", "backend")] + [
     (folder, path.stem)
     for folder in ("layers", "losses")
     for path in sorted((PACKAGE / folder).glob("[a-z]*.py"))

@@ -18,7 +18,7 @@ import oracles
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLOutput
 from fdrl_layers.functional import fdrl_head
-from fdrl_layers.layers import Reduction
+from fdrl_layers.layers import Reduction, SelfFeature
 from gradients import gradients, leaves
 from layer_cases import SMALL, Regime, regimes
 from loop_head import LoopHead
@@ -69,12 +69,19 @@ def fields(output: Any) -> dict[str, Any]:
 
 
 def check_against_oracle(
-    x: Tensor, parameters: dict[str, Tensor], delta: float, reduction: Reduction
+    x: Tensor,
+    parameters: dict[str, Tensor],
+    delta: float,
+    reduction: Reduction,
+    self_feature: SelfFeature = "intra",
 ) -> FDRLOutput:
-    actual = fdrl_head(x, **arguments(parameters), delta=delta, reduction=reduction)
-    expected = oracles.fdrl_head(
-        x.numpy(), **oracle_arguments(parameters), delta=delta, reduction=reduction
-    )
+    options: dict[str, Any] = {
+        "delta": delta,
+        "reduction": reduction,
+        "self_feature": self_feature,
+    }
+    actual = fdrl_head(x, **arguments(parameters), **options)
+    expected = oracles.fdrl_head(x.numpy(), **oracle_arguments(parameters), **options)
     assert_close("head", fields(actual), fields(expected))
     return actual
 
@@ -93,16 +100,20 @@ def test_matches_oracle(
     inter: bool,
 ) -> None:
     reduction = data.draw(st.sampled_from(get_args(Reduction)))
+    self_feature = data.draw(st.sampled_from(get_args(SelfFeature) if inter else ("intra",)))
     regime = data.draw(regimes(both=bias and intra))
     parameters = parameters_for(of, seed, bias=bias, intra=intra, inter=inter, regime=regime)
     x = normal(of.N, of.P, seed=seed + 1, scale=scale)
-    check_against_oracle(x, parameters, delta, reduction)
+    check_against_oracle(x, parameters, delta, reduction, self_feature)
 
 
+@pytest.mark.parametrize("self_feature", get_args(SelfFeature))
 @pytest.mark.parametrize(("regime", "about"), [("default", 64.0), ("small", SMALL_INTRA_W)])
-def test_matches_oracle_at_paper_sizes(regime: Regime, about: float) -> None:
-    x = normal(PAPER.N, PAPER.P, seed=1)
-    output = check_against_oracle(x, parameters_for(PAPER, 0, regime=regime), 0.5, "sum")
+def test_matches_oracle_at_paper_sizes(
+    regime: Regime, about: float, self_feature: SelfFeature
+) -> None:
+    x, parameters = normal(PAPER.N, PAPER.P, seed=1), parameters_for(PAPER, 0, regime=regime)
+    output = check_against_oracle(x, parameters, 0.5, "sum", self_feature)
     assert output.intra_weights.mean().item() == pytest.approx(about, rel=0.1)
     assert output.inter_weights is not None
     others = output.inter_weights[:, ~torch.eye(PAPER.M, dtype=torch.bool)]
@@ -137,10 +148,11 @@ def test_module_equals_function(
 def test_the_paper_is_the_default() -> None:
     head = FDRLHead(512, 7)
     assert (head.reconstruction.delta, head.reconstruction.reduction) == (0.5, "sum")
+    assert head.reconstruction.self_feature == "intra"
     shapes = {key: tuple(value.shape) for key, value in head.state_dict().items()}
     assert shapes == golden(P=512, M=9, D=128, K=7)
     x, parameters = normal(4, 5, seed=0), arguments(parameters_for(SMALL, 0))
-    expected = fdrl_head(x, **parameters, delta=0.5, reduction="sum")
+    expected = fdrl_head(x, **parameters, delta=0.5, reduction="sum", self_feature="intra")
     assert torch.equal(fdrl_head(x, **parameters).logits, expected.logits)
 
 
@@ -291,6 +303,21 @@ def test_rejects_an_unknown_reduction() -> None:
         fdrl_head(**GOOD, reduction=reduction)
 
 
+def test_rejects_an_unknown_self_feature_and_a_message_that_is_missing() -> None:
+    unknown: Any = "latent"
+    match = r"`self_feature` must be one of 'intra', 'message', got 'latent'"
+    with pytest.raises(ValueError, match=match):
+        FDRLHead(5, 7, self_feature=unknown)
+    with pytest.raises(ValueError, match=match):
+        fdrl_head(**GOOD, self_feature=unknown)
+    match = r'`self_feature` must be "intra" where Inter-RM is left out'
+    with pytest.raises(ValueError, match=match):
+        FDRLHead(5, 7, inter=False, self_feature="message")
+    without = GOOD | {"inter_weight": None, "inter_bias": None}
+    with pytest.raises(ValueError, match=match):
+        fdrl_head(**without, self_feature="message")
+
+
 @TABLE_2
 @REDUCTION
 def test_equals_a_loop_of_linear_layers(reduction: Reduction, intra: bool, inter: bool) -> None:
@@ -299,6 +326,22 @@ def test_equals_a_loop_of_linear_layers(reduction: Reduction, intra: bool, inter
     x = normal(6, 5, seed=1)
     actual, expected = fields(head(x)), fields(loop(x))
     assert_close("output", actual, expected)
+    wanted = dict(loop.named_parameters())
+    assert_close(
+        "gradient",
+        gradients(actual, dict(head.named_parameters())),
+        loop.stacked(gradients(expected, wanted)),
+    )
+
+
+@REDUCTION
+def test_equals_a_loop_that_mixes_the_message(reduction: Reduction) -> None:
+    head, loop = twins(reduction=reduction, self_feature="message", delta=0.25)
+    x = normal(6, 5, seed=1)
+    actual, expected = fields(head(x)), fields(loop(x))
+    assert_close("output", actual, expected)
+    printed, _ = twins(reduction=reduction, delta=0.25)
+    assert not torch.allclose(printed(x).embedding, head(x).embedding, rtol=0.1)
     wanted = dict(loop.named_parameters())
     assert_close(
         "gradient",

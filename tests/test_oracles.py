@@ -108,6 +108,17 @@ def test_reconstruction_by_hand() -> None:
     assert_close("embedding", embedding, np.array([[0.7 * LN2, 0.0]]))
 
 
+def test_reconstruction_with_the_message_by_hand() -> None:
+    latents = np.array([[[LN2, 0.0], [0.0, 0.0]]])
+    # f_1 = (ln 2 / 2, 0), g_1 = 2 f_1, f_2 = g_2 = 0; so again f-hat_2 = 0.6 (ln 2, 0).
+    for self_feature, first in (("intra", 0.5), ("message", 1.0)):
+        embedding, _, _ = oracles.feature_reconstruction(
+            latents, NO_WEIGHTS, None, 2 * EYES, None, 0.25, "mean", self_feature
+        )
+        expected = np.array([[(0.25 * first + 0.75 * 0.6) * LN2, 0.0]])
+        assert_close(self_feature, embedding, expected)
+
+
 def test_rows_of_table_2_by_hand() -> None:
     latents = np.array([[[LN2, 0.0], [0.0, 0.0]]])
     table = {

@@ -3,7 +3,11 @@
 from fdrl_layers.layers.decomposition import FeatureDecomposition, feature_decomposition
 from fdrl_layers.layers.inter_relation import InterRelation, inter_relation
 from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, intra_relation
-from fdrl_layers.layers.reconstruction import FeatureReconstruction, feature_reconstruction
+from fdrl_layers.layers.reconstruction import (
+    FeatureReconstruction,
+    SelfFeature,
+    feature_reconstruction,
+)
 
 __all__ = [
     "FeatureDecomposition",
@@ -11,6 +15,7 @@ __all__ = [
     "InterRelation",
     "IntraRelation",
     "Reduction",
+    "SelfFeature",
     "feature_decomposition",
     "feature_reconstruction",
     "inter_relation",

@@ -1,13 +1,27 @@
 """The Feature Reconstruction Network (FRN), equations 11 and 12, and the rows of table 2."""
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
-from fdrl_layers._checks import check_floating, check_number, check_shape, check_size
+from fdrl_layers._checks import check_choice, check_floating, check_number, check_shape, check_size
 from fdrl_layers.layers._stacked_linear import check_stacked
 from fdrl_layers.layers.inter_relation import InterRelation
 from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, check_reduction
-from fdrl_layers.ops.reference.head import reconstruct
+from fdrl_layers.ops.reference.head import SelfFeature, reconstruct
+
+__all__ = ["FeatureReconstruction", "SelfFeature", "check_self_feature", "feature_reconstruction"]
+
+
+def check_self_feature(self_feature: str, has_messages: bool) -> None:
+    """Raise unless equation 11 can be given the feature that `self_feature` names."""
+    check_choice("self_feature", self_feature, get_args(SelfFeature))
+    if self_feature == "message" and not has_messages:
+        raise ValueError(
+            '`self_feature` must be "intra" where Inter-RM is left out, which makes the messages, '
+            f"got {self_feature!r}"
+        )
 
 
 def feature_reconstruction(
@@ -19,6 +33,7 @@ def feature_reconstruction(
     *,
     delta: float = 0.5,
     reduction: Reduction = "sum",
+    self_feature: SelfFeature = "intra",
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     r"""Rebuild the expression feature from latents (equations 3, 4 and 7 to 12).
 
@@ -41,6 +56,9 @@ def feature_reconstruction(
         inter_bias: Their biases.
         delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
         reduction: How D gate values become one Intra-W; see :func:`intra_relation`.
+        self_feature: What equation 11 mixes with :math:`\hat f_{i,j}`: "intra", the intra-aware
+            feature :math:`f_{i,j}` as printed; or "message", :math:`g_{i,j}` of equation 8, as a
+            public implementation does whose checkpoints :mod:`fdrl_layers.convert` reads.
 
     Shape:
         - latents: (\*, M, D).
@@ -53,8 +71,9 @@ def feature_reconstruction(
 
     Raises:
         TypeError: If an argument is not floating point, or the types differ outside autocast.
-        ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` is unknown,
-            or a bias comes without its weight.
+        ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` or
+            `self_feature` is unknown, a bias comes without its weight, or `self_feature` is
+            "message" and Inter-RM is left out.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2 and table 2.
@@ -69,6 +88,7 @@ def feature_reconstruction(
     """
     check_number("delta", delta, 0, 1)
     check_reduction(reduction)
+    check_self_feature(self_feature, inter_weight is not None)
     check_floating("latents", latents)
     check_shape("latents", latents, "* M D")
     for prefix, weight, bias in (
@@ -80,7 +100,7 @@ def feature_reconstruction(
         elif bias is not None:
             raise ValueError(f"`{prefix}bias` must be None where `{prefix}weight` is, got a tensor")
     return reconstruct(
-        latents, intra_weight, intra_bias, inter_weight, inter_bias, delta, reduction
+        latents, intra_weight, intra_bias, inter_weight, inter_bias, delta, reduction, self_feature
     )
 
 
@@ -102,6 +122,8 @@ class FeatureReconstruction(nn.Module):
         reduction: How D gate values become one Intra-W: "sum" (equation 4 as printed), "mean"
             or "share"; see :func:`fdrl_layers.functional.intra_relation`.
         bias: Whether the layers have a bias. The printed equations have none.
+        self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
+            "message"; see :func:`fdrl_layers.functional.feature_reconstruction`.
         device: As in :class:`torch.nn.Linear`.
         dtype: As in :class:`torch.nn.Linear`.
 
@@ -111,8 +133,9 @@ class FeatureReconstruction(nn.Module):
 
     Raises:
         TypeError: If a size is not an integer, or the latents are not floating point.
-        ValueError: If a size is below 1, `delta` is outside [0, 1], `reduction` is unknown, or
-            the latents do not fit.
+        ValueError: If a size is below 1, `delta` is outside [0, 1], `reduction` or
+            `self_feature` is unknown, `self_feature` is "message" without Inter-RM, or the latents
+            do not fit.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2 and table 2.
@@ -139,6 +162,7 @@ class FeatureReconstruction(nn.Module):
         inter: bool = True,
         reduction: Reduction = "sum",
         bias: bool = True,
+        self_feature: SelfFeature = "intra",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -146,11 +170,13 @@ class FeatureReconstruction(nn.Module):
         check_size("num_latents", num_latents)
         check_number("delta", delta, 0, 1)
         check_reduction(reduction)
+        check_self_feature(self_feature, inter)
         super().__init__()
         self.latent_dim = latent_dim
         self.num_latents = num_latents
         self.delta = delta
         self.reduction: Reduction = reduction
+        self.self_feature: SelfFeature = self_feature
         self.intra = self.inter = None
         if intra:
             self.intra = IntraRelation(
@@ -177,6 +203,7 @@ class FeatureReconstruction(nn.Module):
             *((self.inter.weight, self.inter.bias) if self.inter is not None else (None, None)),
             delta=self.delta,
             reduction=self.reduction,
+            self_feature=self.self_feature,
         )
 
     def extra_repr(self) -> str:
@@ -184,4 +211,5 @@ class FeatureReconstruction(nn.Module):
         return (
             f"latent_dim={self.latent_dim}, num_latents={self.num_latents}, delta={self.delta}, "
             f"intra={self.intra is not None}, inter={self.inter is not None}"
+            f"{'' if self.self_feature == 'intra' else f', self_feature={self.self_feature!r}'}"
         )

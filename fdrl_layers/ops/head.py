@@ -18,7 +18,13 @@ from fdrl_layers.ops.backend import (
     working_dtype,
 )
 from fdrl_layers.ops.eager import head as eager
-from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction, reference
+from fdrl_layers.ops.reference.head import (
+    HeadOutput,
+    HeadParameters,
+    Reduction,
+    SelfFeature,
+    reference,
+)
 
 
 def head(
@@ -26,6 +32,7 @@ def head(
     parameters: HeadParameters,
     delta: float,
     reduction: Reduction,
+    self_feature: SelfFeature = "intra",
     *,
     backend: Backend = "auto",
     recompute: bool = False,
@@ -34,11 +41,11 @@ def head(
 
     With `recompute` training saves the latents alone, and backward does their products again.
     """
-    choice = backend_choice(input, parameters, backend)
+    choice = backend_choice(input, parameters, backend, self_feature)
     if not torch.compiler.is_compiling():
         log_once("FDRLHead", choice)
-    if choice.name == "torch" and not _by_hand(input, parameters):
-        return reference(input, parameters, delta, reduction)
+    if choice.name == "torch" and not _by_hand(input, parameters, self_feature):
+        return reference(input, parameters, delta, reduction, self_feature)
     lead = input.shape[:-1]
     flat = input.reshape(-1, input.shape[-1]).to(working_dtype(input))
     if choice.name == "triton" and torch.compiler.is_compiling():
@@ -52,18 +59,27 @@ def head(
     return HeadOutput(*(each.unflatten(0, lead) if lead else each.squeeze(0) for each in found))
 
 
-def backend_choice(input: Tensor, parameters: HeadParameters, backend: Backend) -> BackendChoice:
+def backend_choice(
+    input: Tensor,
+    parameters: HeadParameters,
+    backend: Backend,
+    self_feature: SelfFeature = "intra",
+) -> BackendChoice:
     """Say what runs for this input, and why nothing faster does."""
     weight = parameters.decomposition_weight
     if parameters.intra_weight is None or parameters.inter_weight is None:
         obstacle: str | None = "its kernels have both relations, and the head leaves one out"
+    elif self_feature != "intra":
+        obstacle = f'its kernels know equation 11 as printed, not self_feature="{self_feature}"'
     else:
         obstacle = obstacle_to_triton([input], weight.shape[0], weight.shape[1])
     return choose("FDRLHead", backend, obstacle)
 
 
-def _by_hand(input: Tensor, parameters: HeadParameters) -> bool:
+def _by_hand(input: Tensor, parameters: HeadParameters, self_feature: SelfFeature) -> bool:
     if parameters.intra_weight is None or parameters.inter_weight is None:
+        return False
+    if self_feature != "intra":
         return False
     return plain([input, *parameters])
 

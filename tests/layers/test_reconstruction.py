@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
@@ -9,8 +10,8 @@ from torch.autograd import gradcheck, gradgradcheck
 import oracles
 from comparing import assert_close
 from fdrl_layers import FeatureReconstruction
-from fdrl_layers.functional import feature_reconstruction
-from fdrl_layers.layers import Reduction
+from fdrl_layers.functional import feature_reconstruction, intra_relation
+from fdrl_layers.layers import Reduction, SelfFeature
 from gradients import leaves
 from layer_cases import SMALL, Regime, regimes
 from rejecting import SPOILS, spoil
@@ -53,17 +54,23 @@ def outputs(values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def check_against_oracle(
-    latents: Tensor, parameters: dict[str, Tensor], delta: float, reduction: Reduction
+    latents: Tensor,
+    parameters: dict[str, Tensor],
+    delta: float,
+    reduction: Reduction,
+    self_feature: SelfFeature = "intra",
 ) -> dict[str, Any]:
-    arrays = oracle_arguments(parameters)
-    tensors = {key: parameters.get(f"reconstruction.{key.replace('_', '.')}") for key in KEYS}
-    actual = outputs(feature_reconstruction(latents, **tensors, delta=delta, reduction=reduction))
-    expected = oracles.feature_reconstruction(
-        latents.numpy(),
-        **{key: arrays.get(key) for key in KEYS},
-        delta=delta,
-        reduction=reduction,
-    )
+    arrays: dict[str, Any] = {key: oracle_arguments(parameters).get(key) for key in KEYS}
+    tensors: dict[str, Any] = {
+        key: parameters.get(f"reconstruction.{key.replace('_', '.')}") for key in KEYS
+    }
+    options: dict[str, Any] = {
+        "delta": delta,
+        "reduction": reduction,
+        "self_feature": self_feature,
+    }
+    actual = outputs(feature_reconstruction(latents, **tensors, **options))
+    expected = oracles.feature_reconstruction(latents.numpy(), **arrays, **options)
     assert_close("reconstruction", actual, outputs(expected))
     return actual
 
@@ -75,9 +82,10 @@ def test_matches_oracle(
     data: st.DataObject, of: Sizes, seed: int, delta: float, bias: bool, intra: bool, inter: bool
 ) -> None:
     reduction = data.draw(st.sampled_from(get_args(Reduction)))
+    self_feature = data.draw(st.sampled_from(get_args(SelfFeature) if inter else ("intra",)))
     regime = data.draw(regimes(both=bias and intra))
     parameters = parameters_for(of, seed, bias=bias, intra=intra, inter=inter, regime=regime)
-    check_against_oracle(data.draw(latents_NMD(of)), parameters, delta, reduction)
+    check_against_oracle(data.draw(latents_NMD(of)), parameters, delta, reduction, self_feature)
 
 
 @REGIME
@@ -100,7 +108,8 @@ def test_module_equals_function(bias: bool, reduction: Reduction, intra: bool, i
     layer = FeatureReconstruction(
         6, 3, delta=0.25, intra=intra, inter=inter, reduction=reduction, bias=bias
     )
-    parameters = {key.replace(".", "_"): value for key, value in layer.named_parameters()}
+    named = layer.named_parameters()
+    parameters: dict[str, Any] = {key.replace(".", "_"): value for key, value in named}
     assert len(parameters) == (intra + inter) * (1 + bias)
     latents = normal(4, 3, 6, seed=0, dtype=torch.float32)
     expected = outputs(
@@ -113,12 +122,14 @@ def test_module_equals_function(bias: bool, reduction: Reduction, intra: bool, i
 
 def test_the_paper_is_the_default() -> None:
     layer = FeatureReconstruction()
-    assert (layer.delta, layer.reduction) == (0.5, "sum")
+    assert (layer.delta, layer.reduction, layer.self_feature) == (0.5, "sum", "intra")
     assert layer.intra is not None
     assert layer.inter is not None
     latents = normal(2, SMALL.M, SMALL.D, seed=0)
     given_none = feature_reconstruction(latents, **arguments(SMALL, 0))
-    given_all = feature_reconstruction(latents, **arguments(SMALL, 0), delta=0.5, reduction="sum")
+    given_all = feature_reconstruction(
+        latents, **arguments(SMALL, 0), delta=0.5, reduction="sum", self_feature="intra"
+    )
     assert torch.equal(given_none[0], given_all[0])
 
 
@@ -141,6 +152,19 @@ def test_gradgradcheck(intra: bool, inter: bool) -> None:
     assert gradgradcheck(
         lambda *x: tuple(outputs(feature_reconstruction(*x, delta=0.3)).values()), inputs
     )
+
+
+@pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
+@pytest.mark.parametrize("intra", [True, False])
+def test_derivatives_with_the_message(check: Callable[..., bool], intra: bool) -> None:
+    of = Sizes(N=1, P=1, M=3, D=2, K=1)
+    inputs = leaves(normal(of.N, of.M, of.D, seed=1), *arguments(of, 1, intra=intra).values())
+
+    def run(*values: Any) -> tuple[Tensor, ...]:
+        found = feature_reconstruction(*values, delta=0.3, self_feature="message")
+        return tuple(outputs(found).values())
+
+    assert check(run, inputs)
 
 
 def test_gradients_are_finite_where_every_latent_is_dead() -> None:
@@ -221,6 +245,48 @@ def test_rejects_an_unknown_reduction_even_where_it_has_no_effect(intra: bool) -
         FeatureReconstruction(intra=intra, reduction=reduction)
     with pytest.raises(ValueError, match=match):
         feature_reconstruction(torch.ones(2, 4, 3), reduction=reduction)
+
+
+@pytest.mark.parametrize("intra", [True, False])
+def test_rejects_the_message_where_there_is_none(intra: bool) -> None:
+    match = r'`self_feature` must be "intra" where Inter-RM is left out, .*, got \'message\''
+    with pytest.raises(ValueError, match=match):
+        FeatureReconstruction(intra=intra, inter=False, self_feature="message")
+    parameters = arguments(SMALL, 0, intra=intra, inter=False)
+    latents = normal(2, SMALL.M, SMALL.D, seed=0)
+    with pytest.raises(ValueError, match=match):
+        feature_reconstruction(latents, **parameters, self_feature="message")
+
+
+def test_rejects_an_unknown_self_feature() -> None:
+    self_feature: Any = "latent"
+    match = r"`self_feature` must be one of 'intra', 'message', got 'latent'"
+    with pytest.raises(ValueError, match=match):
+        FeatureReconstruction(self_feature=self_feature)
+    with pytest.raises(ValueError, match=match):
+        feature_reconstruction(torch.ones(2, 4, 3), self_feature=self_feature)
+
+
+@given(data=st.data(), of=sizes(), seed=seeds())
+def test_law_at_delta_0_the_self_feature_has_no_part(
+    data: st.DataObject, of: Sizes, seed: int
+) -> None:
+    latents, parameters = data.draw(latents_NMD(of)), arguments(of, seed)
+    intra, message = (
+        feature_reconstruction(latents, **parameters, delta=0.0, self_feature=name)
+        for name in get_args(SelfFeature)
+    )
+    assert_close("embedding", message[0], intra[0])
+
+
+@given(data=st.data(), of=sizes(), seed=seeds())
+def test_law_at_delta_1_messages_are_added_up(data: st.DataObject, of: Sizes, seed: int) -> None:
+    latents, parameters = data.draw(latents_NMD(of)), arguments(of, seed)
+    found = feature_reconstruction(latents, **parameters, delta=1.0, self_feature="message")
+    features, _ = intra_relation(latents, parameters["intra_weight"], parameters["intra_bias"])
+    products = torch.einsum("nmi,moi->nmo", features, parameters["inter_weight"])
+    messages = (products + parameters["inter_bias"]).relu()
+    assert_close("embedding", found[0], messages.sum(-2))
 
 
 @given(data=st.data(), of=sizes(), seed=seeds())

@@ -39,6 +39,7 @@ def head(**options: Any) -> FDRLHead:
         ({"dtype": torch.float64}, "float32, bfloat16 and float16, not torch.float64"),
         ({"intra": False}, "both relations, and the head leaves one out"),
         ({"inter": False}, "both relations, and the head leaves one out"),
+        ({"self_feature": "message"}, 'know equation 11 as printed, not self_feature="message"'),
     ],
 )
 def test_says_why_triton_does_not_run(options: dict[str, Any], reason: str) -> None:

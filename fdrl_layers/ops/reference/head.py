@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from fdrl_layers._precision import widen
 
 Reduction = Literal["sum", "mean", "share"]
+SelfFeature = Literal["intra", "message"]
 
 
 class HeadParameters(NamedTuple):
@@ -111,6 +112,7 @@ def reconstruct(
     inter_bias: Tensor | None,
     delta: float,
     reduction: Reduction,
+    self_feature: SelfFeature = "intra",
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     r"""Equations 3, 4 and 7 to 12 in the merged form: y, Intra-W and Inter-W of latents.
 
@@ -121,20 +123,27 @@ def reconstruct(
     .. math::
         W_{e_j}^T (\alpha_j l_j) = \alpha_j (W_{e_j}^T l_j), \qquad
         \sum_j \hat f_j = \sum_m s_m\, g_m, \quad s_m = \sum_j \omega(j, m)
+
+    Where equation 11 is given the messages in place of the intra-aware features, all of y is a
+    sum of messages, :math:`\sum_m (\delta + (1 - \delta) s_m)\, g_m`.
     """
     if intra_weight is None:
         intra_weights = torch.ones_like(widen(latents[..., 0]))
     else:
         gates = add_bias(stacked_product(latents, intra_weight), intra_bias)
         intra_weights = reduce_gates(widen(gates), reduction)
-    features = _weighted_sum(intra_weights, latents)
     if inter_weight is None:
+        features = _weighted_sum(intra_weights, latents)
         return features.to(latents.dtype), intra_weights, None
     scaled = intra_weights.unsqueeze(-1) * stacked_product(latents, inter_weight)
     messages = add_bias(scaled, inter_bias).relu()
     inter_weights = distances_to_weights(messages)
-    aware = _weighted_sum(inter_weights.sum(-2), messages)
-    embedding = delta * features + (1 - delta) * aware
+    received = inter_weights.sum(-2)
+    if self_feature == "message":
+        embedding = _weighted_sum(delta + (1 - delta) * received, messages)
+    else:
+        features = _weighted_sum(intra_weights, latents)
+        embedding = delta * features + (1 - delta) * _weighted_sum(received, messages)
     return embedding.to(latents.dtype), intra_weights, inter_weights
 
 
@@ -151,12 +160,16 @@ def predict(embedding: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
 
 
 def reference(
-    input: Tensor, parameters: HeadParameters, delta: float, reduction: Reduction
+    input: Tensor,
+    parameters: HeadParameters,
+    delta: float,
+    reduction: Reduction,
+    self_feature: SelfFeature = "intra",
 ) -> HeadOutput:
     """Compute the head in plain torch: the definition, for compilers, exporters and torch.func."""
     latents = decompose(input, *parameters[:2])
     embedding, intra_weights, inter_weights = reconstruct(
-        latents, *parameters[2:6], delta, reduction
+        latents, *parameters[2:6], delta, reduction, self_feature
     )
     logits = predict(embedding, *parameters[6:])
     return HeadOutput(logits, embedding, latents, intra_weights, inter_weights)

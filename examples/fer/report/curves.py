@@ -1,0 +1,52 @@
+"""The training curves: losses and accuracies of each epoch."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer.report.folder import Reported
+from fer.summary import TERMS
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart; None where there is no number."""
+
+    name: str
+    values: list[float | None]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over epochs."""
+
+    title: str
+    unit: str
+    lines: list[Line]
+
+
+def charts(run: Reported) -> list[Chart]:
+    """Return the accuracies, the loss, and for FDRL a chart for each of its terms."""
+    names = set(run.histories[0][0])
+    splits = [split for split in ("train", "valid", "test") if f"{split}_accuracy" in names]
+    found = [
+        Chart("Accuracy", "%", [_line(run, s, f"{s}_accuracy") for s in splits]),
+        Chart(
+            "Mean class accuracy",
+            "%",
+            [_line(run, s, f"{s}_mean_class_accuracy") for s in splits if s != "train"],
+        ),
+        Chart("Loss", "", [_line(run, "train", "train_total")]),
+    ]
+    terms = [term for term in TERMS if f"train_{term}" in names]
+    return found + [
+        Chart(f"{term} loss".capitalize(), "", [_line(run, "train", f"train_{term}")])
+        for term in terms
+    ]
+
+
+def _line(run: Reported, name: str, column: str) -> Line:
+    """Return a column; its mean over folds in a cross-validation, whose folds last equally long."""
+    means = np.mean([[row[column] for row in history] for history in run.histories], axis=0)
+    return Line(name, [float(v) if math.isfinite(v) else None for v in means])

@@ -1,0 +1,62 @@
+"""What the scripts of the page draw from: every face's numbers, in few digits."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.report import curves, latents
+from fer.report.folder import Reported
+from fer.report.sheet import Sheet
+
+
+def script_data(
+    run: Reported, baseline: Reported | None, pictures: Sheet, shown: list[int]
+) -> dict[str, Any]:
+    """Return plain values of all faces; `shown` are those in the maps."""
+    found, units = run.evaluation, run.faces.units
+    weights = found.intra_weights if latents.why_nothing(run) is None else None
+    return {
+        "classes": run.classes,
+        "units": run.units,
+        "names": run.faces.names,
+        "labels": found.labels.tolist(),
+        "predictions": found.predictions.tolist(),
+        "probabilities": np.round(found.probabilities.astype(float), 4).tolist(),
+        "weights": None if weights is None else rounded(weights),
+        "means": None if weights is None else means_of_models(run, weights),
+        "intensities": None if units is None else np.round(units.numpy().astype(float), 2).tolist(),
+        "model": run.model_of.tolist(),
+        "folds": run.folds,
+        "baseline": None if baseline is None else _said(baseline),
+        "shown": shown,
+        "charts": [asdict(chart) for chart in curves.charts(run)],
+        "sheet": {"columns": pictures.columns, "rows": pictures.rows},
+    }
+
+
+def rounded(values: NDArray[Any]) -> list[list[float | None]]:
+    """Return rows with four digits that count; None for what is not a number."""
+    return [
+        [None if np.isnan(value) else float(f"{value:.4g}") for value in row]
+        for row in values.tolist()
+    ]
+
+
+def means_of_models(run: Reported, weights: NDArray[np.float32]) -> list[list[list[float | None]]]:
+    """Return the mean Intra-W (K, M) of each class, for each model."""
+    found = []
+    for model in range(len(run.histories)):
+        own = run.model_of == model
+        means = latents.class_means(weights[own], run.evaluation.labels[own], len(run.classes))
+        found.append(rounded(means))
+    return found
+
+
+def _said(baseline: Reported) -> dict[str, Any]:
+    found = baseline.evaluation
+    return {
+        "predictions": found.predictions.tolist(),
+        "confidence": np.round(found.probabilities.max(axis=1).astype(float), 4).tolist(),
+    }

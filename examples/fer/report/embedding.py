@@ -1,0 +1,47 @@
+"""Figure 5: the faces as points of a plane, those with similar features near each other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+
+AT_MOST = 1500
+FEWEST = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Where t-SNE puts faces.
+
+    Attributes:
+        points: Places (n, 2) in the unit square, all to one scale.
+        silhouette: Of the classes, in the features themselves; None where it is not defined.
+    """
+
+    points: NDArray[np.float64]
+    silhouette: float | None
+
+
+def drawn(faces: NDArray[np.int64], at_most: int = AT_MOST) -> NDArray[np.int64]:
+    """Return the faces that a map shows: all, or `at_most` of them by a fixed seed."""
+    if len(faces) <= at_most:
+        return faces
+    return np.sort(np.random.default_rng(0).choice(faces, at_most, replace=False))
+
+
+def flat_map(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Map | None:
+    """Lay features (n, D) out by t-SNE; None of fewer than five faces, or if all are alike."""
+    count = len(features)
+    if count < FEWEST or not np.ptp(features, axis=0).any():
+        return None
+    perplexity = min(30.0, (count - 1) / 3)
+    # Two principal components need two columns.
+    wide = np.pad(features, ((0, 0), (0, max(0, 2 - features.shape[1]))))
+    points = TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(wide)
+    points = points - points.min(axis=0)
+    points /= points.max()
+    points += (1 - points.max(axis=0)) / 2
+    known = 2 <= len(np.unique(labels)) < count
+    return Map(points, float(silhouette_score(features, labels)) if known else None)

@@ -1,0 +1,107 @@
+"""What was run, in a few words each: the recipe, the faces, the machine and the versions."""
+
+import math
+from pathlib import Path
+
+from fer.data import DATABASES
+from fer.report.folder import Reported
+
+
+def title(run: Reported) -> str:
+    """Name a run by its database and head."""
+    kind = "FDRL" if run.options.head == "fdrl" else run.options.head
+    return f"{database(run)}, {kind} head"
+
+
+def database(run: Reported) -> str:
+    """Name a database, one of class folders by its folder."""
+    options = run.options
+    return Path(options.data or "").name if options.dataset == "folder" else options.dataset
+
+
+def facts(run: Reported) -> list[tuple[str, str]]:
+    """Say what was run."""
+    options, first = run.options, run.first
+    counts = ", ".join(f"{count:,} {split}" for split, count in first["faces"].items())
+    if run.folds:
+        counts = f"{len(run.faces):,} in {run.folds} folds by person (fold 1: {counts})"
+    start = "ImageNet" if options.imagenet else "random weights"
+    if options.backbone_weights is not None:
+        start = Path(options.backbone_weights).name
+    seconds = first["seconds"]
+    return [
+        ("Database", database(run)),
+        ("Faces", counts),
+        ("Backbone", f"ResNet-18 from {start}"),
+        ("Head", head(run)),
+        *([("Losses", losses(run))] if options.head == "fdrl" else []),
+        ("Recipe", recipe(run)),
+        ("Seed", f"{options.seed}"),
+        ("Machine", f"{first['machine']}; {duration(seconds)}" + " a fold" * bool(run.folds)),
+        ("Versions", f"fdrl-layers {first['fdrl_layers']}, torch {first['torch']}"),
+    ]
+
+
+def recipe(run: Reported) -> str:
+    """Say how it was trained; of what is off unless asked for, what was asked for."""
+    options = run.options
+    said = [
+        f"preset {options.preset}: {options.image_size} pixels, {options.epochs} epochs",
+        f"batches of {options.batch_size}",
+        f"Adam at {options.lr:g}",
+        f"{options.schedule} schedule",
+        f"{options.augment} augmentation",
+    ]
+    for name in ("limit", "weight_decay", "label_smoothing", "clip", "ema"):
+        value = getattr(options, name)
+        if value:
+            said.append(f"{name.replace('_', ' ')} {value:g}")
+    return ", ".join(said)
+
+
+def head(run: Reported) -> str:
+    """Say which head it was."""
+    options = run.options
+    if options.head != "fdrl":
+        return "linear: the paper's baseline"
+    left_out = [
+        part for part, there in (("Intra", options.intra), ("Inter", options.inter)) if not there
+    ]
+    without = "".join(f", without {part}-RM" for part in left_out)
+    return (
+        f"FDRL: {options.num_latents} latents of width {options.latent_dim}, "
+        f"δ = {options.delta:g}, Intra-W is the {options.reduction} of the gates{without}"
+    )
+
+
+def losses(run: Reported) -> str:
+    """Say how the terms of the joint loss were weighed."""
+    options = run.options
+    shares = (options.lambda_compactness, options.lambda_balance, options.lambda_distribution)
+    named = zip(("compactness", "balance", "distribution"), shares, strict=True)
+    weighed = ", ".join(f"λ {name} {share:g}" for name, share in named)
+    return f"{weighed}; centers by {options.center_update}"
+
+
+def duration(seconds: float) -> str:
+    """Say a time in the two units that matter."""
+    minutes = math.floor(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def all_options(run: Reported) -> list[tuple[str, str]]:
+    """Return every option; of a path its last part, as a report is made to be passed on."""
+    plain = run.options.plain()
+    for name in ("data", "backbone_weights"):
+        if plain[name] is not None:
+            plain[name] = Path(plain[name]).name
+    return [(name, f"{value}") for name, value in plain.items()]
+
+
+def printed(run: Reported) -> float | None:
+    """Return the accuracy that the paper prints for this database and head, if it does."""
+    options, found = run.options, DATABASES[run.options.dataset].printed
+    whole = options.head == "linear" or (options.intra and options.inter)
+    return found[options.head == "fdrl"] if found is not None and whole else None

@@ -1,0 +1,51 @@
+"""Figures 3 and 6: what each latent stands for, as its Intra-W tells."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.report.folder import Reported
+
+LEAST_SPREAD = 1e-3
+"""Deviation over faces, as a share of the mean, below which Intra-W says nothing of a face."""
+
+Weights = NDArray[np.float32]
+
+
+def why_nothing(run: Reported) -> str | None:
+    """Return why the Intra-W of a run tell no face from another; None where they do."""
+    weights = run.evaluation.intra_weights
+    if weights is None:
+        return "The linear head has no latents."
+    if not run.options.intra:
+        return "This run was made without Intra-RM: every Intra-W is 1."
+    shown = weights[run.of_first].astype(np.float64)
+    spread = float((shown.std(axis=0) / np.maximum(np.abs(shown).mean(axis=0), 1e-12)).max())
+    if spread >= LEAST_SPREAD:
+        return None
+    said = (
+        "Intra-W is (almost) the same for every face: its deviation over faces is at most "
+        f"{100 * spread:.2g} % of its mean in every latent."
+    )
+    if run.options.reduction == "sum":
+        said += (
+            " It is the sum of equation 4 as printed, which the balance loss drives to a corner "
+            "where a backbone from scratch hardly learns."
+        )
+    return said
+
+
+def class_means(
+    weights: Weights, labels: NDArray[np.int64], num_classes: int
+) -> NDArray[np.float64]:
+    """Return the mean Intra-W (K, M) of each class; NaN where a class has no face."""
+    means = np.full((num_classes, weights.shape[1]), np.nan)
+    for k in np.unique(labels):
+        means[k] = weights[labels == k].mean(axis=0, dtype=np.float64)
+    return means
+
+
+def highest(weights: Weights, faces: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return for each latent the `faces` with the highest Intra-W, highest first (M, count)."""
+    order = np.argsort(-weights[faces], axis=0, kind="stable")[:count]
+    found: NDArray[np.int64] = faces[order].T
+    return found

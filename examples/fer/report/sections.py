@@ -1,0 +1,203 @@
+"""What each section of the page shows, in plain values for the template."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.report import embedding, facts, latents, numbers, units
+from fer.report.folder import Reported
+from fer.report.page import sign
+
+ERRORS = 24
+"""Errors shown, the most confident ones."""
+
+TOP = 12
+"""Faces shown of each latent, those with the highest Intra-W (figure 3)."""
+
+Section = dict[str, Any]
+
+
+def accuracy_section(run: Reported, baseline: Reported | None) -> Section:
+    """Say what was run, how well it does, on each class too, and against the baseline."""
+    section = _scores(run) | {
+        "title": facts.title(run),
+        "options": facts.all_options(run),
+        "printed": facts.printed(run),
+        "confusion": run.evaluation.scores.confusion.tolist(),
+        "comparison": None if baseline is None else numbers.compare(run, baseline),
+    }
+    other = {} if baseline is None else _scores(baseline)
+    for name in ("facts", "accuracies", "class_rows"):
+        section[f"baseline_{name}".replace("class_", "")] = other.get(name, [])
+    section["baseline_title"] = "" if baseline is None else facts.title(baseline)
+    return section
+
+
+def _scores(run: Reported) -> Section:
+    found = run.evaluation
+    return {
+        "facts": facts.facts(run),
+        "accuracies": numbers.accuracies(run),
+        "class_rows": numbers.class_rows(found.labels, found.predictions, len(run.classes)),
+    }
+
+
+def face_section(run: Reported) -> Section:
+    """Say of every face what it is and was taken for, and which errors are the most confident."""
+    found = run.evaluation
+    right = found.labels == found.predictions
+    confidence = found.probabilities.max(axis=1)
+    wrong = np.flatnonzero(~right)
+    errors = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS]
+    return {
+        "classes": run.classes,
+        "names": run.faces.names,
+        "labels": found.labels.tolist(),
+        "predictions": found.predictions.tolist(),
+        "right": right.tolist(),
+        "confidence": [f"{100 * p:.0f}\N{NO-BREAK SPACE}%" for p in confidence.tolist()],
+        "wrong": len(wrong),
+        "errors": errors.tolist(),
+    }
+
+
+def embedding_section(run: Reported, baseline: Reported | None) -> Section:
+    """Lay the features of a run, and of its baseline, out in a plane (figure 5)."""
+    shown = embedding.drawn(run.of_first)
+    maps = []
+    for each in (run,) if baseline is None else (baseline, run):
+        features = each.evaluation.embedding
+        found = embedding.flat_map(features[shown], run.evaluation.labels[shown])
+        if found is None:
+            return {"maps": [], "shown": [], "of_first": len(run.of_first)}
+        maps.append(
+            {
+                "title": facts.title(each),
+                "width": features.shape[1],
+                "silhouette": found.silhouette,
+                "points": found.points.round(4).tolist(),
+                "predictions": each.evaluation.predictions.tolist(),
+            }
+        )
+    return {"maps": maps, "shown": shown.tolist(), "of_first": len(run.of_first)}
+
+
+def latent_section(run: Reported) -> Section | None:
+    """Say what each latent stands for (figures 3 and 6); None without latents."""
+    weights, labels = run.evaluation.intra_weights, run.evaluation.labels
+    if weights is None:
+        return None
+    nothing = latents.why_nothing(run)
+    if nothing is not None:
+        return {"nothing": nothing}
+    first = run.of_first
+    means = latents.class_means(weights[first], labels[first], len(run.classes))
+    overall = weights[first].mean(axis=0, dtype=np.float64)
+    top = latents.highest(weights, first, TOP)
+    low, high = float(np.nanmin(means)), float(np.nanmax(means))
+    scale = (high - low) or 1.0
+    return {
+        "nothing": None,
+        "count": weights.shape[1],
+        "means": means.tolist(),
+        "low": low,
+        "high": high,
+        "bars": [_bars((row - low) / scale, (overall - low) / scale) for row in means],
+        "top": top.tolist(),
+        "classes": [
+            ", ".join(
+                f"{count} {run.classes[k]}"
+                for k, count in Counter(labels[faces].tolist()).most_common()
+            )
+            for faces in top
+        ],
+    }
+
+
+def _bars(values: NDArray[np.float64], means: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Return bars from a mean to a value, in percent of the height."""
+    values, means = (100 * values).round(1), (100 * means).round(1)
+    ends = np.sort(np.stack([values, means]), axis=0)
+    return [
+        {"low": low, "high": high, "mean": mean}
+        for low, high, mean in zip(*ends.tolist(), means.tolist(), strict=True)
+    ]
+
+
+def inter_section(run: Reported) -> Section | None:
+    """Say how far apart the messages of two latents are; None without Inter-RM or a pair."""
+    weights = run.evaluation.inter_weights
+    if weights is None or len(weights) < 2:
+        return None
+    apart = weights[~np.eye(len(weights), dtype=bool)]
+    return {"rows": weights.tolist(), "low": float(apart.min()), "high": float(apart.max())}
+
+
+def unit_section(run: Reported, baseline: Reported | None) -> Section | None:
+    """Hold Intra-W against action units; None of real faces, or if Intra-W tells nothing."""
+    weights, first = run.evaluation.intra_weights, run.of_first
+    if weights is None or run.faces.units is None or latents.why_nothing(run) is not None:
+        return None
+    intensities = run.faces.units.numpy()[first]
+    found = units.follow(weights[first], intensities, run.evaluation.labels[first])
+    return {
+        "names": run.units,
+        "tables": _tables(found, len(first)),
+        "strongest": [_strongest(run, found, j) for j in range(weights.shape[1])],
+        "yardsticks": _yardsticks(run, baseline, intensities),
+    }
+
+
+def _tables(found: units.Following, faces: int) -> list[Section]:
+    # Spearman's correlation of unrelated values deviates by 1 / sqrt(n - 1).
+    chance = 1.96 / math.sqrt(max(faces - 1, 1))
+    return [
+        {
+            "title": "Spearman correlation",
+            "rows": found.correlation.tolist(),
+            "signed": True,
+            "note": "Over all faces. A latent that follows a class follows its units too. "
+            f"Chance alone gives {chance:.2f} either way in one of twenty fields.",
+        },
+        {
+            "title": "Spearman correlation within classes",
+            "rows": found.within.tolist(),
+            "signed": True,
+            "note": "Ranks are taken among the faces of one class, so that what is left is the "
+            "action itself and not the expression it belongs to.",
+        },
+        {
+            "title": "Mutual information (nat)",
+            "rows": found.information.tolist(),
+            "signed": False,
+            "high": float(np.nan_to_num(found.information).max()),
+            "note": "Over all faces, of any shape of dependence; scikit-learn's estimate from "
+            "three nearest neighbors, which is 0 at the least.",
+        },
+    ]
+
+
+def _strongest(run: Reported, found: units.Following, latent: int) -> str | None:
+    unit = found.strongest[latent]
+    if unit < 0:
+        return None
+    over, within = found.correlation[latent, unit], found.within[latent, unit]
+    also = "" if math.isnan(within) else f" (within classes {sign(within)})"
+    return f"{run.units[unit]}: {sign(over)}{also}"
+
+
+def _yardsticks(
+    run: Reported, baseline: Reported | None, intensities: NDArray[np.float32]
+) -> Section:
+    assert run.evaluation.intra_weights is not None
+    features = {"Intra-W": run.evaluation.intra_weights, "embedding": run.evaluation.embedding}
+    if baseline is not None:
+        features["baseline's embedding"] = baseline.evaluation.embedding
+    columns = [units.yardsticks(each[run.of_first], intensities) for each in features.values()]
+    return {
+        "names": [f"Best of {each.shape[1]}: {name}" for name, each in features.items()],
+        "rows": list(zip(*columns, strict=True)),
+    }

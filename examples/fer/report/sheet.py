@@ -1,0 +1,67 @@
+"""All thumbnails as one picture, so that a page holds them once and stays small."""
+
+import base64
+import io
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+LARGEST = 2_400_000
+"""Bytes that a sheet may take; base64 adds a third."""
+
+# 48 pixels are three blocks of WebP, so that no face bleeds into its neighbors.
+ATTEMPTS = ((48, 80), (48, 55), (32, 60), (16, 40))
+"""Sizes in pixels and qualities, from the best; the last is taken whatever it comes to."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture with a face in each field, row by row.
+
+    Attributes:
+        uri: The picture as a data URI.
+        columns: Faces in a row.
+        rows: How many rows.
+    """
+
+    uri: str
+    columns: int
+    rows: int
+
+    def place(self, index: int) -> str:
+        """Return the CSS `background-position` of a face."""
+        row, column = divmod(index, self.columns)
+        return f"{_percent(column, self.columns)} {_percent(row, self.rows)}"
+
+
+def _percent(index: int, count: int) -> str:
+    return f"{100 * index / max(count - 1, 1):.4g}%"
+
+
+def make_sheet(images: Tensor, largest: int = LARGEST) -> Sheet:
+    """Lay uint8 faces (n, 1 or 3, H, W) out on one sheet of at most about `largest` bytes."""
+    columns = ceil(sqrt(len(images)))
+    rows = ceil(len(images) / columns)
+    content = b""
+    for size, quality in ATTEMPTS:
+        content = _encoded(images, columns, rows, size, quality)
+        if len(content) <= largest:
+            break
+    uri = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+    return Sheet(uri, columns, rows)
+
+
+def _encoded(images: Tensor, columns: int, rows: int, size: int, quality: int) -> bytes:
+    if images.shape[-1] != size:
+        resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+        images = resized.round_().clamp_(0, 255).byte()
+    fields = images.new_zeros(columns * rows, images.shape[1], size, size)
+    fields[: len(images)] = images
+    grid = fields.view(rows, columns, -1, size, size).permute(0, 3, 1, 4, 2)
+    pixels = grid.reshape(rows * size, columns * size, -1).expand(-1, -1, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.contiguous().numpy()).save(buffer, "webp", quality=quality)
+    return buffer.getvalue()

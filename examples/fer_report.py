@@ -1,0 +1,75 @@
+"""Make one file of a run that a browser can show: its numbers, its figures and its faces.
+
+    python examples/fer_report.py runs/NAME
+    python examples/fer_report.py runs/NAME --baseline runs/LINEAR --out report.html
+
+RUN is the folder of a run that has ended, or of a cross-validation. With --baseline, the folder of
+another run on the same test faces, the two stand side by side, as in figure 5 of the paper. The
+page holds its pictures and scripts and loads nothing from anywhere, so that it can be mailed.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer import checkpoint
+from fer.report import page, sections
+from fer.report.data import script_data
+from fer.report.folder import Reported, read_folder, require_comparable
+from fer.report.sheet import make_sheet
+
+
+def report(run: Reported, baseline: Reported | None = None) -> str:
+    """Return the page of a run, beside a baseline that was tested on the same faces.
+
+    All numbers are of the last epoch and the test split unless they say otherwise. What rests on
+    features or latents is of one model: the run's, or fold 1's of a cross-validation, since latent
+    3 of one training is not latent 3 of another.
+    """
+    if baseline is not None:
+        require_comparable(run, baseline)
+    embedding = sections.embedding_section(run, baseline)  # figure 5
+    pictures = make_sheet(run.faces.images)
+    content = {
+        **sections.accuracy_section(run, baseline),  # table 3
+        **sections.face_section(run),
+        **embedding,
+        "latents": sections.latent_section(run),  # figures 3 and 6
+        "inter": sections.inter_section(run),
+        "units": sections.unit_section(run, baseline),
+        "folds": run.folds,
+        "sheet": pictures,
+    }
+    data = script_data(run, baseline, pictures, embedding["shown"])
+    return page.render(content, data | {"maps": embedding["maps"]})
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Run a command line, and return where the page was written."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run that has ended")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="RUN", help="another run on the same test faces"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in RUN")
+    said = parser.parse_args(arguments)
+    out: Path = said.out or said.run / "report.html"
+    try:
+        run = read_folder(said.run)
+        baseline = None if said.baseline is None else read_folder(said.baseline)
+        # Before the work, not after.
+        if not out.parent.is_dir() or out.is_dir():
+            raise FileNotFoundError(f"--out must be a file in a folder that exists, got {out}")
+        content = report(run, baseline).encode()
+        checkpoint.write_atomically(out, content)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{out}: {len(content) / 1e6:.1f} MB")
+    return out
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Gradient accumulation: which terms are means over samples, and how to have the others exactly."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from comparing import assert_close
+from fdrl_layers import FDRLHead, FDRLLoss, FDRLOutput
+from fdrl_layers.functional import fdrl_loss
+from strategies import Sizes, normal, parameters_for
+
+OF = Sizes(N=12, P=5, M=3, D=6, K=3)
+PARTS = 6
+CENTERS = normal(OF.M, OF.D, seed=8), normal(OF.K, OF.M, seed=9)
+TERMS = ("classification", "compactness", "distribution", "balance")
+
+
+def head() -> FDRLHead:
+    # The shares of some samples lie above 1 / M, and those of others below it.
+    model = FDRLHead(
+        OF.P,
+        OF.K,
+        latent_dim=OF.D,
+        num_latents=OF.M,
+        reduction="share",
+        dtype=torch.float64,
+    )
+    model.load_state_dict(parameters_for(OF, 0))
+    return model
+
+
+def batch(seed: int = 1) -> tuple[Tensor, Tensor]:
+    return normal(OF.N, OF.P, seed=seed, scale=30.0), torch.arange(OF.N) % OF.K
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_which_terms_add_up(term: str) -> None:
+    x, target = batch()
+    once, parts = head(), head()
+    getattr(fdrl_loss(once(x), target, *CENTERS), term).backward()
+    for x_part, target_part in zip(x.chunk(PARTS), target.chunk(PARTS), strict=True):
+        loss = getattr(fdrl_loss(parts(x_part), target_part, *CENTERS), term)
+        (loss / PARTS).backward()
+    found, expected = gradients_of(parts), gradients_of(once)
+    if term == "balance":
+        intra = "reconstruction.intra.weight"
+        assert not torch.allclose(found[intra], expected[intra], rtol=1e-3)
+    else:
+        assert_close(term, found, expected)
+
+
+def test_centers_move_with_every_part() -> None:
+    x, target = batch()
+    model, once = head(), FDRLLoss(OF.K, num_latents=OF.M, latent_dim=OF.D, dtype=torch.float64)
+    once(model(normal(OF.N, OF.P, seed=2)), target)  # so that there is something to move from
+    parts = copy.deepcopy(once)
+    once(model(x), target)
+    for x_part, target_part in zip(x.chunk(PARTS), target.chunk(PARTS), strict=True):
+        parts(model(x_part), target_part)
+    value = "compactness.centers.value"
+    assert not torch.allclose(parts.state_dict()[value], once.state_dict()[value], rtol=1e-3)
+
+
+def in_two_passes(model: nn.Module, loss: nn.Module, xs: Sequence[Tensor], target: Tensor) -> None:
+    """Accumulate the gradient of the joint batch: outputs first, then each part with a graph."""
+    with torch.no_grad():
+        outputs = [model(x) for x in xs]
+    names = [field.name for field in fields(FDRLOutput)]
+    leaves = {n: torch.cat([getattr(o, n) for o in outputs]).requires_grad_() for n in names}
+    loss(FDRLOutput(**leaves), target).total.backward()
+    wanted = ("logits", "latents", "intra_weights")
+    sizes = [len(x) for x in xs]
+    slices = zip(*(leaves[name].grad.split(sizes) for name in wanted), strict=True)  # type: ignore[union-attr]
+    for x, gradients in zip(xs, slices, strict=True):
+        output = model(x)
+        torch.autograd.backward([getattr(output, name) for name in wanted], gradients)
+
+
+@pytest.mark.parametrize("rule", ["alpha", "ema", "gradient"])
+def test_two_passes_are_the_joint_batch(rule: str) -> None:
+    losses = [
+        FDRLLoss(
+            OF.K,
+            num_latents=OF.M,
+            latent_dim=OF.D,
+            center_update=rule,  # type: ignore[arg-type]
+            dtype=torch.float64,
+        )
+        for _ in range(2)
+    ]
+    once, parts = head(), head()
+    for seed in range(3):
+        x, target = batch(seed)
+        losses[0](once(x), target).total.backward()
+        in_two_passes(parts, losses[1], x.chunk(PARTS), target)
+    assert_close("gradient", gradients_of(parts), gradients_of(once))
+    states = [
+        {name: value.double() for name, value in loss.state_dict().items()} for loss in losses
+    ]
+    assert_close("centers", states[1], states[0])

@@ -1,0 +1,49 @@
+"""A training step of backbone, head and loss under torch.compile; export covers whole models."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("torchvision")
+
+from comparing import assert_close
+from deploying import images
+from fdrl_layers import FDRLHead, FDRLLoss
+
+
+def step(model: nn.Module, loss: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    total: Tensor = loss(model(x), target).total
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
+def test_a_training_step_compiles_in_one_graph() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        head = FDRLHead(8, 7, latent_dim=6, num_latents=3, reduction="mean")
+    model = nn.Sequential(conv, pool, head).double()
+    loss = FDRLLoss(7, latent_dim=6, num_latents=3, dtype=torch.float64)
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend="aot_eager")
+    runs = []
+    for run in (step, compiled):
+        trained, criterion = copy.deepcopy((model, loss))
+        found = []
+        for number in (4, 6, 11):
+            x = images(number, seed=number, dtype=torch.float64)
+            trained.zero_grad()
+            total = run(trained, criterion, x, torch.arange(number) % 7)
+            total.backward()
+            named_parameters = trained.named_parameters()
+            gradients = {name: p.grad for name, p in named_parameters if p.grad is not None}
+            state = {**trained.state_dict(), **criterion.state_dict()}
+            values = {name: value.double().clone() for name, value in state.items()}
+            values |= {f"d {name}": gradient for name, gradient in gradients.items()}
+            found.append({"loss": total.detach(), **values})
+        runs.append(found)
+    for number, (expected, actual) in enumerate(zip(*runs, strict=True)):
+        assert_close(f"step {number}", actual, expected)

@@ -1,0 +1,107 @@
+"""FSDP2: a head whose parameters are spread over ranks takes the steps of one process."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, distributed as dist, nn
+
+from comparing import assert_close
+from fdrl_layers import FDRLHead, FDRLLoss
+from ranks import SIZE, Ranks
+from strategies import Sizes, normal, parameters_for
+
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(
+        tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9),
+        reason="before torch 2.9 FSDP2 does not run on a CPU",
+    ),
+]
+
+OF = Sizes(N=8, P=6, M=3, D=4, K=3)
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    group = Ranks()
+    yield group
+    group.stop()
+
+
+def parts() -> tuple[nn.Sequential, FDRLLoss]:
+    head = FDRLHead(OF.P, OF.K, latent_dim=OF.D, num_latents=OF.M, dtype=torch.float64)
+    head.load_state_dict(parameters_for(OF, 0))
+    backbone = nn.Linear(5, OF.P, dtype=torch.float64)
+    backbone.load_state_dict({"weight": normal(OF.P, 5, seed=1), "bias": normal(OF.P, seed=2)})
+    weights = {"lambda_compactness": 0.1, "lambda_distribution": 0.1}
+    loss = FDRLLoss(
+        OF.K,
+        num_latents=OF.M,
+        latent_dim=OF.D,
+        dtype=torch.float64,
+        **weights,  # type: ignore[arg-type]
+    )
+    return nn.Sequential(backbone, nn.ReLU(), head), loss
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that is spread over the ranks."""
+    gather = getattr(tensor, "full_tensor", tensor.clone)
+    found = gather()
+    assert isinstance(found, Tensor)
+    return found.detach().clone()
+
+
+def train(rank: int | None) -> list[dict[str, Tensor]]:
+    """Three steps of Adam on this rank's half of each batch."""
+    model, loss = parts()
+    if rank is not None:
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
+        fully_shard(model[2], mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    steps = []
+    for seed in range(3):
+        x, target = normal(OF.N, 5, seed=seed), torch.arange(OF.N) % OF.K
+        if rank is not None:
+            x, target = x.chunk(SIZE)[rank], target.chunk(SIZE)[rank]
+        losses = loss(model(x), target)
+        optimizer.zero_grad()
+        losses.total.backward()
+        found = {"total": losses.total.detach()}
+        named = dict(model.named_parameters())
+        found |= {f"d {n}": whole(p.grad) for n, p in named.items() if p.grad is not None}
+        optimizer.step()
+        found |= {name: whole(p) for name, p in named.items()}
+        found |= {name: value.double() for name, value in loss.state_dict().items()}
+        steps.append(found)
+    return steps
+
+
+def test_a_sharded_training_is_that_of_one_process(ranks: Ranks) -> None:
+    expected = train(None)
+    for steps in ranks.run(train):
+        for number, (found, one) in enumerate(zip(steps, expected, strict=True)):
+            assert_close(f"step {number}", found, one)
+
+
+def shard_a_part(rank: int) -> str:
+    """Shard a part of a head on its own, which the head does not call."""
+    from torch.distributed.fsdp import fully_shard
+
+    model, _ = parts()
+    mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
+    fully_shard(model.get_submodule("2.decomposition"), mesh=mesh)
+    try:
+        model(normal(OF.N, 5, seed=0))
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def test_a_part_sharded_on_its_own_fails_aloud(ranks: Ranks) -> None:
+    assert all(ranks.run(shard_a_part))

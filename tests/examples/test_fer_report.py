@@ -1,0 +1,501 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fer_report
+from fer import checkpoint
+from fer.options import Options
+from fer.report import embedding
+from fer.report.embedding import Map
+from fer.report.folder import read_folder
+from report_runs import (
+    CLASSES,
+    LATENTS,
+    UNITS,
+    drawn_evaluation,
+    plain_faces,
+    with_units,
+    write_run,
+)
+
+SECTIONS = ["run", "accuracy", "confusion", "embedding", "latents", "inter", "units", "errors"]
+OF_FDRL = {"latents", "inter", "units"}
+FACE = {"face", "face wrong"}
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class Page(HTMLParser):
+    """A page, taken apart as a browser would."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self._open, f"not closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] == "script":
+            self.scripts[-1] += data
+        elif self._open and self._open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def sections(self) -> list[str]:
+        """Sections in their order, but for that of the curves, which is always there."""
+        found = [str(a.get("id")) for tag, a in self.tags if tag == "section" and "id" in a]
+        assert found.pop() == "curves"
+        return found
+
+    @property
+    def said(self) -> str:
+        """All words outside scripts, with single spaces."""
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the scripts draw from."""
+        content: dict[str, Any] = json.loads(self.scripts[0])
+        return content
+
+
+def page_of(run: Path, *arguments: str) -> Page:
+    return Page(fer_report.main([str(run), *arguments]).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on the same 84 synthetic faces, by the name of their head."""
+    folder = tmp_path_factory.mktemp("runs")
+    faces = with_units(plain_faces(84))
+    for seed, head in enumerate(("fdrl", "linear")):
+        write_run(folder / head, faces, head=head, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path) -> Page:
+    return page_of(runs / "fdrl", "--baseline", str(runs / "linear"))
+
+
+@pytest.fixture
+def quick_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare t-SNE where a test is about something else."""
+
+    def random_map(features: np.ndarray, labels: np.ndarray) -> Map:
+        return Map(np.random.default_rng(0).random((len(features), 2)), 0.5)
+
+    monkeypatch.setattr(embedding, "flat_map", random_map)
+
+
+def test_the_page_holds_every_section(page: Page) -> None:
+    assert page.sections == SECTIONS
+    targets = {str(a["href"])[1:] for tag, a in page.tags if tag == "a" and "face" not in a["href"]}  # type: ignore[operator]
+    assert targets == {*SECTIONS, "curves"}
+
+
+def test_the_page_says_what_was_run_and_how_well_it_did(page: Page, runs: Path) -> None:
+    found = read_folder(runs / "fdrl").evaluation
+    accuracy = 100 * float((found.labels == found.predictions).mean())
+    assert f"{accuracy:.1f}\N{NO-BREAK SPACE}%" in page.text
+    for words in (
+        "synthetic, FDRL head",
+        "700 train, 84 test",
+        "9 latents of width 128",
+        "3 epochs, batches of 64, Adam at 0.002",
+        f"torch {torch.__version__}",
+        "last epoch (3)",
+        "chosen on test, and so too good: not a result",
+        "exact McNemar test",
+        "Figure 5",
+        "t-SNE of all 84 test faces",
+    ):
+        assert words in page.said, words
+
+
+def test_the_confusion_matrix_counts_every_face(page: Page, runs: Path) -> None:
+    found = read_folder(runs / "fdrl").evaluation
+    counts = np.zeros((7, 7), dtype=int)
+    for truth, said in zip(found.labels, found.predictions, strict=True):
+        counts[truth, said] += 1
+    shown = re.findall(r"<b>(\d+)</b><small>(\d+)</small>", page.text)
+    assert [int(count) for _, count in shown] == counts.ravel().tolist()
+    percents = 100 * counts / counts.sum(axis=1, keepdims=True)
+    assert np.abs([int(p) for p, _ in shown] - percents.ravel()).max() <= 0.51
+
+
+def test_faces_are_shown_by_intra_w_and_by_confidence(page: Page, runs: Path) -> None:
+    found = read_folder(runs / "fdrl").evaluation
+    assert found.intra_weights is not None
+    shown = [int(str(a["href"])[6:]) for tag, a in page.tags if a.get("class", "") in FACE]
+    for j in range(LATENTS):
+        wanted = sorted(range(84), key=lambda i: -found.intra_weights[i, j])[:12]  # type: ignore[index]
+        assert shown[12 * j : 12 * j + 12] == wanted
+    wrong = [i for i in range(84) if found.labels[i] != found.predictions[i]]
+    wanted = sorted(wrong, key=lambda i: -found.probabilities[i].max())[:24]
+    assert shown[12 * LATENTS :] == wanted
+
+
+def test_the_scripts_get_every_face(page: Page, runs: Path) -> None:
+    run, baseline = read_folder(runs / "fdrl"), read_folder(runs / "linear")
+    data = page.data
+    assert data["names"] == list(run.faces.names)
+    assert data["labels"] == run.evaluation.labels.tolist()
+    assert data["baseline"]["predictions"] == baseline.evaluation.predictions.tolist()
+    np.testing.assert_allclose(data["probabilities"], run.evaluation.probabilities, atol=6e-5)
+    assert run.evaluation.intra_weights is not None
+    np.testing.assert_allclose(data["weights"], run.evaluation.intra_weights, rtol=6e-4)
+    assert [len(each["points"]) for each in data["maps"]] == [84, 84]
+    assert data["units"] == list(UNITS)
+
+
+def test_the_page_loads_nothing_from_anywhere(page: Page) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base", "img", "form", "image"}
+        assert not {"src", "srcset", "data", "action", "background"} & set(attributes), tag
+        assert str(attributes.get("href", "#")).startswith("#")
+        assert not [name for name in attributes if name.startswith("on")]
+    assert all(url.startswith("data:image/webp") for url in re.findall(r"url\(([^)]*)", page.text))
+    assert "@import" not in page.text
+    # The one address is the name of SVG's namespace, which nobody fetches.
+    assert set(re.findall(r"https?://[\w./]+", page.text)) == {"http://www.w3.org/2000/svg"}
+    (policy,) = [a for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert str(policy["content"]).startswith("default-src 'none'; img-src data:;")
+
+
+@pytest.mark.usefixtures("quick_maps")
+@pytest.mark.parametrize(
+    ("changes", "missing", "words"),
+    [
+        ({"head": "linear"}, OF_FDRL, "linear: the paper's baseline"),
+        ({"intra": False}, {"units"}, "made without Intra-RM: every Intra-W is 1"),
+        ({"reduction": "sum"}, {"units"}, "There is nothing to show of latents."),
+        ({"inter": False}, {"inter"}, "without Inter-RM"),
+        ({"dataset": "ferplus", "data": "/secret/place/fer"}, {"units"}, "90 valid"),
+    ],
+)
+def test_what_a_run_has_not_is_absent(
+    changes: dict[str, Any], missing: set[str], words: str, tmp_path: Path
+) -> None:
+    real = "data" in changes
+    faces = plain_faces(42, gray=real) if real else with_units(plain_faces(42))
+    found = drawn_evaluation(faces, head=str(changes.get("head", "fdrl")))
+    if not changes.get("intra", True) or changes.get("reduction") == "sum":
+        assert found.intra_weights is not None
+        found.intra_weights[:] = 1
+    if not changes.get("inter", True):
+        found = replace(found, inter_weights=None)
+    page = page_of(write_run(tmp_path / "run", faces, found, valid=real, **changes))
+    assert page.sections == [name for name in SECTIONS if name not in missing]
+    assert words in page.said
+    assert "secret" not in page.text
+    links = {a["href"] for tag, a in page.tags if tag == "a"}
+    assert not links & {f"#{name}" for name in missing}
+    assert (page.data["weights"] is None) == (
+        "nothing to show" in page.said or "linear" in changes.values()
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_faces_make_a_page_too(count: int, tmp_path: Path) -> None:
+    faces = with_units(plain_faces(count))
+    found = drawn_evaluation(faces)
+    right = np.eye(7, dtype=np.float32)[found.labels]
+    run = write_run(tmp_path / "run", faces, replace(found, probabilities=right))
+    page = page_of(run, "--baseline", str(run))
+    assert "too few faces" in page.said
+    assert "No face is taken for another class." in page.said
+    assert ("There is nothing to show of latents." in page.said) == (count == 1)
+
+
+@pytest.mark.usefixtures("quick_maps")
+def test_a_report_of_the_size_of_ferplus_can_be_mailed(tmp_path: Path) -> None:
+    # Noise of twelve pixels a side says more than a face does, and so takes more room.
+    noise = torch.rand(3137, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.interpolate(255 * noise, (48, 48), mode="bicubic")
+    faces = replace(plain_faces(3137), images=images.clamp_(0, 255).byte())
+    run, baseline = (
+        write_run(tmp_path / head, faces, head=head, dataset="ferplus", data="x", epochs=40)
+        for head in ("fdrl", "linear")
+    )
+    out = fer_report.main([str(run), "--baseline", str(baseline)])
+    assert 1e6 < out.stat().st_size < 4.5e6
+    page = Page(out.read_text(encoding="utf-8"))
+    assert "1,500 of the 3,137 test faces, drawn by a fixed seed" in page.said
+    assert len(page.data["maps"][0]["points"]) == 1500
+
+
+EVIL = (
+    "</script><script>document.title='broken'</script>",
+    '"><img src=x onerror="document.title=\'broken\'">',
+    "'><svg onload=alert(1)>.png",
+    "<!--<script>",
+    "{{ 7 * 7 }}${7*7}\u2028&amp;",
+)
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run whose files and classes have names that try to be more than names."""
+    folder = tmp_path_factory.mktemp("evil")
+    faces = replace(plain_faces(21), names=tuple(EVIL[i % 5] + str(i) for i in range(21)))
+    classes = (*EVIL, *CLASSES[5:])
+    run = write_run(folder / "run", faces, classes=classes, dataset="folder", data="<b>")
+    return fer_report.main([str(run)])
+
+
+def test_no_name_becomes_part_of_the_page(evil: Path) -> None:
+    page = Page(evil.read_text(encoding="utf-8"))
+    assert len(page.scripts) == 2
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert not [name for _, a in page.tags for name in a if name.startswith("on")]
+    assert page.data["names"][:5] == [f"{name}{i}" for i, name in enumerate(EVIL)]
+    assert "<b>, FDRL head" in page.said
+    titles = [a["title"] for _, a in page.tags if a.get("class") in FACE]
+    assert set(titles) <= set(page.data["names"])
+
+
+def write_folds(folder: Path, *, seed: int = 0) -> Path:
+    """Write the folder of a cross-validation of three folds of 20, 21 and 22 faces."""
+    plain: dict[str, Any] = {"dataset": "ckplus", "data": "x", "folds": 3, "seed": seed}
+    rows = []
+    for fold, count in enumerate((20, 21, 22), 1):
+        faces = plain_faces(count, prefix=f"fold{fold}")
+        run = write_run(folder / f"fold{fold:02d}", faces, fold=fold, **plain)
+        last = checkpoint.read_json(run / "summary.json")["last"]
+        columns = ("test_accuracy", "test_mean_class_accuracy")
+        rows.append({"fold": fold, "faces": count} | {name: last[name] for name in columns})
+    options = Options(**{"epochs": 3, **plain}).plain()
+    checkpoint.write_json(folder / "config.json", options)
+    summary = {"options": options, "folds": rows} | {
+        name: {"mean": np.mean([row[name] for row in rows]), "deviation": 1.25}
+        for name in ("test_accuracy", "test_mean_class_accuracy")
+    }
+    checkpoint.write_json(folder / "summary.json", summary)
+    return folder
+
+
+@pytest.mark.usefixtures("quick_maps")
+def test_folds_are_pooled_but_for_what_belongs_to_one_model(tmp_path: Path) -> None:
+    folder = write_folds(tmp_path / "folds")
+    page, run = page_of(folder), read_folder(folder)
+    assert "test, 3 folds pooled" in page.said
+    assert "deviation over folds: 1.2" in page.said
+    assert "63 in 3 folds by person" in page.said
+    counts = re.findall(r"<small>(\d+)</small>", page.text)
+    assert sum(int(count) for count in counts) == 63
+    # Latents and features of another fold are others.
+    assert page.data["shown"] == list(range(20))
+    assert page.data["model"] == [0] * 20 + [1] * 21 + [2] * 22
+    weights = run.evaluation.intra_weights
+    assert weights is not None
+    second = (run.model_of == 1) & (run.evaluation.labels == 4)
+    np.testing.assert_allclose(page.data["means"][1][4], weights[second].mean(axis=0), rtol=1e-3)
+    top = [int(str(a["href"])[6:]) for _, a in page.tags if a.get("class") in FACE][: 12 * LATENTS]
+    assert max(top) < 20
+
+
+def test_the_page_goes_where_it_is_told_and_into_the_run_otherwise(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], quick_maps: None
+) -> None:
+    out = fer_report.main([str(runs / "linear"), "--out", str(tmp_path / "page.html")])
+    assert out == tmp_path / "page.html"
+    assert capsys.readouterr().out == f"{out}: 0.1 MB\n"
+    assert fer_report.main([str(runs / "linear")]) == runs / "linear" / "report.html"
+    assert out.read_bytes() == (runs / "linear" / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "is no folder"),
+        (lambda run: (run / "config.json").unlink(), "holds no run: it has no config.json"),
+        (
+            lambda run: (run / "config.json").write_text('{"model_type": "bert"}'),
+            "holds no run: config.json is of something else",
+        ),
+        (
+            lambda run: (run / "summary.json").unlink(),
+            r"has not ended; go on with: python examples/fer_rafdb.py --resume .*run",
+        ),
+        (lambda run: (run / "evaluation.pt").unlink(), "the run has not ended yet"),
+    ],
+)
+def test_rejects_what_is_no_ended_run(
+    spoil: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", plain_faces(14))
+    spoil(run)
+    with pytest.raises(SystemExit, match=message):
+        fer_report.main([str(run)])
+
+
+def test_rejects_folds_that_have_not_ended_and_tables(tmp_path: Path) -> None:
+    folder = write_folds(tmp_path / "folds")
+    (folder / "summary.json").unlink()
+    with pytest.raises(SystemExit, match=r"fer_crossval.py --resume .*folds"):
+        fer_report.main([str(folder)])
+    table = tmp_path / "table"
+    write_run(table / "0.5" / "seed0", plain_faces(14))
+    checkpoint.write_json(table / "config.json", Options().plain())
+    with pytest.raises(SystemExit, match=r"holds the 1 runs of a table; name one .*seed0"):
+        fer_report.main([str(table)])
+
+
+def test_rejects_a_baseline_of_other_classes_or_faces(runs: Path, tmp_path: Path) -> None:
+    faces = plain_faces(84)
+    others = replace(faces, names=faces.names[::-1])
+    relabeled = replace(faces, labels=faces.labels.flip(0))
+    for name, run in {
+        "classes": write_run(tmp_path / "classes", faces, classes=CLASSES[::-1]),
+        "names": write_run(tmp_path / "names", others),
+        "labels": write_run(tmp_path / "labels", relabeled),
+        "fewer": write_run(tmp_path / "fewer", plain_faces(83)),
+    }.items():
+        message = "classes of the run" if name == "classes" else "tested on the 84 faces"
+        with pytest.raises(SystemExit, match=f"--baseline must .*{message}"):
+            fer_report.main([str(runs / "fdrl"), "--baseline", str(run)])
+    assert not (runs / "fdrl" / "report.part").exists()
+
+
+def test_rejects_a_folder_that_is_not_there_for_the_page(runs: Path, tmp_path: Path) -> None:
+    for out in (tmp_path / "nowhere" / "a.html", tmp_path):
+        with pytest.raises(SystemExit, match=f"--out must be a file .*{out.name}"):
+            fer_report.main([str(runs / "linear"), "--out", str(out)])
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+def in_browser(path: Path, profile: Path, fragment: str = "") -> str:
+    """Open a page in a real browser and return what became of it."""
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
+    command += [f"--user-data-dir={profile}", "--virtual-time-budget=4000", "--dump-dom"]
+    command += [f"{path.resolve().as_uri()}{fragment}"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return done.stdout.decode()
+
+
+def panel_of(dom: str) -> str:
+    """Return the words of the panel, or nothing where it is hidden."""
+    found = re.search(r'<aside id="panel"([^>]*)>(.*?)</aside>', dom, re.DOTALL)
+    assert found is not None
+    if "hidden" in found[1]:
+        return ""
+    return html.unescape(re.sub(r"<[^>]*>", " ", found[2]))
+
+
+@browser
+def test_the_address_of_a_face_shows_its_panel(page: Page, runs: Path, tmp_path: Path) -> None:
+    # As it was written, with its policy: that the panel is filled shows that the script may run.
+    said = panel_of(in_browser(runs / "fdrl" / "report.html", tmp_path, "#face-17"))
+    run = read_folder(runs / "fdrl")
+    found = run.evaluation
+    assert run.faces.names[17] in said
+    truth, predicted = (CLASSES[each[17]] for each in (found.labels, found.predictions))
+    assert f"true class {truth}, predicted {predicted}" in said
+    for p in found.probabilities[17]:
+        assert f"{100 * p:.1f} %" in said or f"{100 * p:.2f}"[-1] == "5"
+    shown = [float(n) for n in re.findall(r"Latent \d+\s+([\d.e+-]+)", said)]
+    assert found.intra_weights is not None
+    assert shown == pytest.approx(found.intra_weights[17].tolist(), rel=6e-3)
+    assert "The line is the mean of" in said
+    assert all(unit in said for unit in UNITS)
+
+
+@browser
+def test_no_name_runs_in_a_browser(evil: Path, tmp_path: Path) -> None:
+    dom = in_browser(evil, tmp_path, "#face-1")
+    assert "broken" not in str(re.search(r"<title>(.*?)</title>", dom))
+    assert "<img" not in dom
+    assert EVIL[1] in panel_of(dom)
+
+
+# What a person does, in order; each step is given time to show.
+CLICKS = """
+const found = [];
+const panel = document.getElementById("panel");
+const wait = () => new Promise((go) => setTimeout(go, 60));
+const step = async (name, act) => { act(); await wait(); found.push([name, panel.hidden ? null : Number(panel.dataset.face)]); };
+const key = (target, name) => target.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
+(async () => {
+  const map = document.querySelector(".map");
+  await step("start", () => {});
+  await step("top", () => document.querySelector(".latent a.face").click());
+  await step("next", () => panel.querySelectorAll("button")[1].click());
+  await step("escape", () => key(document.body, "Escape"));
+  await step("map", () => map.querySelectorAll("path")[5].dispatchEvent(new MouseEvent("click", { bubbles: true })));
+  await step("close", () => panel.querySelectorAll("button")[2].click());
+  await step("keys", () => { key(map, "ArrowRight"); key(map, "ArrowDown"); key(map, "Enter"); });
+  await step("error", () => document.querySelector("#errors a.face").click());
+  document.querySelector('.confusion button[data-true="3"][data-predicted="3"]').click();
+  found.push(["cell", document.querySelectorAll("#cell a.face").length]);
+  document.querySelector('#legend button[data-class="2"]').click();
+  found.push(["alone", map.querySelectorAll("path:not(.dim)").length]);
+  const color = document.getElementById("color");
+  color.value = "w4";
+  color.dispatchEvent(new Event("change"));
+  found.push(["painted", [...map.querySelectorAll("path")].every((mark) => mark.style.fill.includes("color-mix"))]);
+  found.push(["charts", document.querySelectorAll(".charts svg.plot path.line").length]);
+  found.push(["wide", document.documentElement.scrollWidth - innerWidth]);
+  document.body.append(Object.assign(document.createElement("pre"), { id: "found", textContent: JSON.stringify(found) }));
+})();
+"""  # noqa: E501
+
+
+@browser
+def test_clicks_and_keys_do_what_they_should(page: Page, runs: Path, tmp_path: Path) -> None:
+    # The policy would not let this script of the test run.
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.text)
+    copy = tmp_path / "copy.html"
+    copy.write_text(free.replace("</body>", f"<script>{CLICKS}</script></body>"), encoding="utf-8")
+    dom = in_browser(copy, tmp_path / "profile")
+    written = re.search(r'<pre id="found">(.*?)</pre>', dom)
+    assert written is not None, "the clicks did not end"
+    found = dict(json.loads(html.unescape(written[1])))
+    faces = [int(str(a["href"])[6:]) for _, a in page.tags if a.get("class") in FACE]
+    evaluation = read_folder(runs / "fdrl").evaluation
+    labels, predictions = evaluation.labels, evaluation.predictions
+    assert found["start"] is None
+    assert found["top"] == faces[0]
+    assert found["next"] == faces[1]
+    assert found["escape"] is None
+    assert found["map"] == 5
+    assert found["close"] is None
+    assert found["keys"] in range(84)
+    assert found["error"] == faces[12 * LATENTS]
+    assert found["cell"] == ((labels == 3) & (predictions == 3)).sum()
+    assert found["alone"] == (labels == 2).sum()
+    assert found["painted"]
+    # Accuracy has two lines, mean class accuracy one, and so have five losses.
+    assert found["charts"] == 8
+    assert found["wide"] <= 0

@@ -1,0 +1,69 @@
+"""The training loops of examples/loops run on random images, and keep the centers of the loss."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("torchvision")
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "loops"
+NAMES = {"plain", "lightning_loop", "accelerate_loop"}
+
+
+@pytest.fixture(autouse=True)
+def _loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def loop(name: str) -> Any:
+    """A script, imported as its neighbours import it."""
+    module: ModuleType = importlib.import_module(name)
+    return module
+
+
+def test_every_loop_is_tried() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == NAMES
+
+
+def test_plain(tmp_path: Path) -> None:
+    history = loop("plain").train(tmp_path)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert bool(state["criterion"]["compactness.centers.seen"].all())
+    assert state["average"]["n_averaged"] == 4
+    assert len(history) == 2
+    assert history[1] < history[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_lightning(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning")
+    assert lightning.__version__ not in ("2.6.2", "2.6.3"), "a malicious release"
+    module = loop("lightning_loop").train(str(tmp_path))
+    seen = module.criterion.compactness.centers.seen
+    assert bool(seen.all())
+    checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=False)["state_dict"]
+    assert bool(checkpoint["criterion.compactness.centers.seen"].all())
+    assert "network.1.decomposition.weight" in checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_accelerate(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    history = loop("accelerate_loop").train(str(tmp_path))
+    assert all(torch.tensor(history).isfinite())
+    centers = torch.load(tmp_path / "custom_checkpoint_0.pkl", weights_only=True)
+    assert bool(centers["compactness.centers.seen"].all())
+    assert centers["compactness.centers.value"].any()
