@@ -64,5 +64,5 @@ ci: ## Run what CI runs, in a fresh environment
 	bash .ci/run
 
 clean: ## Remove what was built
-	rm -rf build dist docs/_build docs/_generated .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build docs/_generated docs/tutorials .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,5 @@
 """Sphinx configuration; see https://www.sphinx-doc.org/en/master/usage/configuration.html."""
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path[:0] = [str(here), str(here.parent)]
 
 import backbone_table
 import benchmark_tables
+import concept_figures
 import fdrl_layers
 import inventory
 import measured
@@ -32,12 +32,15 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
+    "drawn_math",
+    "self_contained",
 ]
+html_math_renderer = "drawn"
 exclude_patterns = ["_build", "_generated"]
 nitpicky = True
 nitpick_ignore = [
@@ -67,6 +70,7 @@ backbone_table.write(here / "_generated")
 benchmark_tables.write(here / "_generated")
 measured.write(here / "_generated")
 pictures.write(here / "_generated")
+concept_figures.write(here / "_generated")
 
 # For examples that need a library which is not there: `:skipif: lacks("captum")`.
 doctest_global_setup = """
@@ -90,10 +94,26 @@ intersphinx_mapping = {
 }
 intersphinx_timeout = 10
 
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/tutorials",
+    "gallery_dirs": "tutorials",
+    "abort_on_example_error": True,
+    "image_scrapers": ("figure_style.scrape",),
+    "reset_modules": ("figure_style.use",),
+    "capture_repr": (),
+    "min_reported_time": 1,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "write_computation_times": False,
+    "download_all_examples": False,
+    "within_subsection_order": "FileNameSortKey",
+}
+
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = "fdrl-layers"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
@@ -101,11 +121,6 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#3d4fb5", "color-brand-content": "#3d4fb5"},
     "dark_css_variables": {"color-brand-primary": "#a7b4ff", "color-brand-content": "#a7b4ff"},
 }
-
-# MathJax comes from the network when a page is read, unless a local one-file build is named.
-if _mathjax := os.environ.get("DOCS_MATHJAX"):
-    html_static_path.append(_mathjax)
-    mathjax_path = Path(_mathjax).name
 
 
 def escape_leading_axes(
