@@ -162,7 +162,9 @@ class Run:
         """Train to the last epoch, keep the folder up to date, and return the summary."""
         with listening() as requests:
             for epoch in range(len(self.history) + 1, self.options.epochs + 1):
-                row: dict[str, Any] = {"epoch": epoch, "lr": self.schedule.get_last_lr()[0]}
+                if not self.progress.steps:
+                    self.progress.lr = self.schedule.get_last_lr()[0]
+                row: dict[str, Any] = {"epoch": epoch, "lr": self.progress.lr}
                 row |= self.train_epoch(epoch, requests)
                 began = time.perf_counter()
                 for split in (name for name in self.database.splits if name != "train"):

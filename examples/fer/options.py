@@ -90,7 +90,7 @@ class Options:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         if not self.lr > 0:
             raise ValueError(f"--lr must be above 0, got {self.lr}")
-        if self.weight_decay < 0:
+        if not self.weight_decay >= 0:
             raise ValueError(f"--weight-decay must be at least 0, got {self.weight_decay}")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"--clip must be above 0, got {self.clip}")

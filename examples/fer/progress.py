@@ -42,12 +42,14 @@ class Progress:
         sums: Of every loss, and of the accuracy.
         seconds: That they took.
         waited: Seconds of these that went into making batches.
+        lr: The learning rate of the first step.
     """
 
     steps: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     waited: float = 0.0
+    lr: float = 0.0
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add a step, without waiting for a device."""
