@@ -1,15 +1,18 @@
 """Runs of the examples that take a second: a small backbone, small faces, a small head."""
 
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import fer_rafdb
-from fer import checkpoint
+from fer import checkpoint, model
 from fer.options import Options
 from fer.ranks import Ranks
 
@@ -67,6 +70,17 @@ def begin(folder: Path, **changes: Any) -> fer_rafdb.Run:
         folder.mkdir()
         checkpoint.write_json(folder / "config.json", options.plain())
     return fer_rafdb.begin(options, folder, ALONE, quiet=True)
+
+
+def run_command(arguments: Sequence[str], output: Path) -> None:
+    """Run fer_rafdb.py on the small backbone, in a process that was made for it."""
+    torch.set_num_threads(1)
+    # Its own lock is one of processes, which a killed one leaves behind.
+    tqdm.set_lock(threading.RLock())
+    setattr(model, "resnet18", SmallBackbone)  # noqa: B010 (torchvision has no types)
+    with output.open("w", buffering=1) as file:
+        sys.stdout = sys.stderr = file
+        fer_rafdb.main(arguments)
 
 
 def batch_of(run: fer_rafdb.Run) -> tuple[Tensor, Tensor]:

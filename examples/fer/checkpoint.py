@@ -103,7 +103,8 @@ def new_folder(wanted: Path | None, name: str) -> Path:
 def claimed(folder: Path, writing: bool = True) -> Iterator[None]:
     """Hold a run's folder for the length of a block; it is free again however a process ends.
 
-    Of the processes of one run only the first writes and holds it.
+    Of the processes of one run only the first writes and holds it. Parts of files that a killed
+    process left are removed.
     """
     if not writing:
         yield
@@ -113,6 +114,8 @@ def claimed(folder: Path, writing: bool = True) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise ValueError(f"another process writes to {folder}") from error
+    for part in folder.glob("*.part"):
+        part.unlink()
     try:
         yield
     finally:
