@@ -163,7 +163,7 @@ class Run:
         with listening() as requests:
             for epoch in range(len(self.history) + 1, self.options.epochs + 1):
                 if not self.progress.steps:
-                    self.progress.lr = self.schedule.get_last_lr()[0]
+                    self.progress.lr = float(self.schedule.get_last_lr()[0])
                 row: dict[str, Any] = {"epoch": epoch, "lr": self.progress.lr}
                 row |= self.train_epoch(epoch, requests)
                 began = time.perf_counter()

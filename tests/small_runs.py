@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import fer_rafdb
 from fer import checkpoint, model
+from fer.batches import TrainingBatches
 from fer.options import Options
 from fer.ranks import Ranks
 
@@ -35,8 +36,12 @@ class SmallBackbone(nn.Module):
 
     def __init__(self, weights: object = None) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, stride=3), nn.BatchNorm2d(6), nn.ReLU())
-        self.second = nn.Sequential(nn.Conv2d(6, 512, 3, stride=2), nn.BatchNorm2d(512), nn.ReLU())
+        self.first = nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=3, bias=False), nn.BatchNorm2d(6), nn.ReLU()
+        )
+        self.second = nn.Sequential(
+            nn.Conv2d(6, 512, 3, stride=2, bias=False), nn.BatchNorm2d(512), nn.ReLU()
+        )
         self.fc: nn.Module = nn.Linear(512, 1000)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -85,7 +90,7 @@ def run_command(arguments: Sequence[str], output: Path) -> None:
 
 def batch_of(run: fer_rafdb.Run) -> tuple[Tensor, Tensor]:
     """Return the first batch of a run's first epoch."""
-    batches = fer_rafdb.TrainingBatches(run.faces, run.options, 1, run.ranks)
+    batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
     return next(iter(batches.after(0)))
 
 

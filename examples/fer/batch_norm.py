@@ -6,7 +6,8 @@ several processes train as one does.
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn import functional as across
+
+from fdrl_layers.losses._ranks import sum_over_ranks
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
@@ -20,11 +21,11 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         # Under autocast too: sums of thousands of numbers, and their count, want float32 at least.
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
         count = wide.new_full((1,), wide.numel() // wide.shape[1])
-        sums: Tensor = across.all_reduce(torch.cat([wide.sum(axes), count]))
+        sums = sum_over_ranks(torch.cat([wide.sum(axes), count]))
         mean, total = sums[:-1] / sums[-1], sums[-1]
         centered = wide - mean[:, None, None]
         # Twice over the data, as the difference of two large sums would lose digits.
-        variance: Tensor = across.all_reduce(centered.square().sum(axes)) / total
+        variance = sum_over_ranks(centered.square().sum(axes)) / total
         self._follow(mean.detach(), (variance * total / (total - 1)).detach())
         scale = self.weight * (variance + self.eps).rsqrt()
         normalized = centered * scale[:, None, None] + self.bias[:, None, None]

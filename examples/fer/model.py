@@ -62,7 +62,8 @@ def losses_of(
     if isinstance(output, FDRLOutput):
         losses: FDRLLossOutput = criterion(output, labels)
         return vars(losses)
-    return {"total": F.cross_entropy(output.float(), labels)}
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
+    return {"total": F.cross_entropy(wide, labels)}
 
 
 def logits_of(output: FDRLOutput | Tensor) -> Tensor:

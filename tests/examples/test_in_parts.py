@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fer_rafdb
 from small_runs import assert_same, batch_of, make_run, use_small_backbone
@@ -77,4 +77,6 @@ def test_running_statistics_move_once_for_each_part() -> None:
 def test_statistics_are_followed_again_afterwards() -> None:
     run = make_run(accumulate=2)
     backward(run)
-    assert run.model[0].first[1].track_running_stats
+    layers = [each for each in run.model.modules() if isinstance(each, nn.BatchNorm2d)]
+    assert len(layers) == 2
+    assert all(layer.track_running_stats for layer in layers)

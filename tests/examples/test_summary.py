@@ -67,7 +67,7 @@ def test_an_epoch_in_a_line() -> None:
 
 
 def test_mean_and_deviation_of_a_sample() -> None:
-    assert mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
+    assert mean_and_deviation([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
     assert mean_and_deviation([5.0]) == (5.0, 0.0)
 
 
