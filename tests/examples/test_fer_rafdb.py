@@ -80,16 +80,13 @@ def test_training_lowers_the_loss(finished: Path) -> None:
     assert float(last["train_total"]) < float(first["train_total"])
 
 
-def test_the_same_command_gives_the_same_weights_and_another_seed_does_not(
-    finished: Path, tmp_path: Path
-) -> None:
-    run(tmp_path / "again")
-    run(tmp_path / "other", "--seed", "1")
-    wanted = checkpoint.read_checkpoint(finished / "last.pt")["model"]
-    again = checkpoint.read_checkpoint(tmp_path / "again" / "last.pt")["model"]
-    other = checkpoint.read_checkpoint(tmp_path / "other" / "last.pt")["model"]
-    assert all(torch.equal(wanted[name], again[name]) for name in wanted)
-    assert not torch.equal(wanted["1.classifier.weight"], other["1.classifier.weight"])
+@pytest.mark.usefixtures("_small")
+def test_the_same_command_gives_the_same_weights_and_another_seed_does_not(tmp_path: Path) -> None:
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        fer_rafdb.main([*TINY, "--seed", str(seed), "--out", str(tmp_path / name)])
+    first, again, other = (kept(tmp_path / name)["model"] for name in ("first", "again", "other"))
+    assert_same(again, first)
+    assert not torch.equal(other["1.classifier.weight"], first["1.classifier.weight"])
 
 
 def test_the_baseline_trains_by_the_same_recipe(tmp_path: Path) -> None:
@@ -153,14 +150,14 @@ def test_rejects_resuming_where_nothing_is(
     assert "cannot go on with" in capsys.readouterr().err
 
 
-def test_killed_in_the_first_epoch_begins_again(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_small")
+def test_killed_in_the_first_epoch_begins_again(tmp_path: Path) -> None:
+    begin(tmp_path / "whole").train(quiet=True)
     folder = tmp_path / "young"
     folder.mkdir()
-    (folder / "config.json").write_bytes((finished / "config.json").read_bytes())
+    (folder / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
     fer_rafdb.main(["--resume", str(folder)])
-    wanted = checkpoint.read_checkpoint(finished / "last.pt")["model"]
-    got = checkpoint.read_checkpoint(folder / "last.pt")["model"]
-    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    assert_same(kept(folder), kept(tmp_path / "whole"))
 
 
 @pytest.fixture
