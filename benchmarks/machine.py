@@ -80,4 +80,6 @@ def _commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "--short", "HEAD")
-    return commit + ("+" if commit and git("status", "--porcelain", "fdrl_layers") else "")
+    return commit + (
+        "+" if commit and git("status", "--porcelain", "fdrl_layers", "examples") else ""
+    )

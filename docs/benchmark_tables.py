@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.machine import Machine
 from benchmarks.registry import FLOOR, VERSIONS
-from benchmarks.schema import RESULTS, Measured, Results, WholeStep, read
+from benchmarks.schema import RESULTS, Measured, Results, Throughput, WholeStep, read
 
 NOTHING = "*Nothing has been measured yet.*\n"
 TARGETS = {1: 5.0, 64: 2.0, 256: 1.5, 1024: 1.45}
@@ -27,13 +27,14 @@ INK = "#7a7a7a"
 """A gray that can be read on white and on black."""
 
 
-def everything() -> tuple[list[Results], list[WholeStep]]:
-    """Read all result files of the operators."""
-    files = sorted(RESULTS.glob("*/operators-*.json")) + sorted(RESULTS.glob("*/whole-step-*.json"))
-    found = [read(file) for file in files]
+def everything() -> tuple[list[Results], list[WholeStep], list[Throughput]]:
+    """Read all result files of the operators, of whole steps and of the examples."""
+    kinds = ("operators", "whole-step", "throughput")
+    found = [read(file) for kind in kinds for file in sorted(RESULTS.glob(f"*/{kind}-*.json"))]
     return (
         [each for each in found if isinstance(each, Results)],
         [each for each in found if isinstance(each, WholeStep)],
+        [each for each in found if isinstance(each, Throughput)],
     )
 
 
@@ -166,6 +167,40 @@ def whole_steps(found: list[WholeStep]) -> str:
     return table(head, rows)
 
 
+def throughputs(found: list[Throughput]) -> str:
+    """Say how fast the examples train, and how long they wait for data."""
+    if not found:
+        return NOTHING
+    head = [
+        "machine",
+        "run",
+        "crops",
+        "images/s (20 %, 80 %)",
+        "waiting for data",
+        "data alone, images/s",
+        "40 epochs of 12,271",
+    ]
+    rows = []
+    for each in found:
+        machine = each.machine.gpu or f"{each.machine.cpu}, {each.machine.threads} threads"
+        run = f"{each.model}, batch {each.batch}, {each.dtype}, {each.settings}"
+        for speed in each.speeds:
+            low, middle, high = speed.training
+            taken = f"{speed.recipe_seconds:.0f} s (aim: 60 s)" if speed.recipe_seconds else ""
+            rows.append(
+                [
+                    machine,
+                    run,
+                    f"{speed.image_size} x {speed.image_size}",
+                    f"{middle:.0f} ({low:.0f}, {high:.0f})",
+                    f"{100 * speed.waiting[1]:.1f} %",
+                    f"{speed.data[1]:.0f}",
+                    taken,
+                ]
+            )
+    return table(head, rows)
+
+
 def plot(results: Results, file: Path) -> None:
     """Draw the time over the floor against the batch, a line for each version."""
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
@@ -194,7 +229,7 @@ def plot(results: Results, file: Path) -> None:
 def write(folder: Path) -> None:
     """Write tables and plots to `folder`, where the page includes them."""
     folder.mkdir(parents=True, exist_ok=True)
-    found, steps = everything()
+    found, steps, trained = everything()
     parts = []
     for results in found:
         name = f"operators-{results.machine.slug()}-{results.mode}-{results.dtype}.svg"
@@ -205,3 +240,4 @@ def write(folder: Path) -> None:
     (folder / "versions.md").write_text(versions())
     (folder / "targets.md").write_text(targets(found))
     (folder / "whole_steps.md").write_text(whole_steps(steps))
+    (folder / "throughput.md").write_text(throughputs(trained))

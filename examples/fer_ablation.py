@@ -4,15 +4,15 @@
     python examples/fer_ablation.py table1a --dataset rafdb --data DIR --preset paper --seeds 3
     python examples/fer_ablation.py figure4 --dataset mmi --data DIR --preset paper
 
-Every option of fer_rafdb.py may be given. Each cell of the grid is a run, or a cross-validation
-where the database has no splits, in a folder of its own. The same command again goes on where it
-was stopped. It ends in table.md: the accuracy on test after the last epoch, mean and deviation over
-seeds, beside what the paper prints.
+Every option of fer_rafdb.py may be given, but those that a table is about. Each cell of the grid is
+a run, or a cross-validation where the database has no splits, in a folder of its own. The same
+command again goes on where it was stopped. It ends in table.md: the accuracy on test after the last
+epoch, mean and deviation over seeds, beside what the paper prints.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from fer import checkpoint, figures
 from fer.command import completed, parser_of
-from fer.data import DATABASES
+from fer.data.table import read_whole
+from fer.model import try_weights
 from fer.options import Options
 from fer.progress import Diverged
 from fer.ranks import Ranks, joined
@@ -79,9 +80,9 @@ TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
         (
             _parts("backbone", 79.69, 86.93, head="linear"),
             _parts("+ FDN", 81.23, 87.71, intra=False, inter=False),
-            _parts("+ FDN + Inter-RM", 83.44, 88.76, intra=False),
-            _parts("+ FDN + Intra-RM", 84.74, 89.34, inter=False),
-            _parts("all", 85.23, 89.47),
+            _parts("+ FDN + Inter-RM", 83.44, 88.76, intra=False, inter=True),
+            _parts("+ FDN + Intra-RM", 84.74, 89.34, intra=True, inter=False),
+            _parts("all", 85.23, 89.47, intra=True, inter=True),
         ),
     ),
     # The figure prints no numbers; that of nine latents stands in the tables.
@@ -95,9 +96,13 @@ TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
 }  # fmt: skip
 
 
+PARTS = frozenset(("head", "intra", "inter"))
+"""What no table leaves open: it varies the parts of FDRL, or is about all of them."""
+
+
 def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
     """Do one run of the grid, or go on with it, and return its accuracy on test."""
-    folded = DATABASES[options.dataset].folded
+    folded = "all" in read_whole(options).splits
     if not (folder / "summary.json").is_file():
         if ranks.first and not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +128,11 @@ def run_table(
         cells = []
         for seed in range(options.seed, options.seed + seeds):
             place = folder / row.label.replace(" ", "") / f"seed{seed}"
-            cells.append(run_cell(replace(options, **row.changes, seed=seed), place, ranks))
+            try:
+                cells.append(run_cell(replace(options, **row.changes, seed=seed), place, ranks))
+            except Diverged as error:
+                error.args = (f"{name}, {row.label}, seed {seed}: {error}",)
+                raise
             if ranks.first:
                 print(f"{name}, {row.label}, seed {seed}: {cells[-1]:.2f} %", flush=True)
         mean, deviation = mean_and_deviation(cells)
@@ -145,7 +154,8 @@ def as_markdown(name: str, rows: Sequence[Mapping[str, Any]], options: Options) 
     for row in rows:
         spread = f" ± {row['deviation']:.2f}" if seeds > 1 else ""
         cells = [row["row"], f"{row['mean']:.2f}{spread}"]
-        lines.append(cells + [f"{row['printed'] or '-'}"] * printed)
+        known = "-" if row["printed"] is None else f"{row['printed']:.2f}"
+        lines.append(cells + [known] * printed)
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     recipe = f"{options.epochs} epochs, {options.image_size} pixels, reduction {options.reduction}"
     return f"{name} on {options.dataset}, preset {options.preset}: {recipe}\n\n{table}\n"
@@ -169,17 +179,22 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]], options: Options, path: P
     figures.save(figure, path)
 
 
-def _require_same(options: Options, folder: Path) -> None:
-    """Raise unless what is in `folder` was done with these options."""
-    path = folder / "config.json"
+def claim(name: str, options: Options, folder: Path) -> None:
+    """Make a table's folder, or raise unless what it holds was done for the same table."""
+    path = folder / "grid.json"
+    now = {"table": name} | options.plain()
     if not path.is_file():
-        raise ValueError(f"{folder} exists and holds no table; name another folder with --out")
-    before = Options(**checkpoint.read_json(path))
-    for field in fields(Options):
-        old, new = getattr(before, field.name), getattr(options, field.name)
+        # What was killed in the middle of the first write has left a part of it, and no more.
+        if folder.exists() and any(each.suffix != ".part" for each in folder.iterdir()):
+            raise ValueError(f"{folder} exists and holds no table; name another folder with --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_json(path, now)
+    before = checkpoint.read_json(path)
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
         if old != new:
             raise ValueError(
-                f"{folder} was begun with {field.name} = {old!r}, and now it is {new!r}; give "
+                f"{folder} was begun with {key} = {old!r}, and now it is {new!r}; give "
                 "the same options to go on, or another folder with --out"
             )
 
@@ -192,6 +207,9 @@ def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
     name, seeds, out = said.pop("table"), said.pop("seeds"), said.pop("out", None)
     if seeds < 1:
         parser.error(f"--seeds must be at least 1, got {seeds}")
+    decided = PARTS.union(*(row.changes for row in TABLES[name][1]))
+    if taken := sorted(decided & said.keys()):
+        parser.error(f"{name} decides {', '.join(taken)}; do not give it")
     try:
         options = completed(said)
     except ValueError as error:
@@ -204,11 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     name, options, seeds, folder = _command(arguments)
     with joined(options.device) as ranks:
         try:
-            if ranks.first and folder.exists():
-                _require_same(options, folder)
-            if ranks.first and not folder.exists():
-                folder.mkdir(parents=True)
-                checkpoint.write_json(folder / "config.json", options.plain())
+            if ranks.first:
+                claim(name, options, folder)
+                try_weights(options)
             rows = run_table(name, options, seeds, folder, ranks)
         except (OSError, ValueError, Diverged) as error:
             sys.exit(f"error: {error}")

@@ -146,8 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 folds_of(database, options.folds, options.fold_seed)
                 try_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}-folds"
-                folder = checkpoint.new_folder(out, name)
-                checkpoint.write_json(folder / "config.json", options.plain())
+                folder = checkpoint.new_run(out, name, options.plain())
             folder = ranks.gathered(folder)[0]
             assert folder is not None
             summary = cross_validate(options, folder, ranks)

@@ -13,7 +13,7 @@ and --resume goes on from there as if it had never been stopped.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ import fdrl_layers
 from fdrl_layers import FDRLOutput
 from fer import checkpoint, evaluation, figures, precision
 from fer.batch_norm import joined_batch_norm
-from fer.batches import TrainingBatches, cached, limited
+from fer.batches import TrainingBatches, cached, limited, require_even
 from fer.command import parse
 from fer.data import Database, read_database
 from fer.in_parts import backward_in_parts
@@ -40,7 +40,7 @@ from fer.model import (
     try_weights,
 )
 from fer.options import Options
-from fer.progress import Diverged, Progress
+from fer.progress import Diverged, Progress, require_finite_state
 from fer.ranks import Ranks, joined
 from fer.stopping import Requests, Stopped, listening
 from fer.summary import best_epoch, epoch_line, greeting, result_lines, summarize
@@ -49,7 +49,7 @@ MOVING = ("adam", "schedule", "scaler")
 """What a run needs to go on, and a model to predict does not."""
 
 CHECK_EVERY = 20
-"""Steps between two looks at whether the loss is finite and whether to stop."""
+"""Steps between two looks at whether the loss is finite, as they hold up a GPU."""
 
 
 def make_schedule(options: Options, adam: torch.optim.AdamW, steps: int) -> LRScheduler:
@@ -64,12 +64,16 @@ def make_schedule(options: Options, adam: torch.optim.AdamW, steps: int) -> LRSc
 class Run:
     """A training under way: what is trained, what is known of it, and where it is kept."""
 
-    def __init__(self, options: Options, database: Database, folder: Path, ranks: Ranks) -> None:
-        self.options, self.database, self.folder, self.ranks = options, database, folder, ranks
+    folder: Path
+
+    def __init__(
+        self, options: Options, database: Database, ranks: Ranks, *, begun: bool = False
+    ) -> None:
+        self.options, self.database, self.ranks = options, database, ranks
+        require_even(options, ranks)
         torch.manual_seed(options.seed)
         classes, device = len(database.classes), ranks.device
         # What a run goes on from holds its weights, whatever it started from.
-        begun = (folder / "last.pt").is_file()
         start = options.without_weights() if begun else options
         self.model = make_model(start, classes).to(device)
         self.criterion = make_criterion(options, classes).to(device)
@@ -96,6 +100,17 @@ class Run:
         self.forward: nn.Module = self.model
         if ranks.world > 1 and options.accumulate == 1:
             self.forward = DistributedDataParallel(self.model)
+
+    def open(self, folder: Path, *, quiet: bool = False) -> "Run":
+        """Write to `folder` from now on, and go on from what it holds."""
+        self.folder = folder
+        if self.ranks.first:
+            checkpoint.require_room(folder, self.checkpoint_size())
+        if begun(folder):
+            self.restore(checkpoint.read_checkpoint(folder / "last.pt", self.ranks.device))
+        if self.ranks.first and not quiet:
+            print(greeting(self.database, self.options, self.ranks, folder), flush=True)
+        return self
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Learn from a batch; return its losses and its accuracy."""
@@ -133,18 +148,20 @@ class Run:
         for images, labels in batches.after(progress.steps):
             progress.add(self.step(images, labels))
             due = progress.steps % CHECK_EVERY == 0 or progress.steps == self.steps
-            stop = self.ranks.largest(requests.signal) if due or self.ranks.world == 1 else 0
+            stop = self.ranks.largest(requests.signal) if due or self.ranks.prompt else 0
             if due or stop:
-                progress.require_finite(epoch)
+                progress.require_finite(epoch, self.ranks)
             # Asked for in the last step, it is heeded when the epoch has been kept.
             if stop and progress.steps < self.steps:
                 progress.seconds += time.perf_counter() - began
                 progress.waited += batches.waited
                 progress.share(self.ranks)
+                require_finite_state(self.tensors(), epoch, self.ranks)
                 self.keep()
                 raise Stopped(stop)
         progress.seconds += time.perf_counter() - began
         progress.waited += batches.waited
+        require_finite_state(self.tensors(), epoch, self.ranks)
         return progress.means(self.ranks, self.options.batch_size)
 
     def evaluate(self, split: str) -> evaluation.Evaluation:
@@ -157,7 +174,9 @@ class Run:
         """Train to the last epoch, keep the folder up to date, and return the summary."""
         with listening() as requests:
             for epoch in range(len(self.history) + 1, self.options.epochs + 1):
-                row: dict[str, Any] = {"epoch": epoch, "lr": self.schedule.get_last_lr()[0]}
+                if not self.progress.steps:
+                    self.progress.lr = float(self.schedule.get_last_lr()[0])
+                row: dict[str, Any] = {"epoch": epoch, "lr": self.progress.lr}
                 row |= self.train_epoch(epoch, requests)
                 began = time.perf_counter()
                 for split in (name for name in self.database.splits if name != "train"):
@@ -174,6 +193,13 @@ class Run:
                     raise Stopped(stop)
         return self.finish()
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Return all that a checkpoint holds: weights, statistics, centers and moments."""
+        for module in (self.model, self.criterion, *([] if self.ema is None else [self.ema])):
+            yield from module.state_dict().values()
+        for moments in self.adam.state.values():
+            yield from (each for each in moments.values() if isinstance(each, Tensor))
+
     def keep(self) -> None:
         """Write what is known; last.pt at the end, as a run goes on from there."""
         if not self.ranks.first:
@@ -182,6 +208,7 @@ class Run:
             "version": fdrl_layers.__version__,
             "classes": list(self.database.classes),
             "gray": self.faces.images.shape[1] == 1,
+            "faces": self.database.sizes,
             "options": self.options.plain(),
             "history": self.history,
             "model": self.model.state_dict(),
@@ -197,7 +224,11 @@ class Run:
         checkpoint.write_checkpoint(self.folder / "last.pt", result | moving)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was kept."""
+        """Go back to where `state` was kept, with the faces that it was trained on."""
+        now = {"faces": self.database.sizes, "classes": list(self.database.classes)}
+        before = {name: state.get(name, value) for name, value in now.items()}
+        if before != now:
+            raise ValueError(f"{self.folder} was trained on {before}, and now there are {now}")
         for name in ("model", "criterion", *MOVING):
             getattr(self, name).load_state_dict(state[name])
         if self.ema is not None:
@@ -214,8 +245,8 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Write the summary, the figures and the evaluation, of the last epoch on test."""
-        sizes = {split: len(faces) for split, faces in self.database.splits.items()}
-        summary = summarize(self.history, self.options, sizes, self.ranks.device)
+        sizes, device = self.database.sizes, self.ranks.device
+        summary = summarize(self.history, self.options, sizes, device)
         found = self.evaluate("test")
         if self.ranks.first:
             faces, units = self.database.splits["test"], self.database.units
@@ -225,22 +256,24 @@ class Run:
         return summary
 
 
-def begin(options: Options, folder: Path, ranks: Ranks, *, quiet: bool = False) -> Run:
-    """Begin the run of a folder that is there, or go on with what it holds."""
+def begun(folder: Path | None) -> bool:
+    """Whether a run has kept anything; one that was killed before it did begins again."""
+    return folder is not None and (folder / "last.pt").is_file()
+
+
+def made(options: Options, ranks: Ranks, *, begun: bool) -> Run:
+    """Read the faces and make the model, so that what is wrong with either shows at once."""
     database = read_database(options, progress=ranks.first and sys.stderr.isatty())
     if "all" in database.splits:
         raise ValueError(
             f"{database.name} comes without splits: give --fold, or use fer_crossval.py"
         )
-    run = Run(options, limited(database, options), folder, ranks)
-    if ranks.first:
-        checkpoint.require_room(folder, run.checkpoint_size())
-    # A run that was killed in its first epoch has no checkpoint yet, and begins again.
-    if (folder / "last.pt").is_file():
-        run.restore(checkpoint.read_checkpoint(folder / "last.pt", ranks.device))
-    if ranks.first and not quiet:
-        print(greeting(run.database, options, ranks, folder), flush=True)
-    return run
+    return Run(options, limited(database, options), ranks, begun=begun)
+
+
+def begin(options: Options, folder: Path, ranks: Ranks, *, quiet: bool = False) -> Run:
+    """Begin the run of a folder that is there, or go on with what it holds."""
+    return made(options, ranks, begun=begun(folder)).open(folder, quiet=quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -250,16 +283,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     with joined(options.device) as ranks:
         folder = command.resume
         try:
-            # What is wrong with faces or weights shows before a folder is made; they are read once.
-            read_database(options, progress=ranks.first and sys.stderr.isatty())
+            run = made(options, ranks, begun=begun(folder))
             if ranks.first and folder is None:
                 try_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"
-                folder = checkpoint.new_folder(command.out, name)
-                checkpoint.write_json(folder / "config.json", options.plain())
+                folder = checkpoint.new_run(command.out, name, options.plain())
             folder = ranks.gathered(folder)[0]
             with checkpoint.claimed(folder, ranks.first):
-                summary = begin(options, folder, ranks).train()
+                summary = run.open(folder).train()
         except (OSError, ValueError, Diverged) as error:
             sys.exit(f"error: {error}")
         except Stopped as stopped:

@@ -6,7 +6,8 @@ several processes train as one does.
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn import functional as across
+
+from fdrl_layers.losses._ranks import sum_over_ranks
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
@@ -17,24 +18,30 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         axes = (0, 2, 3)
-        count = input.new_full((1,), input.numel() // input.shape[1])
-        sums: Tensor = across.all_reduce(torch.cat([input.sum(axes), count]))
+        # Under autocast too: sums of thousands of numbers, and their count, want float32 at least.
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = wide.new_full((1,), wide.numel() // wide.shape[1])
+        sums = sum_over_ranks(torch.cat([wide.sum(axes), count]))
         mean, total = sums[:-1] / sums[-1], sums[-1]
-        centered = input - mean[:, None, None]
+        centered = wide - mean[:, None, None]
         # Twice over the data, as the difference of two large sums would lose digits.
-        variance: Tensor = across.all_reduce(centered.square().sum(axes)) / total
+        variance = sum_over_ranks(centered.square().sum(axes)) / total
         self._follow(mean.detach(), (variance * total / (total - 1)).detach())
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centered * scale[:, None, None] + self.bias[:, None, None]
+        normalized = centered * scale[:, None, None] + self.bias[:, None, None]
+        return normalized.to(input.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
-        momentum = 0.1 if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance, momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        # Without a momentum, the plain mean over all batches.
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 1 / int(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
 def joined_batch_norm(model: nn.Module, device: torch.device) -> None:

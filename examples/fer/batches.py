@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -21,12 +22,29 @@ def limited(database: Database, options: Options) -> Database:
         faces = faces.chosen(drawn[: options.limit])
         splits = {**database.splits, "train": faces}
         database = Database(database.name, database.classes, splits, database.units)
+    if not len(database.splits["test"]):
+        raise ValueError(f"{database.name}: there are no test faces")
     if len(faces) < options.batch_size:
         raise ValueError(
             f"{database.name}: {len(faces)} training faces do not fill a batch of "
             f"{options.batch_size} (--batch-size)"
         )
     return database
+
+
+def require_even(options: Options, ranks: Ranks) -> None:
+    """Raise unless every process gets as large a part of each batch, as means of means need."""
+    share, rest = divmod(options.batch_size, ranks.world)
+    if rest or not share:
+        raise ValueError(
+            f"--batch-size must be a multiple of the {ranks.world} processes, "
+            f"got {options.batch_size}"
+        )
+    if options.accumulate > share:
+        raise ValueError(
+            f"--accumulate must be at most the {share} faces that a process gets of each batch, "
+            f"got {options.accumulate}"
+        )
 
 
 def cached(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
@@ -40,6 +58,42 @@ def cached(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
     return FaceSet(images, labels, faces.names, faces.units, faces.subjects)
 
 
+class Stopwatch:
+    """How long a device is kept from training by the work in `running` blocks.
+
+    A GPU works behind the process that feeds it. There the time is that between two marks in its
+    queue of work: small if the batch was copied and augmented while it was busy.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds = 0.0
+        self._marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time of a block."""
+        if self._device.type != "cuda":
+            began = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - began
+            return
+        queue = torch.cuda.current_stream(self._device)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record(queue)
+        yield
+        last.record(queue)
+        self._marks.append((first, last))
+
+    def seconds(self) -> float:
+        """Return the time so far, when the device has come to its end."""
+        for first, last in self._marks:
+            last.synchronize()
+            self._seconds += first.elapsed_time(last) / 1000
+        self._marks.clear()
+        return self._seconds
+
+
 class TrainingBatches:
     """This process's part of each batch of an epoch, augmented, with its labels.
 
@@ -47,13 +101,16 @@ class TrainingBatches:
     meets the faces that an undisturbed one does, and so do two processes and one. The last,
     smaller batch is left out; the order being new each epoch, no face is left out for long.
 
-    Attributes:
-        waited: Seconds that were spent in making batches.
     """
 
     def __init__(self, faces: FaceSet, options: Options, epoch: int, ranks: Ranks) -> None:
         self.faces, self.options, self.epoch, self.ranks = faces, options, epoch, ranks
-        self.waited = 0.0
+        self._making = Stopwatch(ranks.device)
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which the training waited for batches to be made."""
+        return self._making.seconds()
 
     def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the batches that follow the first `steps`."""
@@ -64,12 +121,13 @@ class TrainingBatches:
         title = f"epoch {self.epoch}/{options.epochs}"
         quiet = None if self.ranks.first else True
         for step, start in enumerate(tqdm(starts, desc=title, leave=False, disable=quiet)):
-            began = time.perf_counter()
-            drawn = augment.draw(options.batch_size, options.image_size, generator, options.augment)
-            if step < steps:
-                continue
-            batch = self._batch(order[start : start + options.batch_size], drawn)
-            self.waited += time.perf_counter() - began
+            with self._making.running():
+                drawn = augment.draw(
+                    options.batch_size, options.image_size, generator, options.augment
+                )
+                if step < steps:
+                    continue
+                batch = self._batch(order[start : start + options.batch_size], drawn)
             yield batch
 
     def _batch(self, chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:

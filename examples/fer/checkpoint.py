@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,16 @@ from filelock import FileLock, Timeout
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one step: readers see the old file or the new one."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        # On a full disk, half a checkpoint would be in the way of what there still is room for.
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -55,10 +61,25 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """Read what `write_checkpoint` wrote."""
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
-    content = torch.load(path, map_location=device, weights_only=True)
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as tensors and plain values: {first}") from error
     if not isinstance(content, dict) or "classes" not in content:
         raise ValueError(f"{path} is not a checkpoint of this program")
     return content
+
+
+def new_run(wanted: Path | None, name: str, options: Mapping[str, Any]) -> Path:
+    """Make the folder of a new run, with its config.json, or leave no trace."""
+    folder = new_folder(wanted, name)
+    try:
+        write_json(folder / "config.json", options)
+    except OSError:
+        folder.rmdir()
+        raise
+    return folder
 
 
 def new_folder(wanted: Path | None, name: str) -> Path:
@@ -82,7 +103,8 @@ def new_folder(wanted: Path | None, name: str) -> Path:
 def claimed(folder: Path, writing: bool = True) -> Iterator[None]:
     """Hold a run's folder for the length of a block; it is free again however a process ends.
 
-    Of the processes of one run only the first writes and holds it.
+    Of the processes of one run only the first writes and holds it. Parts of files that a killed
+    process left are removed.
     """
     if not writing:
         yield
@@ -92,6 +114,8 @@ def claimed(folder: Path, writing: bool = True) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise ValueError(f"another process writes to {folder}") from error
+    for part in folder.glob("*.part"):
+        part.unlink()
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fdrl_layers import FDRLOutput
 from fer import precision
@@ -48,7 +49,7 @@ def backward_in_parts(
 @contextmanager
 def _statistics_at_rest(model: nn.Module) -> Iterator[None]:
     """Normalize by the batch as in training, but let running statistics be within a block."""
-    layers = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
+    layers = [each for each in model.modules() if isinstance(each, _BatchNorm)]
     tracking = [layer.track_running_stats for layer in layers]
     for layer in layers:
         layer.track_running_stats = False

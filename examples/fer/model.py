@@ -76,8 +76,9 @@ def losses_of(
     if isinstance(output, FDRLOutput):
         losses: FDRLLossOutput = criterion(output, labels)
         return vars(losses)
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
     smoothing = criterion.label_smoothing
-    return {"total": F.cross_entropy(output.float(), labels, label_smoothing=smoothing)}
+    return {"total": F.cross_entropy(wide, labels, label_smoothing=smoothing)}
 
 
 def parameter_groups(

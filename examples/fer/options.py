@@ -93,7 +93,7 @@ class Options:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         if not self.lr > 0:
             raise ValueError(f"--lr must be above 0, got {self.lr}")
-        if self.weight_decay < 0:
+        if not self.weight_decay >= 0:
             raise ValueError(f"--weight-decay must be at least 0, got {self.weight_decay}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(

@@ -1,5 +1,6 @@
 """How far an epoch has come: what a run that stops in its middle must remember."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,26 @@ from fer.ranks import Ranks
 
 
 class Diverged(Exception):
-    """The loss is no number any more."""
+    """A loss or a weight is no number any more."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}. What was kept before is untouched. A lower --lr, --clip 1 or --amp off may "
+            "help"
+        )
+
+
+def require_finite_state(tensors: Iterable[Tensor], epoch: int, ranks: Ranks) -> None:
+    """Raise unless all of a state's tensors are numbers, so that nothing else is ever kept.
+
+    The loss alone does not tell: it is that of the weights before the last step.
+    """
+    found = [each.isfinite().all() for each in tensors if each.is_floating_point()]
+    if ranks.largest(not torch.stack(found).all()):
+        raise Diverged(
+            f"weights, centers or moments stopped being numbers in epoch {epoch}, though the loss "
+            "is one still"
+        )
 
 
 @dataclass
@@ -22,12 +42,14 @@ class Progress:
         sums: Of every loss, and of the accuracy.
         seconds: That they took.
         waited: Seconds of these that went into making batches.
+        lr: The learning rate of the first step.
     """
 
     steps: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     waited: float = 0.0
+    lr: float = 0.0
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add a step, without waiting for a device."""
@@ -35,15 +57,17 @@ class Progress:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.steps += 1
 
-    def require_finite(self, epoch: int) -> None:
-        """Raise unless all sums are numbers: one step's infinity stays in its sum."""
-        if torch.stack(list(self.sums.values())).isfinite().all():
+    def require_finite(self, epoch: int, ranks: Ranks) -> None:
+        """Raise on every process unless all sums of all are numbers.
+
+        One step's infinity stays in its sum.
+        """
+        if not ranks.largest(not torch.stack(list(self.sums.values())).isfinite().all()):
             return
         means = ", ".join(f"{n} {float(v) / self.steps:.3g}" for n, v in self.sums.items())
         raise Diverged(
             f"the loss stopped being a number in epoch {epoch}, at or before step {self.steps} "
-            f"(means so far: {means}); the checkpoint of the epoch before is untouched. A lower "
-            "--lr, --clip 1 or --amp off may help"
+            f"(means so far: {means})"
         )
 
     def share(self, ranks: Ranks) -> None:

@@ -23,6 +23,11 @@ class Ranks:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
+    @property
+    def prompt(self) -> bool:
+        """Whether all processes can be asked in each step without holding up a GPU."""
+        return self.world == 1 or self.device.type == "cpu"
+
     def mine(self, count: int) -> slice:
         """Return which of `count` samples of a joint batch are this process's."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
@@ -41,9 +46,9 @@ class Ranks:
         flat = torch.cat([each.flatten() for each in gradients])
         dist.all_reduce(flat)
         flat /= self.world
-        torch._foreach_copy_(
-            [each.view(-1) for each in gradients], flat.split([each.numel() for each in gradients])
-        )
+        pieces = flat.split([each.numel() for each in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view(gradient.shape))
 
     def largest(self, value: int) -> int:
         """Return the largest of every process's `value`."""

@@ -29,23 +29,27 @@ class Requests:
 
 @contextmanager
 def listening() -> Iterator[Requests]:
-    """Turn signals into requests within a block; a second one acts as it always does."""
+    """Turn signals into requests within a block; the same one again acts as it always does.
+
+    Another one does not: of Ctrl-C, torchrun's processes get a SIGINT from the terminal and a
+    SIGTERM from torchrun.
+    """
     requests = Requests()
     # Only the main thread may set handlers; elsewhere signals keep what they do.
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    before = {each: signal.getsignal(each) for each in SIGNALS}
+    # None stands for a handler that was not set from Python, which cannot be set again.
+    before = {int(each): signal.getsignal(each) or signal.SIG_DFL for each in SIGNALS}
 
     def heed(number: int, frame: FrameType | None) -> None:
-        requests.signal = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        requests.signal = requests.signal or number
+        signal.signal(number, before[number])
 
     for each in SIGNALS:
         signal.signal(each, heed)
     try:
         yield requests
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,9 +8,19 @@ from typing import Any
 import pytest
 
 from benchmarks.machine import describe
-from benchmarks.schema import RESULTS, Measured, Results, WholeStep, read, write
+from benchmarks.schema import (
+    RESULTS,
+    Measured,
+    Results,
+    Speed,
+    Throughput,
+    WholeStep,
+    read,
+    write,
+)
 
-FILES = sorted(RESULTS.glob("*/operators-*.json")) + sorted(RESULTS.glob("*/whole-step-*.json"))
+KINDS = ("operators", "whole-step", "throughput")
+FILES = [file for kind in KINDS for file in sorted(RESULTS.glob(f"*/{kind}-*.json"))]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
@@ -22,6 +32,9 @@ def test_results_are_valid(file: Path) -> None:
         assert file.name == f"operators-{results.mode}-{results.dtype}.json"
         assert {row.version for row in results.measured} >= {"loop", "ours", "gemm"}
         assert not any(row.refused for row in results.measured if row.version == "ours")
+    elif isinstance(results, Throughput):
+        assert file.name == f"throughput-{results.dtype}.json"
+        assert [speed.image_size for speed in results.speeds] == [64, 224]
     else:
         assert file.name == f"whole-step-{results.dtype}.json"
 
@@ -36,6 +49,12 @@ def results(*rows: Measured) -> Results:
     return Results("training", "float32", 31, describe(), rows or (row(),))
 
 
+def throughput(**changes: Any) -> Throughput:
+    given = Speed(64, (90.0, 100.0, 110.0), (0.01, 0.02, 0.03), (900.0, 1000.0, 1100.0), 0.0)
+    speed = dataclasses.replace(given, **changes)
+    return Throughput("ResNet-18, FDRL head", 64, "float32", "", 3, describe(), (speed,))
+
+
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     refused = row(version="batched", seconds=(), refused="off by 3")
@@ -46,13 +65,17 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     step = WholeStep("resnet18", 224, 64, "float32", 7, describe(), {"linear": (1.0,)}, {})
     write(file, step)
     assert isinstance(read(file), WholeStep)
+    write(file, throughput())
+    trained = read(file)
+    assert isinstance(trained, Throughput)
+    assert [speed.image_size for speed in trained.speeds] == [64]
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
         ({"format": 2}, "`format` must be 1"),
-        ({"kind": "Other"}, "`kind` must be Results or WholeStep"),
+        ({"kind": "Other"}, "`kind` must be Results, WholeStep or Throughput"),
         ({"mode": "sleeping"}, "`mode` must be training or inference"),
         ({"rounds": "many"}, "`rounds` must be"),
         ({"surprise": 1}, "Results wants"),
@@ -79,5 +102,21 @@ def test_rejects_what_it_did_not_write(tmp_path: Path, changes: dict[str, Any], 
 def test_rejects_rows_that_cannot_be(tmp_path: Path, changes: dict[str, Any], match: str) -> None:
     file = tmp_path / "results.json"
     write(file, results(row(**changes)))
+    with pytest.raises(ValueError, match=match):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"training": (3.0, 2.0, 1.0)}, "`training` must be percentiles that rise"),
+        ({"data": (1.0,)}, "`data` must be percentiles that rise"),
+        ({"waiting": (0.1, 0.2, 1.5)}, "`waiting` must be a share"),
+        ({"waiting": (-0.1, 0.2, 0.5)}, "`waiting` must be percentiles"),
+    ],
+)
+def test_rejects_speeds_that_cannot_be(tmp_path: Path, changes: dict[str, Any], match: str) -> None:
+    file = tmp_path / "throughput.json"
+    write(file, throughput(**changes))
     with pytest.raises(ValueError, match=match):
         read(file)

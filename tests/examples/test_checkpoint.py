@@ -1,3 +1,7 @@
+import pickle
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,25 +19,68 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "config.json"
-    checkpoint.write_json(path, {"epoch": 1})
+def test_a_table_is_written_with_the_names_of_its_columns(tmp_path: Path) -> None:
+    checkpoint.write_csv(
+        tmp_path / "a.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
+    )
+    assert (tmp_path / "a.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
 
+
+@pytest.fixture
+def _full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr("os.fsync", full)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    path = tmp_path / "config.json"
+    checkpoint.write_json(path, {"epoch": 1})
+    request.getfixturevalue("_full_disk")
     with pytest.raises(OSError, match="no space"):
         checkpoint.write_json(path, {"epoch": 2})
     assert path.read_text() == '{\n  "epoch": 1\n}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_rejects_a_file_that_runs_code_or_is_something_else(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_full_disk")
+def test_a_folder_that_cannot_be_begun_is_not_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.new_run(tmp_path / "run", "", {"epochs": 1})
+    assert not (tmp_path / "run").exists()
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_rejects_a_file_that_would_run_code_and_does_not_run_it(tmp_path: Path) -> None:
+    torch.save({"classes": [], "model": Touch(tmp_path / "ran")}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="cannot be read as tensors and plain values"):
+        checkpoint.read_checkpoint(tmp_path / "last.pt")
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Touch(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+def test_rejects_what_is_something_else(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="is not a checkpoint of this program"):
         checkpoint.read_checkpoint(tmp_path / "other.pt")
+    (tmp_path / "half.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"half\.pt cannot be read as tensors"):
+        checkpoint.read_checkpoint(tmp_path / "half.pt")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        checkpoint.read_checkpoint(tmp_path / "none.pt")
 
 
 def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +89,64 @@ def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [str(folder) for folder in folders] == ["runs/run", "runs/run-2", "runs/run-3"]
     with pytest.raises(FileExistsError, match="exists; go on with --resume"):
         checkpoint.new_folder(Path("runs/run"), "")
+
+
+def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
+    with checkpoint.claimed(tmp_path):
+        with (
+            pytest.raises(ValueError, match=f"another process writes to {tmp_path}"),
+            checkpoint.claimed(tmp_path),
+        ):
+            pytest.fail("two hold one folder")
+        with checkpoint.claimed(tmp_path, writing=False):
+            pass
+    with checkpoint.claimed(tmp_path):
+        pass
+
+
+HOLD = """
+import sys
+from filelock import FileLock
+
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print(1, flush=True)
+input()
+"""
+
+
+def test_a_process_that_is_killed_frees_its_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        with (
+            pytest.raises(ValueError, match="another process writes"),
+            checkpoint.claimed(tmp_path),
+        ):
+            pytest.fail("two hold one folder")
+        process.kill()
+        process.wait()
+    with checkpoint.claimed(tmp_path):
+        pass
+
+
+def test_rejects_a_disk_without_room(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    checkpoint.require_room(tmp_path, 10)
+    with pytest.raises(ValueError, match=r"has room for .* MiB, and the checkpoints of this run"):
+        checkpoint.require_room(tmp_path, 2 * free)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rejects_a_folder_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(f"permission denied: {path}")
+
+    # Whoever runs the tests as root may write anywhere.
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match="probe"):
+        checkpoint.require_room(tmp_path, 10)

@@ -1,17 +1,34 @@
 import csv
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import fdrl_layers
 import fer_rafdb
 from fer import checkpoint
+from fer.stopping import SIGNALS, Stopped
+from small_runs import (
+    assert_same,
+    batch_of,
+    begin,
+    draw_nothing,
+    kept,
+    make_run,
+    options_of,
+    use_small_backbone,
+    without_clock,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "fer_rafdb.py"
@@ -63,70 +80,19 @@ def test_training_lowers_the_loss(finished: Path) -> None:
     assert float(last["train_total"]) < float(first["train_total"])
 
 
-def test_the_same_command_gives_the_same_weights_and_another_seed_does_not(
-    finished: Path, tmp_path: Path
-) -> None:
-    run(tmp_path / "again")
-    run(tmp_path / "other", "--seed", "1")
-    wanted = checkpoint.read_checkpoint(finished / "last.pt")["model"]
-    again = checkpoint.read_checkpoint(tmp_path / "again" / "last.pt")["model"]
-    other = checkpoint.read_checkpoint(tmp_path / "other" / "last.pt")["model"]
-    assert all(torch.equal(wanted[name], again[name]) for name in wanted)
-    assert not torch.equal(wanted["1.classifier.weight"], other["1.classifier.weight"])
+@pytest.mark.usefixtures("_small")
+def test_the_same_command_gives_the_same_weights_and_another_seed_does_not(tmp_path: Path) -> None:
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        fer_rafdb.main([*TINY, "--seed", str(seed), "--out", str(tmp_path / name)])
+    first, again, other = (kept(tmp_path / name)["model"] for name in ("first", "again", "other"))
+    assert_same(again, first)
+    assert not torch.equal(other["1.classifier.weight"], first["1.classifier.weight"])
 
 
 def test_the_baseline_trains_by_the_same_recipe(tmp_path: Path) -> None:
     summary = run(tmp_path / "linear", "--head", "linear", "--epochs", "1")
     assert summary["options"]["head"] == "linear"
     assert not (tmp_path / "linear" / "intra_weights.png").exists()
-
-
-@pytest.mark.slow
-def test_killed_in_mid_epoch_and_resumed_equals_never_killed(tmp_path: Path) -> None:
-    # Eight batches an epoch, so that a kill shortly after an epoch's end falls inside the next.
-    command = [sys.executable, str(SCRIPT), "--faces", "256", "--image-size", "32"]
-    command += ["--batch-size", "32", "--epochs", "3", "--out"]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    with subprocess.Popen([*command, str(killed)], env=environment) as process:
-        deadline = time.monotonic() + 200
-        while not (killed / "last.pt").is_file():
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline, "no checkpoint came"
-            time.sleep(0.02)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert not (killed / "summary.json").exists()
-
-    resume = [sys.executable, str(SCRIPT), "--resume", str(killed)]
-    subprocess.run(resume, env=environment, check=True, timeout=280)
-    subprocess.run([*command, str(whole)], env=environment, check=True, timeout=280)
-    for part in ("model", "criterion", "adam"):
-        got = checkpoint.read_checkpoint(killed / "last.pt")[part]
-        want = checkpoint.read_checkpoint(whole / "last.pt")[part]
-        assert_same(got, want, part)
-    drop = ("seconds", "images_per_second", "waiting")
-    for got_row, want_row in zip(rows_of(killed), rows_of(whole), strict=True):
-        assert {k: v for k, v in got_row.items() if k not in drop} == {
-            k: v for k, v in want_row.items() if k not in drop
-        }
-
-
-def assert_same(got: Any, want: Any, name: str) -> None:
-    """Compare nested plain values and tensors bit for bit."""
-    if isinstance(want, torch.Tensor):
-        assert torch.equal(got, want), name
-    elif isinstance(want, dict):
-        assert got.keys() == want.keys(), name
-        for key in want:
-            assert_same(got[key], want[key], f"{name}.{key}")
-    elif isinstance(want, list | tuple):
-        assert len(got) == len(want), name
-        for index, (a, b) in enumerate(zip(got, want, strict=True)):
-            assert_same(a, b, f"{name}[{index}]")
-    else:
-        assert got == want, name
 
 
 @pytest.mark.slow
@@ -184,11 +150,242 @@ def test_rejects_resuming_where_nothing_is(
     assert "cannot go on with" in capsys.readouterr().err
 
 
-def test_killed_in_the_first_epoch_begins_again(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_small")
+def test_killed_in_the_first_epoch_begins_again(tmp_path: Path) -> None:
+    begin(tmp_path / "whole").train(quiet=True)
     folder = tmp_path / "young"
     folder.mkdir()
-    (folder / "config.json").write_bytes((finished / "config.json").read_bytes())
+    (folder / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
     fer_rafdb.main(["--resume", str(folder)])
-    wanted = checkpoint.read_checkpoint(finished / "last.pt")["model"]
-    got = checkpoint.read_checkpoint(folder / "last.pt")["model"]
-    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    assert_same(kept(folder), kept(tmp_path / "whole"))
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_backbone(monkeypatch)
+    draw_nothing(monkeypatch)
+
+
+def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> None:
+    """Send a signal to this process in the middle of a step, counted over all epochs."""
+    taken, count = fer_rafdb.Run.step, iter(range(1, 1000))
+
+    def step_and_signal(run: fer_rafdb.Run, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if next(count) == step:
+            os.kill(os.getpid(), number)
+        return taken(run, images, labels)
+
+    monkeypatch.setattr(fer_rafdb.Run, "step", step_and_signal)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("step", [1, 5, 8, 10], ids="in step {}".format)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema": 0.9, "clip": 0.5, "accumulate": 2, "weight_decay": 1e-3},
+        {"center_update": "gradient", "schedule": "steps"},
+        {"head": "linear", "channels_last": True, "ema": 0.5},
+    ],
+    ids=["plain", "ema, clip, accumulate", "gradient centers, steps", "baseline"],
+)
+def test_stopped_and_resumed_equals_never_stopped(
+    changes: dict[str, Any], step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Five steps an epoch: the first, one in the middle, and the last of the first and second.
+    begin(tmp_path / "whole", **changes).train(quiet=True)
+    with monkeypatch.context() as patched:
+        stop_in_step(patched, signal.SIGTERM, step)
+        run = begin(tmp_path / "stopped", **changes)
+        with pytest.raises(Stopped):
+            run.train(quiet=True)
+    state = checkpoint.read_checkpoint(tmp_path / "stopped" / "last.pt")
+    assert (len(state["history"]), state["progress"]["steps"]) == divmod(step, 5)
+    begin(tmp_path / "stopped", **changes).train(quiet=True)
+    for name in ("last.pt", "best.pt"):
+        assert_same(kept(tmp_path / "stopped", name), kept(tmp_path / "whole", name), name)
+    assert_same(
+        torch.load(tmp_path / "stopped" / "evaluation.pt", weights_only=True),
+        torch.load(tmp_path / "whole" / "evaluation.pt", weights_only=True),
+    )
+    assert [without_clock(row) for row in rows_of(tmp_path / "stopped")] == [
+        without_clock(row) for row in rows_of(tmp_path / "whole")
+    ]
+
+
+TINY = ["--faces", "40", "--image-size", "24", "--batch-size", "8", "--epochs", "2"]
+TINY += ["--num-latents", "3", "--latent-dim", "8", "--device", "cpu"]
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_command_with_128_and_its_number(
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop_in_step(monkeypatch, number, 7)
+    with pytest.raises(SystemExit) as ended:
+        fer_rafdb.main([*TINY, "--out", str(tmp_path / "run")])
+    assert ended.value.code == 128 + number
+    assert f"stopped; to go on: --resume {tmp_path / 'run'}" in capsys.readouterr().out
+    summary = fer_rafdb.main(["--resume", str(tmp_path / "run")])
+    assert summary["last"]["epoch"] == 2
+
+
+def numbers_in(content: Any) -> Iterator[Tensor]:
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, dict):
+        for each in content.values():
+            yield from numbers_in(each)
+
+
+def poisoned(run: fer_rafdb.Run, where: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put something that is no number into a loss, a weight, a center or a moment."""
+    if where == "loss":
+        return losses | {"total": losses["total"] / 0}
+    if where == "weight":
+        next(run.model.parameters()).data[0] = float("nan")
+    elif where == "center":
+        run.criterion.compactness.centers.value[0] = float("inf")
+    else:
+        next(iter(run.adam.state.values()))["exp_avg_sq"][0] = float("inf")
+    return losses
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("where", ["loss", "weight", "center", "moment"])
+def test_what_is_no_number_is_never_kept(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_in_step(patched, signal.SIGTERM, 5)
+        run = begin(folder)
+        with pytest.raises(Stopped):
+            run.train(quiet=True)
+    good = (folder / "last.pt").read_bytes()
+    taken = fer_rafdb.Run.step
+
+    def last_step_goes_wrong(run: fer_rafdb.Run, *batch: Tensor) -> dict[str, Tensor]:
+        losses = taken(run, *batch)
+        return poisoned(run, where, losses) if run.progress.steps == 4 else losses
+
+    monkeypatch.setattr(fer_rafdb.Run, "step", last_step_goes_wrong)
+    what = "the loss stopped being a number" if where == "loss" else "weights, centers or moments"
+    with pytest.raises(SystemExit, match=f"error: {what}.* in epoch 2.*is untouched"):
+        fer_rafdb.main(["--resume", str(folder)])
+    assert (folder / "last.pt").read_bytes() == good
+    state = checkpoint.read_checkpoint(folder / "last.pt")
+    assert all(each.isfinite().all() for each in numbers_in(state))
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("more", [[], ["--ema", "0.9"], ["--accumulate", "2"]], ids=str)
+def test_a_rate_too_high_ends_with_what_happened(more: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"error: .* in epoch \d.*A lower --lr, --clip 1"):
+        fer_rafdb.main([*TINY, "--lr", "1e30", *more, "--out", str(tmp_path / "run")])
+    if (tmp_path / "run" / "last.pt").exists():
+        state = checkpoint.read_checkpoint(tmp_path / "run" / "last.pt")
+        assert all(each.isfinite().all() for each in numbers_in(state))
+
+
+@pytest.mark.usefixtures("_small")
+def test_clipping_bounds_the_gradient() -> None:
+    run = make_run(clip=0.01)
+    run.step(*batch_of(run))
+    norms = [each.grad.norm() for each in run.parameters if each.grad is not None]
+    assert float(torch.stack(norms).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.usefixtures("_small")
+def test_averaged_weights_are_evaluated_and_follow_by_their_decay() -> None:
+    run = make_run(ema=0.75)
+    assert run.ema is not None
+    name = "1.classifier.weight"
+    want = None
+    for _ in range(3):
+        run.step(*batch_of(run))
+        now = run.model.state_dict()[name].clone()
+        want = now if want is None else 0.75 * want + 0.25 * now
+    torch.testing.assert_close(run.ema.module.state_dict()[name], want)
+    found = run.evaluate("test").probabilities
+    run.ema.module.load_state_dict(run.model.state_dict())
+    assert not np.array_equal(run.evaluate("test").probabilities, found)
+
+
+def refuses(match: str, *arguments: str) -> None:
+    with pytest.raises(SystemExit, match=match):
+        fer_rafdb.main(list(arguments))
+
+
+@pytest.fixture
+def _no_training(monkeypatch: pytest.MonkeyPatch, _small: None) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(fer_rafdb.Run, "train", fail)
+
+
+@pytest.mark.usefixtures("_no_training")
+def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
+    checkpoint.write_json(tmp_path / "config.json", options_of().plain())
+    with checkpoint.claimed(tmp_path):
+        refuses("another process writes to", "--resume", str(tmp_path))
+
+
+@pytest.mark.usefixtures("_no_training")
+def test_a_full_disk_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    refuses("error: .* has room for 1 MiB", *TINY, "--out", str(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("_no_training")
+def test_a_folder_that_cannot_be_written_to_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refuses("error: .*file", *TINY, "--out", str(tmp_path / "file" / "run"))
+
+
+@pytest.mark.usefixtures("_no_training")
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["--backbone-weights", "nowhere.pt"], "nowhere.pt"),
+        (["--amp", "fp16"], "--amp fp16 needs a GPU"),
+        (["--num-latents", "0"], "num_latents"),
+        (["--faces", "4"], "do not fill a batch"),
+        (["--fold", "1"], "it has no folds"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_wrong_shows_before_a_folder_is_made(
+    more: list[str], match: str, tmp_path: Path
+) -> None:
+    refuses(f"error: .*{match}", *TINY, *more, "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_run_does_not_go_on_with_other_faces(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", epochs=1)
+    run.train(quiet=True)
+    options = run.options.plain() | {"faces": 48}
+    checkpoint.write_json(tmp_path / "run" / "config.json", options)
+    refuses("was trained on .*'train': 40.*'train': 48", "--resume", str(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_checkpoint_says_what_it_is(tmp_path: Path) -> None:
+    begin(tmp_path / "run", epochs=1).train(quiet=True)
+    for name in ("last.pt", "best.pt"):
+        state = torch.load(tmp_path / "run" / name, weights_only=True)
+        assert state["version"] == fdrl_layers.__version__
+        assert state["classes"][0] == "Surprise"
+        assert state["options"]["num_latents"] == 3
+        assert state["faces"] == {"train": 40, "test": 16}

@@ -80,6 +80,11 @@ class Database:
     splits: dict[str, FaceSet]
     units: tuple[str, ...] = ()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of faces of each split."""
+        return {split: len(faces) for split, faces in self.splits.items()}
+
 
 def read_text(path: Path) -> str:
     """Return the text of a label file, or say which file is missing, empty or no text."""

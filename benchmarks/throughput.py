@@ -1,0 +1,126 @@
+"""How fast the examples train, and how long they wait for data.
+
+    python benchmarks/throughput.py [--device cuda --dtype bfloat16 --channels-last --compile]
+
+A ResNet-18 with the FDRL head learns from synthetic faces at 64 and 224 pixels in batches of 64,
+by the engine of examples/fer_rafdb.py itself; beside it, what its data path makes without a model.
+Writes benchmarks/results/MACHINE/throughput-DTYPE.json, in under three minutes on two CPU cores.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+import fer_rafdb
+from benchmarks.machine import describe
+from benchmarks.schema import RESULTS, Speed, Throughput, write
+from benchmarks.timing import percentiles
+from fer.batches import TrainingBatches
+from fer.options import Options
+from fer.progress import Progress
+from fer.ranks import Ranks
+from fer.stopping import Requests
+
+AMP = {"float32": "off", "bfloat16": "bf16", "float16": "fp16"}
+STEPS = {"cpu": {64: 8, 224: 2}, "cuda": {64: 40, 224: 40}}
+"""Steps that are timed together, by device and size: a step at 224 takes seconds on a CPU."""
+RECIPE = 40 * 12_271
+"""Images of section 4.2's training on RAF-DB."""
+
+
+def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
+    """Train for `rounds` epochs after one that warms up, and run through the data alone."""
+    run = fer_rafdb.made(options, ranks)
+    found = []
+    for epoch in range(rounds + 1):
+        run.progress = Progress()
+        found.append(run.train_epoch(epoch, Requests()))
+    alone = [data_alone(run, epoch) for epoch in range(rounds + 1)]
+    training = percentiles([each["images_per_second"] for each in found[1:]])
+    on_gpu = ranks.device.type == "cuda" and options.image_size == 224
+    return Speed(
+        image_size=options.image_size,
+        training=tuple(training),
+        waiting=tuple(percentiles([each["waiting"] for each in found[1:]])),
+        data=tuple(percentiles(alone[1:])),
+        recipe_seconds=RECIPE / training[1] if on_gpu else 0.0,
+    )
+
+
+def data_alone(run: fer_rafdb.Run, epoch: int) -> float:
+    """Return the images a second of an epoch's batches that nobody trains on."""
+    began = time.perf_counter()
+    for _ in TrainingBatches(run.faces, run.options, epoch, run.ranks).after(0):
+        pass
+    if run.ranks.device.type == "cuda":
+        torch.cuda.synchronize()
+    return run.steps * run.options.batch_size / (time.perf_counter() - began)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure both sizes, say what came out, and write it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=tuple(AMP), default="float32")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224])
+    parser.add_argument("--rounds", type=int, default=5, help="epochs that are timed")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="folder for the results")
+    said = parser.parse_args(argv)
+    torch.set_num_threads(said.threads)
+    ranks = Ranks(0, 1, torch.device(said.device))
+    steps = STEPS[said.device]
+    speeds = []
+    for size in said.sizes:
+        options = Options(
+            # As many for every size, so that they are drawn once.
+            faces=said.batch * max(steps.values()),
+            limit=said.batch * steps.get(size, min(steps.values())),
+            image_size=size,
+            batch_size=said.batch,
+            epochs=said.rounds + 1,
+            amp=AMP[said.dtype],
+            channels_last=said.channels_last,
+            compile=said.compile,
+        )
+        speeds.append(measure(options, said.rounds, ranks))
+        print(line(speeds[-1]), flush=True)
+    settings = [f"cache {'device' if said.device == 'cuda' else 'ram'}"]
+    settings += ["channels last"] * said.channels_last + ["compiled"] * said.compile
+    results = Throughput(
+        model="ResNet-18, FDRL head",
+        batch=said.batch,
+        dtype=said.dtype,
+        settings=", ".join(settings),
+        rounds=said.rounds,
+        machine=describe(said.device),
+        speeds=tuple(speeds),
+    )
+    folder = said.out or RESULTS / results.machine.slug()
+    write(folder / f"throughput-{said.dtype}.json", results)
+
+
+def line(speed: Speed) -> str:
+    """Say how fast it is in a line."""
+    said = (
+        f"{speed.image_size} pixels: {speed.training[1]:.0f} images/s, "
+        f"{100 * speed.waiting[1]:.1f} % waiting; data alone {speed.data[1]:.0f} images/s"
+    )
+    if speed.recipe_seconds:
+        said += f"; 40 epochs of 12,271 images in {speed.recipe_seconds:.0f} s"
+    return said
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+import fer_rafdb
+from fer.batches import Stopwatch, TrainingBatches, cached, limited, require_even
+from fer.data import Database, read_database
+from fer.ranks import Ranks
+from small_runs import ALONE, options_of
+
+CPU = torch.device("cpu")
+
+
+def database(**changes: int) -> Database:
+    return read_database(options_of(**changes))
+
+
+def batches(epoch: int = 1, ranks: Ranks = ALONE, **changes: int) -> TrainingBatches:
+    options = options_of(**changes)
+    return TrainingBatches(database().splits["train"], options, epoch, ranks)
+
+
+def test_a_resumed_epoch_meets_the_batches_that_are_left() -> None:
+    whole, rest = list(batches().after(0)), list(batches().after(3))
+    assert (len(whole), len(rest)) == (5, 2)
+    for (images, labels), (want_images, want_labels) in zip(rest, whole[3:], strict=True):
+        assert torch.equal(images, want_images)
+        assert torch.equal(labels, want_labels)
+
+
+def test_two_processes_split_the_batch_of_one() -> None:
+    together = list(batches().after(0))
+    parts = [list(batches(ranks=Ranks(rank, 2, CPU)).after(0)) for rank in range(2)]
+    for joined, first, second in zip(together, *parts, strict=True):
+        for one, *halves in zip(joined, first, second, strict=True):
+            assert torch.equal(one, torch.cat(halves))
+
+
+def test_another_epoch_and_another_seed_have_another_order_and_other_crops() -> None:
+    first, *others = (
+        next(iter(each.after(0)))[0] for each in (batches(), batches(epoch=2), batches(seed=1))
+    )
+    for other in others:
+        assert not torch.equal(first, other)
+
+
+def test_no_face_is_met_twice_in_an_epoch() -> None:
+    faces = database().splits["train"]
+    labels = torch.cat([labels for _, labels in batches().after(0)])
+    assert torch.equal(labels.sort().values, faces.labels.sort().values)
+
+
+def test_waiting_is_counted() -> None:
+    made = batches()
+    assert made.waited == 0
+    list(made.after(0))
+    assert made.waited > 0
+
+
+def test_a_stopwatch_counts_its_blocks_alone() -> None:
+    watch = Stopwatch(CPU)
+    for _ in range(2):
+        with watch.running():
+            torch.ones(10).sum()
+    before = watch.seconds()
+    assert before > 0
+    torch.ones(10).sum()
+    assert watch.seconds() == before
+
+
+def test_a_limit_takes_the_same_faces_whatever_the_seed() -> None:
+    names = [
+        limited(database(), options_of(limit=16, seed=seed)).splits["train"].names
+        for seed in range(2)
+    ]
+    assert names[0] == names[1]
+    assert len(set(names[0])) == 16
+
+
+def test_faces_stay_in_memory_without_a_gpu() -> None:
+    faces = database().splits["train"]
+    for cache in ("auto", "ram", "device"):
+        assert cached(faces, options_of(cache=cache), ALONE) is faces
+
+
+def test_rejects_too_few_faces() -> None:
+    with pytest.raises(ValueError, match="4 training faces do not fill a batch of 8"):
+        limited(database(faces=4), options_of())
+    with pytest.raises(ValueError, match="there are no test faces"):
+        limited(database(faces=2), options_of(batch_size=2))
+
+
+@pytest.mark.parametrize(
+    ("world", "accumulate", "match"),
+    [
+        (3, 1, "--batch-size must be a multiple of the 3 processes, got 8"),
+        (16, 1, "--batch-size must be a multiple of the 16 processes"),
+        (4, 3, "--accumulate must be at most the 2 faces that a process gets of each batch, got 3"),
+    ],
+)
+def test_rejects_what_does_not_come_out_even(world: int, accumulate: int, match: str) -> None:
+    options = options_of(accumulate=accumulate)
+    with pytest.raises(ValueError, match=match):
+        require_even(options, Ranks(0, world, CPU))
+    with pytest.raises(ValueError, match=match):
+        fer_rafdb.made(options, Ranks(0, world, CPU))
+    require_even(options_of(accumulate=2), Ranks(0, 4, CPU))

@@ -1,0 +1,111 @@
+"""The command line: every flag reaches the options, and a preset fills in the rest."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer import checkpoint
+from fer.command import completed, parse, parser_of
+from fer.options import PRESETS, SYNTHETIC, Options
+from small_runs import options_of
+
+NO_OPTIONS = ("help", "out")
+ACTIONS = [each for each in parser_of("")._actions if each.dest not in NO_OPTIONS]
+DEFAULTS = {field.name: field.default for field in fields(Options)}
+
+
+def said_for(action: argparse.Action) -> tuple[list[str], Any]:
+    """Return what to say so that an option differs from its default, and what it becomes."""
+    flag = action.option_strings[0]
+    if action.nargs == 0:
+        return [flag], action.const
+    if action.choices is not None:
+        value = next(each for each in action.choices if each not in said_by_default(action.dest))
+        return [flag, str(value)], value
+    if action.dest == "classes":
+        return [flag, "sad,happy"], ("sad", "happy")
+    kinds: dict[Any, Any] = {int: 32 if DEFAULTS[action.dest] == 64 else 64, float: 0.25}
+    value = kinds.get(action.type, "x")
+    return [flag, str(value)], value
+
+
+def said_by_default(name: str) -> tuple[Any, Any]:
+    return DEFAULTS[name], PRESETS["scratch"].get(name)
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.dest)
+def test_every_flag_reaches_its_option(action: argparse.Action) -> None:
+    said, wanted = said_for(action)
+    # A database needs to be told where it is.
+    extra = ["--data", "x"] if action.dest == "dataset" else []
+    got = getattr(parse("", [*said, *extra]).options, action.dest)
+    assert got == wanted
+    assert got not in said_by_default(action.dest)
+
+
+def test_every_option_has_a_flag() -> None:
+    assert {action.dest for action in ACTIONS} == set(DEFAULTS) - {"fold"}
+    assert parse("", ["--fold", "3", "--dataset", "mmi", "--data", "x"]).options.fold == 3
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_fills_in_what_is_not_said(preset: str) -> None:
+    options = completed({"preset": preset, "lr": 0.5})
+    for name, value in PRESETS[preset].items():
+        assert getattr(options, name) == (0.5 if name == "lr" else value)
+
+
+def test_the_paper_preset_is_section_4_2() -> None:
+    options = completed({"preset": "paper"})
+    assert (options.epochs, options.lr, options.schedule) == (40, 1e-4, "steps")
+    assert (options.image_size, options.batch_size, options.reduction) == (224, 64, "sum")
+    assert (options.num_latents, options.latent_dim, options.delta) == (9, 128, 0.5)
+    weights = (options.lambda_compactness, options.lambda_balance, options.lambda_distribution)
+    assert weights == (1e-4, 1.0, 1e-4)
+    assert (options.weight_decay, options.clip, options.ema) == (0, None, None)
+
+
+def test_synthetic_faces_are_small_unless_a_preset_is_asked_for() -> None:
+    assert completed({}).image_size == SYNTHETIC["image_size"]
+    assert completed({"image_size": 80}).image_size == 80
+    assert completed({"preset": "scratch"}).image_size == PRESETS["scratch"]["image_size"]
+    other = completed({"dataset": "rafdb", "data": "x"})
+    assert other.image_size == PRESETS["scratch"]["image_size"]
+
+
+def test_a_run_goes_on_with_its_own_options(tmp_path: Path) -> None:
+    options = options_of(classes=("a", "b"), ema=0.9, fold=2)
+    checkpoint.write_json(tmp_path / "config.json", options.plain())
+    command = parse("", ["--resume", str(tmp_path)])
+    assert command.options == options
+    assert (command.out, command.resume) == (None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        (["--resume", "x", "--lr", "1"], "--resume takes everything from the run's folder"),
+        (["--resume", "x", "--out", "y"], "--resume takes everything from the run's folder"),
+        (["--resume", "nowhere"], "cannot go on with nowhere"),
+        (["--dataset", "lfw"], "invalid choice: 'lfw'"),
+        (["--lr", "fast"], "invalid float value: 'fast'"),
+        (["--dataset", "folder", "--data", "x"], "--dataset folder needs --classes"),
+    ],
+)
+def test_rejects(said: list[str], match: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("", said)
+    assert ended.value.code == 2
+    assert match in capsys.readouterr().err
+
+
+def test_rejects_a_folder_whose_options_are_of_another_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.write_json(tmp_path / "config.json", options_of().plain() | {"surprise": 1})
+    with pytest.raises(SystemExit):
+        parse("", ["--resume", str(tmp_path)])
+    assert "surprise" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""A model out of a run's folder says what the trained one said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fer_rafdb
+from fer import augment, checkpoint
+from fer.data import Database, FaceSet
+from fer.model import Trained, load_trained, logits_of, losses_of, make_criterion, outputs
+from small_runs import ALONE, begin, draw_nothing, make_run, options_of, use_small_backbone
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_backbone(monkeypatch)
+    draw_nothing(monkeypatch)
+
+
+def said(model: torch.nn.Sequential, run: fer_rafdb.Run) -> Tensor:
+    """Return the logits of the test faces."""
+    images = augment.for_evaluation(run.database.splits["test"].images, run.options.image_size)
+    return logits_of(outputs(model, images)[1])
+
+
+def assert_says(trained: Trained, model: Any, run: fer_rafdb.Run) -> None:
+    assert not trained.model.training
+    assert torch.equal(said(trained.model, run), said(model.eval(), run))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"head": "linear"}, {"intra": False}, {"inter": False}, {"reduction": "sum"}],
+    ids=str,
+)
+def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", epochs=1, **changes)
+    run.train(quiet=True)
+    trained = load_trained(tmp_path / "run")
+    assert_says(trained, run.model, run)
+    assert trained.classes == run.database.classes
+    assert trained.options == run.options
+    assert (trained.gray, trained.epoch) == (False, 1)
+
+
+def test_averaged_weights_come_first(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", epochs=1, ema=0.5)
+    run.train(quiet=True)
+    assert run.ema is not None
+    trained = load_trained(tmp_path / "run")
+    assert_says(trained, run.ema.module, run)
+    assert not torch.equal(said(trained.model, run), said(run.model.eval(), run))
+
+
+def test_the_best_epoch_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin(tmp_path / "run", epochs=2)
+    monkeypatch.setattr(fer_rafdb, "best_epoch", lambda history: history[0])
+    run.train(quiet=True)
+    best, last = (load_trained(tmp_path / "run", which) for which in ("best", "last"))
+    assert (best.epoch, last.epoch) == (1, 2)
+    assert not torch.equal(said(best.model, run), said(last.model, run))
+
+
+def test_neither_the_faces_nor_the_first_weights_need_be_there_any_more(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = begin(folder, epochs=1)
+    run.train(quiet=True)
+    moved = run.options.plain() | {
+        "dataset": "rafdb",
+        "data": "gone",
+        "backbone_weights": "gone.pt",
+    }
+    checkpoint.write_json(folder / "config.json", moved)
+    assert_says(load_trained(folder), run.model, run)
+
+
+def test_gray_faces_are_remembered(tmp_path: Path) -> None:
+    faces = make_run().database.splits
+    gray = {
+        split: FaceSet(each.images[:, :1].contiguous(), each.labels, each.names)
+        for split, each in faces.items()
+    }
+    run = fer_rafdb.Run(options_of(epochs=1), Database("gray", tuple("abcdefg"), gray), ALONE)
+    checkpoint.write_json(tmp_path / "config.json", run.options.plain())
+    run.open(tmp_path, quiet=True).train(quiet=True)
+    trained = load_trained(tmp_path)
+    assert trained.gray
+    assert trained.classes == tuple("abcdefg")
+    assert_says(trained, run.model, run)
+
+
+def test_rejects_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_trained(tmp_path)
+
+
+def test_without_intra_weights_there_is_nothing_to_balance() -> None:
+    criterion = make_criterion(options_of(intra=False), 7)
+    assert (criterion.lambda_balance, criterion.lambda_distribution) == (0, 0)
+    assert make_criterion(options_of(), 7).lambda_balance == 1
+
+
+def test_losses_of_the_baseline_are_its_cross_entropy() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+    found = losses_of(make_criterion(options_of(), 7), logits, labels)
+    wanted = -(logits.log_softmax(1)[:, 0]).mean()
+    torch.testing.assert_close(found, {"total": wanted})

@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer.options import Options, stored
+from small_runs import options_of
+
+
+def test_options_go_through_json(tmp_path: Path) -> None:
+    options = options_of(classes=("a", "b"), clip=1.0)
+    (tmp_path / "config.json").write_text(json.dumps(options.plain()))
+    assert stored(tmp_path) == options
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1"),
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"image_size": 0}, "--image-size must be at least 1"),
+        ({"faces": 0}, "--faces must be at least 1"),
+        ({"accumulate": 0}, "--accumulate must be at least 1"),
+        ({"accumulate": 9}, "--accumulate must be at most the batch of 8, got 9"),
+        ({"lr": 0.0}, "--lr must be above 0"),
+        ({"lr": float("nan")}, "--lr must be above 0"),
+        ({"weight_decay": -1.0}, "--weight-decay must be at least 0"),
+        ({"weight_decay": float("nan")}, "--weight-decay must be at least 0"),
+        ({"clip": 0.0}, "--clip must be above 0"),
+        ({"ema": 1.0}, "--ema must be between 0 and 1"),
+        ({"ema": 0.0}, "--ema must be between 0 and 1"),
+        ({"limit": 7}, "--limit must leave at least one batch of 8, got 7"),
+        ({"imagenet": True, "backbone_weights": "x"}, "exclude each other"),
+        ({"dataset": "lfw"}, "--dataset must be one of .*, got lfw"),
+        ({"dataset": "rafdb"}, "--dataset rafdb needs --data DIR"),
+        ({"dataset": "folder", "data": "x"}, "--dataset folder needs --classes"),
+        ({"subject": "("}, "--subject is no regular expression"),
+    ],
+)
+def test_rejects_what_no_run_can_be_made_of(changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        options_of(**changes)
+
+
+def test_options_cannot_change() -> None:
+    with pytest.raises(AttributeError):
+        Options().lr = 1  # type: ignore[misc]

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from fer import precision
+from small_runs import options_of
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("amp", "device", "has_bfloat16", "wanted"),
+    [
+        ("auto", CPU, True, torch.float32),
+        ("auto", GPU, True, torch.bfloat16),
+        ("auto", GPU, False, torch.float16),
+        ("off", GPU, True, torch.float32),
+        ("bf16", CPU, True, torch.bfloat16),
+        ("bf16", GPU, False, torch.bfloat16),
+        ("fp16", GPU, True, torch.float16),
+    ],
+)
+def test_type_of_products(
+    amp: str,
+    device: torch.device,
+    has_bfloat16: bool,
+    wanted: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
+    assert precision.product_type(options_of(amp=amp), device) is wanted
+
+
+def test_rejects_float16_on_a_cpu() -> None:
+    with pytest.raises(ValueError, match="--amp fp16 needs a GPU"):
+        precision.product_type(options_of(amp="fp16"), CPU)
+
+
+@pytest.mark.parametrize(("amp", "lowered"), [("auto", False), ("off", False), ("bf16", True)])
+def test_autocast_on_a_cpu(amp: str, lowered: bool) -> None:
+    with precision.autocast(options_of(amp=amp), CPU):
+        assert torch.is_autocast_enabled("cpu") is lowered
+        if lowered:
+            assert torch.get_autocast_dtype("cpu") is torch.bfloat16
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("amp", ["auto", "bf16"])
+def test_nothing_but_float16_is_scaled(amp: str) -> None:
+    assert not precision.gradient_scaler(options_of(amp=amp), CPU).is_enabled()

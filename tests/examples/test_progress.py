@@ -1,0 +1,77 @@
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from fer.progress import Diverged, Progress, require_finite_state
+from fer.ranks import Ranks
+from small_runs import ALONE
+
+
+@dataclass(frozen=True)
+class Two(Ranks):
+    """The first of two processes; what the other one has is known."""
+
+    other: Any = None
+
+    def gathered(self, value: Any) -> list[Any]:
+        return [value, self.other]
+
+
+def two(other: Any) -> Two:
+    return Two(0, 2, torch.device("cpu"), other)
+
+
+def after(*totals: float) -> Progress:
+    progress = Progress()
+    for total in totals:
+        progress.add({"total": torch.tensor(total), "accuracy": torch.tensor(50.0)})
+    return progress
+
+
+def test_means_are_those_of_all_steps_and_processes() -> None:
+    progress = after(1.0, 3.0)
+    progress.seconds, progress.waited = 4.0, 1.0
+    found = progress.means(two({"total": 4.0, "accuracy": 100.0}), batch_size=10)
+    assert found == {
+        "train_total": 3.0,
+        "train_accuracy": 75.0,
+        "images_per_second": 5.0,
+        "waiting": 0.25,
+        "seconds": 4.0,
+    }
+
+
+def test_what_is_shared_is_the_mean_of_the_sums() -> None:
+    progress = after(1.0, 3.0)
+    progress.share(two({"total": torch.tensor(8.0), "accuracy": torch.tensor(0.0)}))
+    assert progress.sums == {"total": torch.tensor(6.0), "accuracy": torch.tensor(50.0)}
+
+
+def test_it_goes_through_a_checkpoint() -> None:
+    progress, file = after(1.0, 3.0), io.BytesIO()
+    torch.save(progress.state(), file)
+    file.seek(0)
+    assert Progress(**torch.load(file, weights_only=True)) == progress
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_step_without_a_number_is_found_later_and_told(bad: float) -> None:
+    after(1.0, 2.0).require_finite(1, ALONE)
+    with pytest.raises(Diverged, match=r"in epoch 3, at or before step 3 \(means so far: total"):
+        after(1.0, bad, 2.0).require_finite(3, ALONE)
+
+
+def test_all_processes_raise_when_one_does() -> None:
+    with pytest.raises(Diverged, match="the loss stopped"):
+        after(1.0).require_finite(1, two(True))
+    with pytest.raises(Diverged, match="weights, centers or moments"):
+        require_finite_state([torch.ones(2)], 1, two(True))
+
+
+def test_a_state_of_numbers_passes_and_any_other_does_not() -> None:
+    require_finite_state([torch.ones(2), torch.tensor(3)], 1, ALONE)
+    with pytest.raises(Diverged, match="in epoch 2, though the loss is one still"):
+        require_finite_state([torch.ones(2), torch.tensor([1.0, float("nan")])], 2, ALONE)

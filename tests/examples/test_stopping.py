@@ -1,0 +1,77 @@
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from fer.stopping import SIGNALS, listening
+
+
+@pytest.fixture(autouse=True)
+def before() -> Iterator[list[int]]:
+    """Put handlers in place that write down what reaches them."""
+    reached: list[int] = []
+    handlers = {each: signal.getsignal(each) for each in SIGNALS}
+    for each in SIGNALS:
+        signal.signal(each, lambda number, frame: reached.append(number))
+    yield reached
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_becomes_a_request(number: int, before: list[int]) -> None:
+    with listening() as requests:
+        assert requests.signal == 0
+        send(number)
+        assert requests.signal == number
+    assert before == []
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_same_signal_again_acts_as_it_always_does(number: int, before: list[int]) -> None:
+    with listening():
+        send(number)
+        send(number)
+        assert before == [number]
+
+
+def test_another_signal_does_not_break_in_and_the_first_is_told(before: list[int]) -> None:
+    # Ctrl-C under torchrun: SIGINT from the terminal, then SIGTERM from torchrun.
+    with listening() as requests:
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        assert requests.signal == signal.SIGINT
+    assert before == []
+
+
+def test_signals_act_as_before_after_the_block_however_it_ends(before: list[int]) -> None:
+    def fail() -> None:
+        with listening():
+            send(signal.SIGTERM)
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        fail()
+    for each in SIGNALS:
+        send(each)
+    assert before == list(SIGNALS)
+
+
+def test_a_thread_leaves_signals_alone() -> None:
+    found: list[object] = []
+
+    def work() -> None:
+        with listening() as requests:
+            found.extend((signal.getsignal(signal.SIGTERM), requests.signal))
+
+    wanted = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [wanted, 0]

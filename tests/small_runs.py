@@ -1,0 +1,122 @@
+"""Runs of the examples that take a second: a small backbone, small faces, a small head."""
+
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import fer_rafdb
+from fer import checkpoint, model
+from fer.batches import TrainingBatches
+from fer.options import Options
+from fer.ranks import Ranks
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+SMALL: dict[str, Any] = {
+    "faces": 40,
+    "image_size": 24,
+    "batch_size": 8,
+    "epochs": 2,
+    "num_latents": 3,
+    "latent_dim": 8,
+    "device": "cpu",
+}
+OF_THE_CLOCK = ("seconds", "images_per_second", "waiting")
+"""Columns of a run's history that no two runs share."""
+
+
+class SmallBackbone(nn.Module):
+    """Stands in for a ResNet-18: maps, two batch normalizations and a feature of 512 numbers."""
+
+    def __init__(self, weights: object = None) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=3, bias=False), nn.BatchNorm2d(6), nn.ReLU()
+        )
+        self.second = nn.Sequential(
+            nn.Conv2d(6, 512, 3, stride=2, bias=False), nn.BatchNorm2d(512), nn.ReLU()
+        )
+        self.fc: nn.Module = nn.Linear(512, 1000)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.fc(self.second(self.first(images)).mean((2, 3)))
+        return found
+
+
+def use_small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every model of the examples be built on the small backbone."""
+    monkeypatch.setattr("fer.model.resnet18", SmallBackbone)
+
+
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out a run's pictures, which take longer than a small run."""
+    monkeypatch.setattr("fer.figures.draw_all", lambda *_: None)
+
+
+def options_of(**changes: Any) -> Options:
+    return Options(**SMALL | changes)
+
+
+def make_run(**changes: Any) -> fer_rafdb.Run:
+    """Make a run that has no folder yet."""
+    return fer_rafdb.made(options_of(**changes), ALONE)
+
+
+def begin(folder: Path, **changes: Any) -> fer_rafdb.Run:
+    """Begin a run in a new folder, or go on with what it holds."""
+    options = options_of(**changes)
+    if not folder.exists():
+        folder.mkdir()
+        checkpoint.write_json(folder / "config.json", options.plain())
+    return fer_rafdb.begin(options, folder, ALONE, quiet=True)
+
+
+def run_command(arguments: Sequence[str], output: Path) -> None:
+    """Run fer_rafdb.py on the small backbone, in a process that was made for it."""
+    torch.set_num_threads(1)
+    # Its own lock is one of processes, which a killed one leaves behind.
+    tqdm.set_lock(threading.RLock())
+    setattr(model, "resnet18", SmallBackbone)  # noqa: B010 (torchvision has no types)
+    with output.open("w", buffering=1) as file:
+        sys.stdout = sys.stderr = file
+        fer_rafdb.main(arguments)
+
+
+def batch_of(run: fer_rafdb.Run) -> tuple[Tensor, Tensor]:
+    """Return the first batch of a run's first epoch."""
+    batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
+    return next(iter(batches.after(0)))
+
+
+def kept(folder: Path, name: str = "last.pt") -> dict[str, Any]:
+    """Return a checkpoint without what the clock says."""
+    content = checkpoint.read_checkpoint(folder / name)
+    content["history"] = [without_clock(row) for row in content["history"]]
+    content.pop("progress", None)
+    return content
+
+
+def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in OF_THE_CLOCK}
+
+
+def assert_same(got: Any, want: Any, name: str = "") -> None:
+    """Compare nested plain values and tensors bit for bit."""
+    if isinstance(want, Tensor):
+        assert torch.equal(got, want), name
+    elif isinstance(want, dict):
+        assert got.keys() == want.keys(), name
+        for key in want:
+            assert_same(got[key], want[key], f"{name}.{key}")
+    elif isinstance(want, list | tuple):
+        assert len(got) == len(want), name
+        for index, (a, b) in enumerate(zip(got, want, strict=True)):
+            assert_same(a, b, f"{name}[{index}]")
+    else:
+        assert got == want, name
