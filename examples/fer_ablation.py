@@ -223,8 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     with joined(options.device) as ranks:
         try:
             if ranks.first:
-                claim(name, options, folder)
                 try_weights(options)
+                claim(name, options, folder)
             rows = run_table(name, options, seeds, folder, ranks)
         except (OSError, ValueError, Diverged) as error:
             sys.exit(f"error: {error}")

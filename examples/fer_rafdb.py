@@ -261,7 +261,7 @@ def begun(folder: Path | None) -> bool:
     return folder is not None and (folder / "last.pt").is_file()
 
 
-def made(options: Options, ranks: Ranks, *, begun: bool) -> Run:
+def made(options: Options, ranks: Ranks, *, begun: bool = False) -> Run:
     """Read the faces and make the model, so that what is wrong with either shows at once."""
     database = read_database(options, progress=ranks.first and sys.stderr.isatty())
     if "all" in database.splits:
