@@ -7,7 +7,7 @@ MIN_VENV ?= .venv-min
 MIN_VERSIONS = torch==2.6.0 torchvision==0.21.0 einops==0.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint format types test test-fast test-min docs doctest dist bench bench-faces ci clean
+.PHONY: help install check lint format types test test-slow test-fast test-min docs doctest dist bench bench-faces ci clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,17 +29,20 @@ format: ## Mend what can be mended by itself
 types: ## Check the types
 	$(PYTHON) -m mypy
 
-test: ## Run all tests with coverage, on two processes
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --cov
+test: ## Run the tests but the slowest, with coverage, on all cores
+	$(PYTHON) -m pytest -n auto --cov
+
+test-slow: ## Run the slowest tests
+	$(PYTHON) -m pytest -n auto --dist worksteal -m slow
 
 test-fast: ## Run the tests but those that compile, start processes or take long
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not slow and not compile and not distributed"
+	$(PYTHON) -m pytest -n auto -m "not slow and not compile and not distributed"
 
 test-min: ## Run all tests on the oldest supported torch, in an environment of its own
 	$(PYTHON) -m venv $(MIN_VENV)
 	$(MIN_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(MIN_VENV)/bin/python -m pip install --quiet -e ".[examples]" --group test $(MIN_VERSIONS)
-	OMP_NUM_THREADS=1 $(MIN_VENV)/bin/python -m pytest -n 2
+	$(MIN_VENV)/bin/python -m pytest -n auto
 
 docs: ## Build the documentation into docs/_build/html
 	$(SPHINX) -b html docs docs/_build/html
@@ -53,9 +56,10 @@ dist: ## Build and check the sdist and the wheel
 	$(PYTHON) -m twine check --strict dist/*
 	check-wheel-contents dist/*.whl
 
-bench: ## Measure the head and its losses, and what they add to a backbone (ten minutes on a CPU)
+bench: ## Measure the head and its losses, what they add to a backbone, and the training
 	$(PYTHON) benchmarks/run.py
 	$(PYTHON) benchmarks/whole_step.py
+	$(PYTHON) benchmarks/throughput.py
 
 bench-faces: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
 	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))

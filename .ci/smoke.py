@@ -7,7 +7,17 @@ from pathlib import Path
 
 import torch
 
-HEAVY = {"matplotlib", "PIL", "sklearn", "torchvision", "tqdm", "triton"}
+HEAVY = {
+    "matplotlib",
+    "PIL",
+    "safetensors",
+    "sklearn",
+    "timm",
+    "torchvision",
+    "tqdm",
+    "transformers",
+    "triton",
+}
 
 
 def main(site_packages: Path) -> None:
@@ -27,11 +37,12 @@ def main(site_packages: Path) -> None:
         raise SystemExit(f"metadata says {version('fdrl-layers')}, not {package.__version__}")
 
     torch.manual_seed(0)
-    head = package.FDRLHead(32, num_classes=7, latent_dim=8)
+    backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3, stride=2), torch.nn.ReLU())
+    model = package.attach_head(backbone, num_classes=7, latent_dim=8)
     criterion = package.FDRLLoss(num_classes=7, latent_dim=8)
-    loss = criterion(head(torch.randn(4, 32)), torch.randint(7, (4,))).total
+    loss = criterion(model(torch.randn(4, 3, 16, 16)), torch.randint(7, (4,))).total
     loss.backward()
-    if not all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters()):
+    if not all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()):
         raise SystemExit("a gradient is missing or not finite")
     print(f"fdrl-layers {package.__version__} from the wheel: loss {loss.item():.3f}")
 

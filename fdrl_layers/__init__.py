@@ -25,7 +25,7 @@ from fdrl_layers.losses import (
 from fdrl_layers.model import FDRLModel, attach_head
 from fdrl_layers.ops.backend import BackendChoice, use_backend
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "BackendChoice",

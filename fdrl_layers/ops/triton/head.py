@@ -30,11 +30,15 @@ class Blocks(NamedTuple):
 def blocks(batch: int, width: int, dtype: torch.dtype) -> Blocks:
     """Few samples a program while the batch is small, so that all multiprocessors have work.
 
-    A program holds (samples, D) sums in registers, which spill from 128 samples on, and three
-    stages of (terms, D) weights in shared memory, of which compute capability 8.0 has 163 KiB.
+    A program holds (samples, D) sums in registers, which spill from 128 samples on (in float32
+    from 64, if it takes 32 terms at a time), and three stages of (terms, D) weights in shared
+    memory, of which compute capability 8.0 has 163 KiB.
     """
     samples = 16 if batch <= 128 or width == 256 else 32 if batch <= 512 else 64
-    terms = 32 if dtype == torch.float32 or width == 256 else 64
+    if dtype == torch.float32:
+        terms = 16 if samples == 64 else 32
+    else:
+        terms = 32 if width == 256 else 64
     return Blocks(samples, min(terms, width), 4 if samples <= 32 else 8)
 
 
