@@ -96,7 +96,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument(
         "--preset", choices=tuple(PRESETS),
         help="paper: section 4.2 to the letter, made for a face-pretrained backbone; "
-        "strong: the best that we know from nothing; scratch (default): the same in minutes",
+        "scratch (default): from nothing, in minutes; strong: the same for longer, with more "
+        "against learning by heart",
     )  # fmt: skip
     recipe.add_argument("--epochs", type=int)
     recipe.add_argument("--batch-size", type=int, help="over all processes together")
