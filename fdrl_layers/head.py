@@ -13,6 +13,7 @@ from fdrl_layers._checks import (
     check_shape,
     check_size,
 )
+from fdrl_layers._exported import register
 from fdrl_layers.hub import HubMixin
 from fdrl_layers.layers import (
     FeatureDecomposition,
@@ -50,7 +51,7 @@ class FDRLOutput:
     inter_weights: Tensor | None
 
 
-torch.export.register_dataclass(FDRLOutput, serialized_type_name="fdrl_layers.FDRLOutput")
+register(FDRLOutput)
 
 
 def fdrl_head(

@@ -16,6 +16,7 @@ FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative
 
 ORDER = (
     "_checks",
+    "_exported",
     "_optional",
     "_precision",
     "_card",

@@ -13,6 +13,7 @@ from fdrl_layers._checks import (
     check_shape,
     check_size,
 )
+from fdrl_layers._exported import register
 from fdrl_layers._precision import widen
 from fdrl_layers.head import FDRLOutput
 from fdrl_layers.losses._ranks import batch_mean, number_of_ranks
@@ -44,7 +45,7 @@ class FDRLLossOutput:
     distribution: Tensor
 
 
-torch.export.register_dataclass(FDRLLossOutput, serialized_type_name="fdrl_layers.FDRLLossOutput")
+register(FDRLLossOutput)
 
 
 def _classification(
