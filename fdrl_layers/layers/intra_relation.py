@@ -12,10 +12,13 @@ from fdrl_layers.ops.reference.head import Reduction, add_bias, reduce_gates, st
 
 __all__ = ["IntraRelation", "Reduction", "check_reduction", "intra_relation"]
 
+# Here and not where it is used: the compiler of torch 2.6 cannot look into a type.
+_REDUCTIONS = get_args(Reduction)
+
 
 def check_reduction(reduction: str) -> None:
     """Raise unless `reduction` is a way to make an Intra-W of D gate values."""
-    check_choice("reduction", reduction, get_args(Reduction))
+    check_choice("reduction", reduction, _REDUCTIONS)
 
 
 def intra_relation(

@@ -13,10 +13,13 @@ from fdrl_layers.ops.reference.head import SelfFeature, reconstruct
 
 __all__ = ["FeatureReconstruction", "SelfFeature", "check_self_feature", "feature_reconstruction"]
 
+# Here and not where it is used: the compiler of torch 2.6 cannot look into a type.
+_SELF_FEATURES = get_args(SelfFeature)
+
 
 def check_self_feature(self_feature: str, has_messages: bool) -> None:
     """Raise unless equation 11 can be given the feature that `self_feature` names."""
-    check_choice("self_feature", self_feature, get_args(SelfFeature))
+    check_choice("self_feature", self_feature, _SELF_FEATURES)
     if self_feature == "message" and not has_messages:
         raise ValueError(
             '`self_feature` must be "intra" where Inter-RM is left out, which makes the messages, '

@@ -15,6 +15,8 @@ from torch.autograd import forward_ad
 from fdrl_layers._checks import check_choice
 
 Backend = Literal["auto", "torch", "triton"]
+# Here and not where it is used: the compiler of torch 2.6 cannot look into a type.
+_BACKENDS = get_args(Backend)
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -38,7 +40,7 @@ class BackendChoice(NamedTuple):
 
 def check_backend(backend: str) -> None:
     """Raise unless `backend` is "auto", "torch" or "triton"."""
-    check_choice("backend", backend, get_args(Backend))
+    check_choice("backend", backend, _BACKENDS)
 
 
 @contextmanager

@@ -61,9 +61,17 @@ def reduce_gates(gates: Tensor, reduction: Reduction) -> Tensor:
     return alpha.sum(-1) if reduction == "sum" else alpha.mean(-1)
 
 
+_FOLLOWS_SIZES: bool = torch.__version__ >= (2, 14)  # type: ignore[operator]
+"""Whether the compiler follows a dynamic batch into a function with a backward pass of its own.
+
+That of torch 2.6 does not; 2.14 is the oldest known to.
+"""
+
+
 def distances_to_weights(messages: Tensor) -> Tensor:
     """Equation 9: tanh of the Euclidean distance between messages, 0 on the diagonal."""
-    if torch.compiler.is_compiling() and torch.is_grad_enabled() and messages.requires_grad:
+    compiling = _FOLLOWS_SIZES and torch.compiler.is_compiling()
+    if compiling and torch.is_grad_enabled() and messages.requires_grad:
         weights: Tensor = _InterWeights.apply(messages)
         return weights
     distance, apart = _distances(messages)
@@ -167,9 +175,18 @@ def reference(
     self_feature: SelfFeature = "intra",
 ) -> HeadOutput:
     """Compute the head in plain torch: the definition, for compilers, exporters and torch.func."""
-    latents = decompose(input, *parameters[:2])
+    # By their names, as the compiler of torch 2.6 cannot cut a named tuple.
+    p = parameters
+    latents = decompose(input, p.decomposition_weight, p.decomposition_bias)
     embedding, intra_weights, inter_weights = reconstruct(
-        latents, *parameters[2:6], delta, reduction, self_feature
+        latents,
+        p.intra_weight,
+        p.intra_bias,
+        p.inter_weight,
+        p.inter_bias,
+        delta,
+        reduction,
+        self_feature,
     )
-    logits = predict(embedding, *parameters[6:])
+    logits = predict(embedding, p.classifier_weight, p.classifier_bias)
     return HeadOutput(logits, embedding, latents, intra_weights, inter_weights)
