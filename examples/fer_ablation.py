@@ -10,7 +10,6 @@ command again goes on where it was stopped. It ends in table.md: the accuracy on
 epoch, mean and deviation over seeds, beside what the paper prints.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +20,11 @@ from matplotlib.figure import Figure
 from fer import checkpoint, figures
 from fer.command import completed, parser_of
 from fer.data.table import read_whole
+from fer.ending import told
 from fer.model import try_weights
 from fer.options import Options
 from fer.progress import Diverged
 from fer.ranks import Ranks, joined
-from fer.stopping import Stopped
 from fer.summary import mean_and_deviation
 from fer_crossval import cross_validate
 from fer_rafdb import begin
@@ -221,17 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run a command line, and return the rows of the table."""
     name, options, seeds, folder = _command(arguments)
     with joined(options.device) as ranks:
-        try:
+        with told(ranks, lambda: "the same command goes on"):
             if ranks.first:
                 try_weights(options)
                 claim(name, options, folder)
             rows = run_table(name, options, seeds, folder, ranks)
-        except (OSError, ValueError, Diverged) as error:
-            sys.exit(f"error: {error}")
-        except Stopped as stopped:
-            if ranks.first:
-                print("stopped; the same command goes on", flush=True)
-            sys.exit(128 + stopped.signal)
         if ranks.first:
             text = as_markdown(name, rows, options)
             checkpoint.write_atomically(folder / "table.md", text.encode())

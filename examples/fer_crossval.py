@@ -21,12 +21,11 @@ from fer.command import completed, parser_of
 from fer.data import DATABASES, Database
 from fer.data.folds import folds_of
 from fer.data.table import read_whole
+from fer.ending import told
 from fer.metrics import score
 from fer.model import try_weights
 from fer.options import Options, stored
-from fer.progress import Diverged
 from fer.ranks import Ranks, joined
-from fer.stopping import Stopped
 from fer.summary import mean_and_deviation
 from fer_rafdb import begin
 
@@ -139,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run a command line, and return the summary."""
     options, out, folder = _command(arguments)
     with joined(options.device) as ranks:
-        try:
+        with told(ranks, lambda: f"to go on: --resume {folder}"):
             if ranks.first and folder is None:
                 # What is wrong with faces, folds or weights shows before a folder is made.
                 database = read_whole(options, progress=sys.stderr.isatty())
@@ -150,12 +149,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             folder = ranks.gathered(folder)[0]
             assert folder is not None
             summary = cross_validate(options, folder, ranks)
-        except (OSError, ValueError, Diverged) as error:
-            sys.exit(f"error: {error}")
-        except Stopped as stopped:
-            if ranks.first:
-                print(f"stopped; to go on: --resume {folder}", flush=True)
-            sys.exit(128 + stopped.signal)
         if ranks.first:
             print(f"{result_lines(summary)}\nin {folder}")
     return summary

@@ -30,6 +30,7 @@ from fer.batch_norm import joined_batch_norm
 from fer.batches import TrainingBatches, cached, limited, require_even
 from fer.command import parse
 from fer.data import Database, read_database
+from fer.ending import told
 from fer.in_parts import backward_in_parts
 from fer.model import (
     logits_of,
@@ -40,7 +41,7 @@ from fer.model import (
     try_weights,
 )
 from fer.options import Options
-from fer.progress import Diverged, Progress, require_finite_state
+from fer.progress import Progress, require_finite_state
 from fer.ranks import Ranks, joined
 from fer.stopping import Requests, Stopped, listening
 from fer.summary import best_epoch, epoch_line, greeting, result_lines, summarize
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = command.options
     with joined(options.device) as ranks:
         folder = command.resume
-        try:
+        with told(ranks, lambda: f"to go on: --resume {folder}"):
             run = made(options, ranks, begun=begun(folder))
             if ranks.first and folder is None:
                 try_weights(options)
@@ -291,12 +292,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             folder = ranks.gathered(folder)[0]
             with checkpoint.claimed(folder, ranks.first):
                 summary = run.open(folder).train()
-        except (OSError, ValueError, Diverged) as error:
-            sys.exit(f"error: {error}")
-        except Stopped as stopped:
-            if ranks.first:
-                print(f"stopped; to go on: --resume {folder}", flush=True)
-            sys.exit(128 + stopped.signal)
         if ranks.first:
             print(f"{result_lines(summary)}\nin {folder}")
     return summary
