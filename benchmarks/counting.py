@@ -55,8 +55,12 @@ def counted_launches() -> Iterator[list[str]]:
         return
     from triton.runtime import interpreter, jit
 
-    classes: list[Any] = [jit.JITFunction, interpreter.InterpretedFunction]
-    runs = [each.run for each in classes]
+    # What the interpreter launches has been `run` only since Triton 3.3.
+    places: list[tuple[Any, str]] = [
+        (jit.JITFunction, "run"),
+        (interpreter.GridExecutor, "__call__"),
+    ]
+    runs = [getattr(*place) for place in places]
 
     def recording(run: Any) -> Any:
         def recorded(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -67,13 +71,13 @@ def counted_launches() -> Iterator[list[str]]:
 
         return recorded
 
-    for each, run in zip(classes, runs, strict=True):
-        each.run = recording(run)
+    for place, run in zip(places, runs, strict=True):
+        setattr(*place, recording(run))
     try:
         yield names
     finally:
-        for each, run in zip(classes, runs, strict=True):
-            each.run = run
+        for place, run in zip(places, runs, strict=True):
+            setattr(*place, run)
 
 
 def kernels_of(run: Callable[[], object]) -> int:

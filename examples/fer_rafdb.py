@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import fdrl_layers
 from fdrl_layers import FDRLOutput
-from fer import checkpoint, evaluation, figures, precision
+from fer import augment, checkpoint, evaluation, figures, precision
 from fer.batch_norm import joined_batch_norm
 from fer.batches import TrainingBatches, cached, limited, require_even
 from fer.command import parse
@@ -43,6 +43,7 @@ from fer.model import (
 from fer.options import Options
 from fer.progress import Progress, require_finite_state
 from fer.ranks import Ranks, joined
+from fer.relations import relations
 from fer.stopping import Requests, Stopped, listening
 from fer.summary import best_epoch, epoch_line, greeting, result_lines, summarize
 
@@ -51,6 +52,9 @@ MOVING = ("adam", "schedule", "scaler")
 
 CHECK_EVERY = 20
 """Steps between two looks at whether the loss is finite, as they hold up a GPU."""
+
+WATCHED = 256
+"""Faces on which the relation weights are followed over training."""
 
 
 def make_schedule(options: Options, adam: torch.optim.AdamW, steps: int) -> LRScheduler:
@@ -165,9 +169,25 @@ class Run:
         require_finite_state(self.tensors(), epoch, self.ranks)
         return progress.means(self.ranks, self.options.batch_size)
 
+    @torch.no_grad()
+    def watched(self) -> dict[str, float]:
+        """Say what the relation weights of some faces of valid, or of test, are now."""
+        splits, model = self.database.splits, self.averaged()
+        faces = splits["valid" if "valid" in splits else "test"].images[:WATCHED]
+        before = model.training
+        model.eval()
+        images = augment.for_evaluation(faces.to(self.ranks.device), self.options.image_size)
+        found = relations(model[1], model[0](images))
+        model.train(before)
+        return found
+
+    def averaged(self) -> nn.Sequential:
+        """Return the model that is evaluated: as it is now, or its average."""
+        return self.model if self.ema is None else cast(nn.Sequential, self.ema.module)
+
     def evaluate(self, split: str) -> evaluation.Evaluation:
         """Evaluate the model as it is now, or its average."""
-        model = self.model if self.ema is None else cast(nn.Sequential, self.ema.module)
+        model = self.averaged()
         self.ranks.share_buffers(model)
         return evaluation.evaluate(model, self.database.splits[split], self.options, self.ranks)
 
@@ -184,6 +204,7 @@ class Run:
                     scores = self.evaluate(split).scores
                     row[f"{split}_accuracy"] = scores.accuracy
                     row[f"{split}_mean_class_accuracy"] = scores.mean_class_accuracy
+                row |= self.watched()
                 row["seconds"] += time.perf_counter() - began
                 self.history.append(row)
                 self.progress = Progress()

@@ -6,6 +6,8 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+from fdrl_layers._precision import under_autocast
+
 
 def check_size(name: str, value: int, minimum: int = 1) -> None:
     """Raise unless `value` is an integer of at least `minimum`."""
@@ -72,12 +74,7 @@ def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> N
 def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     """Raise unless `tensor` lies on the device of `other` and, outside autocast, has its type."""
     check_device(name, tensor, other_name, other)
-    if tensor.dtype != other.dtype and not _autocast(tensor.device.type):
+    if tensor.dtype != other.dtype and not under_autocast(tensor.device.type):
         raise TypeError(
             f"`{name}` must be {other.dtype}, the type of `{other_name}`, got {tensor.dtype}"
         )
-
-
-def _autocast(device_type: str) -> bool:
-    available = torch.amp.is_autocast_available(device_type)
-    return available and torch.is_autocast_enabled(device_type)

@@ -18,6 +18,14 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
+def under_autocast(device_type: str) -> bool:
+    """Whether autocast is on for a kind of device; it is not where there is none."""
+    # The compiler of torch 2.6 breaks a graph at the first question, and compiles for no device
+    # without autocast.
+    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device_type)
+    return available and torch.is_autocast_enabled(device_type)
+
+
 def widest(tensor: Tensor) -> Tensor:
     """Return `tensor` in the widest type of its device, for sums that centers are made of.
 

@@ -15,10 +15,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 ORDER = (
+    "_precision",
     "_checks",
     "_exported",
     "_optional",
-    "_precision",
     "_card",
     "hub",
     "ops",

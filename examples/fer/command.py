@@ -69,7 +69,19 @@ def _add_data(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
-    model.add_argument("--head", choices=("fdrl", "linear"), help="linear: the paper's baseline")
+    model.add_argument(
+        "--head", choices=("fdrl", "linear", "plain"),
+        help="linear: the paper's baseline; plain: two linear layers of --hidden and --latent-dim",
+    )  # fmt: skip
+    model.add_argument(
+        "--hidden", type=int, metavar="H",
+        help="width of the plain head's middle; 0 (default): as many parameters as FDRL",
+    )  # fmt: skip
+    model.add_argument("--backbone", choices=("resnet18", "resnet10"))
+    model.add_argument("--width", type=int, metavar="C", help="channels of the first stage; 64")
+    model.add_argument(
+        "--small-stem", action="store_true", help="halve an image before the blocks, not quarter it"
+    )
     model.add_argument("--no-intra", dest="intra", action="store_false", help="without Intra-RM")
     model.add_argument("--no-inter", dest="inter", action="store_false", help="without Inter-RM")
     model.add_argument(
@@ -84,10 +96,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--num-latents", type=int, metavar="M")
     model.add_argument("--latent-dim", type=int, metavar="D")
     model.add_argument("--delta", type=float)
+    model.add_argument(
+        "--self-feature", choices=("intra", "message"),
+        help="what equation 11 mixes with the inter-aware feature; message: a public code's",
+    )  # fmt: skip
     loss = parser.add_argument_group("loss")
     for name in ("compactness", "balance", "distribution"):
         loss.add_argument(f"--lambda-{name}", type=float, metavar="W")
-    loss.add_argument("--center-update", choices=("alpha", "ema", "gradient"))
+    loss.add_argument(
+        "--center-update", choices=("alpha", "ema", "gradient", "frozen"),
+        help="frozen: where a normal distribution put them, as in a public code",
+    )  # fmt: skip
     loss.add_argument("--label-smoothing", type=float, metavar="S", help="of the cross-entropy")
 
 

@@ -1,4 +1,4 @@
-"""A ResNet-18 (section 4.2) with a head, its losses, and both back from a run's folder."""
+"""A ResNet (section 4.2) with a head, its losses, and both back from a run's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,29 @@ from torchvision.models import ResNet18_Weights, resnet18
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint
 from fer.options import Options, stored
+from fer.resnet import BLOCKS, ResNet
 from fer.weights import Matched, fill_backbone
-
-WIDTH = 512
-"""Of the basic feature that a ResNet-18 gives."""
 
 
 def make_model(options: Options, classes: int) -> nn.Sequential:
-    """Put a head on a ResNet-18 without its own."""
+    """Put a head on a ResNet without its own."""
     backbone, _ = make_backbone(options)
+    width = 8 * options.width
     if options.head == "linear":
-        return nn.Sequential(backbone, nn.Linear(WIDTH, classes))
-    head = FDRLHead(
-        WIDTH,
+        head: nn.Module = nn.Linear(width, classes)
+    elif options.head == "plain":
+        head = make_plain_head(options, width, classes)
+    else:
+        head = make_fdrl_head(options, width, classes)
+    return nn.Sequential(backbone, head)
+
+
+def make_fdrl_head(
+    options: Options, width: int, classes: int, device: str | None = None
+) -> FDRLHead:
+    """Make the head that this is all about."""
+    return FDRLHead(
+        width,
         classes,
         latent_dim=options.latent_dim,
         num_latents=options.num_latents,
@@ -32,14 +42,33 @@ def make_model(options: Options, classes: int) -> nn.Sequential:
         intra=options.intra,
         inter=options.inter,
         reduction=options.reduction,
+        self_feature=options.self_feature,
+        device=device,
     )
-    return nn.Sequential(backbone, head)
+
+
+def make_plain_head(options: Options, width: int, classes: int) -> nn.Sequential:
+    """Make a head of FDRL's size without its structure, to tell what the structure gives."""
+    hidden = options.hidden
+    last = nn.Linear(options.latent_dim, classes)
+    if not hidden:
+        fdrl = make_fdrl_head(options, width, classes, device="meta")
+        count = sum(each.numel() for each in fdrl.parameters())
+        count -= sum(each.numel() for each in last.parameters()) + options.latent_dim
+        hidden = round(count / (width + 1 + options.latent_dim))
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, options.latent_dim), last
+    )
 
 
 def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
-    """Make a ResNet-18 that gives the basic feature; say what a file of weights gave to it."""
-    backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
-    backbone.fc = nn.Identity()
+    """Make a ResNet that gives the basic feature; say what a file of weights gave to it."""
+    backbone: nn.Module
+    if options.plain_backbone:
+        backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
+        backbone.fc = nn.Identity()
+    else:
+        backbone = ResNet(BLOCKS[options.backbone], options.width, small=options.small_stem)
     if options.backbone_weights is None:
         return backbone, None
     return backbone, fill_backbone(backbone, Path(options.backbone_weights))
@@ -57,16 +86,21 @@ def make_criterion(options: Options, classes: int) -> FDRLLoss:
 
     Without Intra-RM there are no relation weights to balance or to gather around centers.
     """
-    return FDRLLoss(
+    criterion = FDRLLoss(
         classes,
         num_latents=options.num_latents,
         latent_dim=options.latent_dim,
         lambda_compactness=options.lambda_compactness,
         lambda_balance=options.lambda_balance if options.intra else 0,
         lambda_distribution=options.lambda_distribution if options.intra else 0,
-        center_update=options.center_update,
+        center_update=options.center_update if options.center_update != "frozen" else "gradient",
         label_smoothing=options.label_smoothing,
     )
+    if options.center_update == "frozen":
+        for centers in (criterion.compactness.centers, criterion.distribution.centers):
+            nn.init.normal_(centers.value).requires_grad_(False)
+            centers.seen.fill_(True)
+    return criterion
 
 
 def losses_of(

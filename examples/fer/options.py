@@ -4,9 +4,9 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fdrl_layers.layers import Reduction
+from fdrl_layers.layers import Reduction, SelfFeature
 from fdrl_layers.losses import CenterUpdate
 from fer.augment import Augment
 
@@ -64,8 +64,12 @@ class Options:
     fold: int | None = None
     fold_seed: int = 0
     head: str = "fdrl"
+    hidden: int = 0
     intra: bool = True
     inter: bool = True
+    backbone: str = "resnet18"
+    width: int = 64
+    small_stem: bool = False
     backbone_weights: str | None = None
     imagenet: bool = False
     preset: str = "scratch"
@@ -80,10 +84,11 @@ class Options:
     num_latents: int = 9
     latent_dim: int = 128
     delta: float = 0.5
+    self_feature: SelfFeature = "intra"
     lambda_compactness: float = 1e-4
     lambda_balance: float = 1.0
     lambda_distribution: float = 1e-4
-    center_update: CenterUpdate = "alpha"
+    center_update: CenterUpdate | Literal["frozen"] = "alpha"
     label_smoothing: float = 0.0
     accumulate: int = 1
     clip: float | None = None
@@ -100,9 +105,11 @@ class Options:
         """Refuse what no run can be made of."""
         # JSON has lists only.
         object.__setattr__(self, "classes", tuple(self.classes))
-        for name in ("faces", "image_size", "epochs", "batch_size", "accumulate"):
+        for name in ("faces", "image_size", "epochs", "batch_size", "accumulate", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.hidden < 0:
+            raise ValueError(f"--hidden must be at least 0, got {self.hidden}")
         if not self.lr > 0:
             raise ValueError(f"--lr must be above 0, got {self.lr}")
         if not self.weight_decay >= 0:
@@ -126,7 +133,14 @@ class Options:
             )
         if self.imagenet and self.backbone_weights is not None:
             raise ValueError("--imagenet and --backbone-weights exclude each other")
+        if self.imagenet and not self.plain_backbone:
+            raise ValueError("--imagenet needs the ResNet-18 that those weights are for")
         self._check_data()
+
+    @property
+    def plain_backbone(self) -> bool:
+        """Whether the backbone is the paper's ResNet-18, and not a smaller one."""
+        return (self.backbone, self.width, self.small_stem) == ("resnet18", 64, False)
 
     def _check_data(self) -> None:
         if self.dataset not in DATASETS:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fdrl_layers._checks import check_choice
+from fdrl_layers._precision import under_autocast
 
 Backend = Literal["auto", "torch", "triton"]
 # Here and not where it is used: the compiler of torch 2.6 cannot look into a type.
@@ -143,14 +144,13 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
 def working_dtype(input: Tensor) -> torch.dtype:
     """Return the type in which products are taken: autocast's, where it is on."""
     device = input.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if not under_autocast(device):
         return input.dtype
     return input.dtype if input.dtype == torch.float64 else torch.get_autocast_dtype(device)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Let every operator take the types that it is given."""
-    available = torch.amp.is_autocast_available(device_type)
-    if available and torch.is_autocast_enabled(device_type):
+    if under_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -10,7 +10,15 @@ from torch import Tensor
 import fer_rafdb
 from fer import augment, checkpoint
 from fer.data import Database, FaceSet
-from fer.model import Trained, load_trained, logits_of, losses_of, make_criterion, outputs
+from fer.model import (
+    Trained,
+    load_trained,
+    logits_of,
+    losses_of,
+    make_criterion,
+    make_model,
+    outputs,
+)
 from small_runs import ALONE, begin, draw_nothing, make_run, options_of, use_small_backbone
 
 
@@ -33,7 +41,17 @@ def assert_says(trained: Trained, model: Any, run: fer_rafdb.Run) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"head": "linear"}, {"intra": False}, {"inter": False}, {"reduction": "sum"}],
+    [
+        {},
+        {"head": "linear"},
+        {"head": "plain"},
+        {"intra": False},
+        {"inter": False},
+        {"reduction": "sum"},
+        {"self_feature": "message"},
+        {"backbone": "resnet10", "width": 8, "small_stem": True},
+        {"backbone": "resnet10", "width": 8, "head": "linear"},
+    ],
     ids=str,
 )
 def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> None:
@@ -108,3 +126,30 @@ def test_losses_of_the_baseline_are_its_cross_entropy() -> None:
     found = losses_of(make_criterion(options_of(), 7), logits, labels)
     wanted = -(logits.log_softmax(1)[:, 0]).mean()
     torch.testing.assert_close(found, {"total": wanted})
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_latents": 3, "latent_dim": 16}], ids=str)
+def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) -> None:
+    counts = [
+        sum(
+            each.numel() for each in make_model(options_of(head=head, **changes), 7)[1].parameters()
+        )
+        for head in ("fdrl", "plain")
+    ]
+    # To within half of what one more unit in the middle has.
+    assert abs(counts[1] - counts[0]) <= (512 + 1 + options_of(**changes).latent_dim) / 2
+
+
+def test_the_plain_head_can_be_given_a_width() -> None:
+    head = make_model(options_of(head="plain", hidden=40), 7)[1]
+    assert head[0].out_features == 40
+
+
+def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", epochs=1, center_update="frozen")
+    before = {name: value.clone() for name, value in run.criterion.state_dict().items()}
+    run.train(quiet=True)
+    for name, value in run.criterion.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    for centers in (run.criterion.compactness.centers, run.criterion.distribution.centers):
+        assert centers.value.std() > 0.5

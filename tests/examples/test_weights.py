@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 
 import fer_rafdb
 from fer import model
-from fer.model import WIDTH, make_model
+from fer.model import make_model
 from fer.options import Options
 from fer.weights import IN_SEQUENCE, Matched, fill_backbone, read_tensors
 
@@ -246,7 +246,7 @@ def test_a_run_begins_with_the_weights_and_says_what_they_gave(
     assert torch.equal(
         made[0].state_dict()["layer3.0.conv1.weight"], trained["layer3.0.conv1.weight"]
     )
-    assert made[0](torch.zeros(2, 3, 32, 32)).shape == (2, WIDTH)
+    assert made[0](torch.zeros(2, 3, 32, 32)).shape == (2, 512)
     model.try_weights(OPTIONS)
     assert capsys.readouterr().out == ""
 

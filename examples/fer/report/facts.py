@@ -103,5 +103,6 @@ def all_options(run: Reported) -> list[tuple[str, str]]:
 def printed(run: Reported) -> float | None:
     """Return the accuracy that the paper prints for this database and head, if it does."""
     options, found = run.options, DATABASES[run.options.dataset].printed
-    whole = options.head == "linear" or (options.intra and options.inter)
+    fdrl = options.head == "fdrl" and options.intra and options.inter
+    whole = options.head == "linear" or fdrl
     return found[options.head == "fdrl"] if found is not None and whole else None

@@ -1,0 +1,48 @@
+"""How much better one row is than another: the differences of runs with the same seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+from scipy.stats import t
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean over seeds, and the interval that holds it with 95 % confidence.
+
+    Attributes:
+        mean: Of the differences.
+        half: Half the interval's width; NaN of a single seed.
+        seeds: How many there are.
+    """
+
+    mean: float
+    half: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} ± {self.half:.2f}" if self.seeds > 1 else f"{self.mean:+.2f}"
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval excludes zero."""
+        return abs(self.mean) > self.half
+
+
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
+    """Compare scores by seed, where both have the seed.
+
+    Seeds are few, so the interval is Student's.
+
+    Raises:
+        ValueError: if no seed is in both.
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        raise ValueError("no seed is in both rows")
+    found = [ours[seed] - theirs[seed] for seed in seeds]
+    n = len(found)
+    half = float(t.ppf(0.975, n - 1)) * stdev(found) / sqrt(n) if n > 1 else float("nan")
+    return Difference(fmean(found), half, n)

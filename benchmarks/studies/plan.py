@@ -1,0 +1,129 @@
+"""What a study asks: rows of settings, each trained with several seeds at one scale."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+
+from fer.options import Options
+
+ORDINARY = {each.name: each.default for each in fields(Options)}
+ORDINARY |= {"dataset": "ferplus", "reduction": "mean"}
+"""What a row has unless it says so: the paper's numbers, and a mean for the sum in equation 4."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is done: what all its rows have in common.
+
+    Attributes:
+        says: What it is, for the reader of a table.
+        options: Of every run; the recipe was chosen for the baseline on valid (`recipe.py`).
+        seeds: How many there are.
+    """
+
+    says: str
+    options: Mapping[str, Any]
+    seeds: int
+
+
+SCALES: Mapping[str, Scale] = {
+    "cpu": Scale(
+        "a ResNet-10 of 16 channels with a small stem, 42 x 42 crops",
+        {
+            "backbone": "resnet10",
+            "width": 16,
+            "small_stem": True,
+            "image_size": 42,
+            "epochs": 4,
+            "lr": 5e-3,
+            "channels_last": True,
+        },
+        seeds=3,
+    ),
+    "gpu": Scale(
+        "a ResNet-18 with a small stem, 64 x 64 crops",
+        {
+            "small_stem": True,
+            "image_size": 64,
+            "epochs": 40,
+            "lr": 2e-3,
+            "augment": "strong",
+            "label_smoothing": 0.1,
+            "weight_decay": 0.05,
+            "ema": 0.99,
+            "channels_last": True,
+        },
+        seeds=5,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Settings that a table has a line for.
+
+    Attributes:
+        label: What the table calls them.
+        changes: Options in which they differ from the scale's.
+        start: The row whose trained backbone, of the same seed, they start from.
+        kept: Whether the folder of a run stays, for others to start from.
+    """
+
+    label: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    start: "Row | None" = None
+    kept: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name of its files, the same in every study that has such a row."""
+        said = [
+            f"{name}={value}"
+            for name, value in sorted(self.changes.items())
+            if value != ORDINARY[name]
+        ] or ["fdrl"]
+        if self.start is not None:
+            said.append(f"from[{self.start.key}]")
+        return ",".join(said).replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, and the rows that answer it.
+
+    Attributes:
+        name: Of its script, and of its table.
+        question: In a line.
+        rows: In the table's order.
+        against: The label of the row that all others are compared with.
+    """
+
+    name: str
+    question: str
+    rows: Sequence[Row]
+    against: str
+
+    def __post_init__(self) -> None:
+        """Refuse rows that cannot be told apart, or compared."""
+        labels = [row.label for row in self.rows]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"{self.name}: two rows have the same label")
+        if self.against not in labels:
+            raise ValueError(f"{self.name}: there is no row {self.against}")
+
+    def chosen(self, labels: Sequence[str] | None) -> list[Row]:
+        """Return the rows of these labels, or all."""
+        if labels is None:
+            return list(self.rows)
+        rows = {row.label: row for row in self.rows}
+        if unknown := [label for label in labels if label not in rows]:
+            raise ValueError(f"--rows must be of {', '.join(rows)}; got {', '.join(unknown)}")
+        return [rows[label] for label in labels]
+
+
+LINEAR = Row("linear", {"head": "linear"}, kept=True)
+FDRL = Row("FDRL")

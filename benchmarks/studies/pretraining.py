@@ -1,0 +1,31 @@
+"""Do faces that we draw ourselves teach a backbone something about real ones?
+
+python benchmarks/studies/pretraining.py --data DIR [--scale gpu] [--jobs 2]
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.studies.command import run
+from benchmarks.studies.plan import FDRL, LINEAR, Row, Study
+
+DRAWN = Row(
+    "on drawn faces", {"head": "linear", "dataset": "synthetic", "faces": 12_800}, kept=True
+)
+
+STUDY = Study(
+    "pretraining",
+    "Do drawn faces help?",
+    (
+        LINEAR,
+        Row("linear, after drawn faces", {"head": "linear"}, DRAWN),
+        FDRL,
+        Row("FDRL, after drawn faces", {}, DRAWN),
+    ),
+    against="linear",
+)
+
+if __name__ == "__main__":
+    run(STUDY, __doc__)

@@ -1,0 +1,60 @@
+"""What a study found, as a Markdown table: a line for each row, against one of them."""
+
+from pathlib import Path
+from statistics import fmean, stdev
+
+from benchmarks.studies.compare import difference
+from benchmarks.studies.plan import Row, Study
+from benchmarks.studies.store import STUDIES, Trained, read
+
+SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
+
+
+def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Trained]:
+    """Return what has been trained of a row, by seed."""
+    found = (folder / scale).glob(f"{glob_safe(row.key)}-seed*.json")
+    return {each.seed: each for each in map(read, sorted(found))}
+
+
+def glob_safe(name: str) -> str:
+    """Return a pattern that matches the name alone."""
+    return name.replace("[", "[[]")
+
+
+def scores_of(results: dict[int, Trained], split: str, score: str) -> dict[int, float]:
+    """Return one score of a row's runs, by seed, where there is such a split."""
+    return {
+        seed: each.scores[split][score] for seed, each in results.items() if split in each.scores
+    }
+
+
+def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
+    """Return a study's table; a row that has not been trained says so."""
+    rows = {row.label: results_of(row, scale, folder) for row in study.rows}
+    head = ["", "seeds", "valid", *SCORES.values(), f"test, against {study.against}"]
+    lines = [head, ["---"] * len(head)]
+    for label, results in rows.items():
+        lines.append(_line(label, results, rows[study.against], label == study.against))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _line(
+    label: str, results: dict[int, Trained], against: dict[int, Trained], itself: bool
+) -> list[str]:
+    if not results:
+        return [label, "0", "not run", "", "", ""]
+    wanted = [("valid", "accuracy"), *(("test", score) for score in SCORES)]
+    cells = [spread(list(scores_of(results, *each).values())) for each in wanted]
+    compared = ""
+    if not itself and results.keys() & against.keys():
+        pair = (scores_of(each, "test", "accuracy") for each in (results, against))
+        compared = str(difference(*pair))
+    return [label, str(len(results)), *cells, compared]
+
+
+def spread(values: list[float]) -> str:
+    """Return a mean and a deviation, where there are values and several."""
+    if not values:
+        return ""
+    said = f"{fmean(values):.2f}"
+    return f"{said} ± {stdev(values):.2f}" if len(values) > 1 else said

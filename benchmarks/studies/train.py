@@ -1,0 +1,98 @@
+"""Train a row with a seed by the engine of the examples, and keep what came out."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import fer_rafdb
+from benchmarks.machine import describe
+from benchmarks.studies.plan import ORDINARY, SCALES, Row
+from benchmarks.studies.store import Trained
+from fer import checkpoint
+from fer.evaluation import kept
+from fer.options import Options
+from fer.ranks import Ranks
+from fer.summary import best_epoch
+
+OF_TEST = ("test_accuracy", "test_mean_class_accuracy")
+"""What the history leaves out: nothing is chosen by it, so it is reported once."""
+
+
+def options_of(row: Row, scale: str, seed: int, data: Path | None, runs: Path) -> Options:
+    """Return what decides the run of a row and a seed."""
+    changes = {**ORDINARY, **SCALES[scale].options, **row.changes, "seed": seed}
+    if changes["dataset"] != "synthetic":
+        changes["data"] = str(data)
+    if row.start is not None:
+        changes["backbone_weights"] = str(folder_of(row.start, scale, seed, runs) / "last.pt")
+    return Options(**changes)
+
+
+def folder_of(row: Row, scale: str, seed: int, runs: Path) -> Path:
+    """Return the folder in which a row is trained."""
+    return runs / scale / f"{row.key}-seed{seed}"
+
+
+def train(
+    row: Row,
+    scale: str,
+    seed: int,
+    data: Path | None,
+    runs: Path,
+    *,
+    device: str,
+    threads: int,
+) -> Trained:
+    """Train a row, or go on where it was stopped, and return the result.
+
+    The folder of the run is removed unless others start from it.
+    """
+    torch.set_num_threads(threads)
+    options = options_of(row, scale, seed, data, runs)
+    folder = folder_of(row, scale, seed, runs)
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        checkpoint.write_json(folder / "config.json", options.plain())
+    ranks = Ranks(0, 1, torch.device(device))
+    with checkpoint.claimed(folder):
+        run = fer_rafdb.begin(options, folder, ranks, quiet=True)
+        run.train(quiet=True)
+    trained = result_of(run, row, scale, seed)
+    if not row.kept:
+        shutil.rmtree(folder)
+    return trained
+
+
+def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
+    """Return what is worth keeping of a run that has ended."""
+    last, options = run.history[-1], run.options.plain()
+    del options["data"]
+    options["backbone_weights"] = None if row.start is None else row.start.key
+    scores = {
+        split: {"accuracy": last[f"{split}_accuracy"]}
+        | {"mean_class_accuracy": last[f"{split}_mean_class_accuracy"]}
+        for split in ("valid", "test")
+        if f"{split}_accuracy" in last
+    }
+    scores["test"]["best_epoch_on_valid"] = best_epoch(run.history)["test_accuracy"]
+    history = [
+        {name: value for name, value in epoch.items() if name not in OF_TEST}
+        for epoch in run.history
+    ]
+    found = kept(run.folder / "evaluation.pt").evaluation.scores
+    return Trained(
+        key=row.key,
+        scale=scale,
+        seed=seed,
+        options=options,
+        faces=run.database.sizes,
+        history=history,
+        scores=scores,
+        confusion=found.confusion.tolist(),
+        classes=list(run.database.classes),
+        seconds=sum(epoch["seconds"] for epoch in run.history),
+        date=datetime.now(UTC).date().isoformat(),
+        machine=describe(run.ranks.device.type),
+    )

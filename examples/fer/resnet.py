@@ -1,0 +1,59 @@
+"""Residual networks for small images: narrower, shallower, or with a stem that keeps the places.
+
+torchvision's ResNet takes 64 channels and divides an image's sides by four before its first block,
+which leaves 2 x 2 places of a 64 x 64 face at its end. The names of the parameters are its own, so
+that weights of either kind are read alike.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2)}
+"""Residual blocks of each of the four stages."""
+
+
+class ResNet(nn.Module):
+    """A residual network without a classifier: images (N, 3, H, W) in, basic features (N, P) out.
+
+    Args:
+        blocks: How many blocks each of four stages has; each but the first halves the sides.
+        width: Channels of the first stage; the last has eight times as many.
+        small: Whether the stem is a 3 x 3 convolution that halves the sides, for the 7 x 7 one
+            with a maximum after it that quarters them.
+    """
+
+    def __init__(self, blocks: Sequence[int], width: int, *, small: bool) -> None:
+        super().__init__()
+        size = 3 if small else 7
+        self.conv1 = nn.Conv2d(3, width, size, stride=2, padding=size // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
+        widths = [width, *(width << stage for stage in range(len(blocks)))]
+        for stage, count in enumerate(blocks, start=1):
+            first = _block(widths[stage - 1], widths[stage], stride=1 if stage == 1 else 2)
+            rest = (BasicBlock(widths[stage], widths[stage]) for _ in range(count - 1))
+            self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the basic features (N, P) of images (N, 3, H, W)."""
+        maps: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps = stage(maps)
+        pooled: Tensor = self.avgpool(maps)
+        return pooled.flatten(1)
+
+
+def _block(before: int, after: int, stride: int) -> BasicBlock:
+    if stride == 1 and before == after:
+        return BasicBlock(before, after)
+    shortcut = nn.Sequential(
+        nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after)
+    )
+    return BasicBlock(before, after, stride, shortcut)

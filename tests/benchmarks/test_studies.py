@@ -1,0 +1,171 @@
+"""The studies: rows that are told apart, differences by seed, and a study from end to end."""
+
+import importlib
+from collections.abc import Iterator
+from math import isnan
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from benchmarks.studies import command, plan
+from benchmarks.studies.compare import difference
+from benchmarks.studies.plan import FDRL, LINEAR, ORDINARY, SCALES, Row, Scale, Study
+from benchmarks.studies.store import path_of, read, write
+from benchmarks.studies.tables import as_markdown
+from benchmarks.studies.train import options_of
+from fer.model import make_criterion, make_model
+from small_runs import SMALL
+
+FOLDER = Path(plan.__file__).parent
+PARTS = ("command", "compare", "plan", "store", "tables", "train")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+TINY = {**SMALL, "dataset": "synthetic", "width": 2, "backbone": "resnet10", "epochs": 2}
+
+
+def studies() -> Iterator[Study]:
+    for name in NAMES:
+        module = importlib.import_module(f"benchmarks.studies.{name}")
+        if hasattr(module, "STUDY"):
+            yield module.STUDY
+
+
+STUDIES = tuple(studies())
+
+
+def test_there_is_a_study_for_every_question() -> None:
+    assert [study.name for study in STUDIES] == NAMES
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_every_row_is_a_run_that_can_be_made(study: Study, scale: str, tmp_path: Path) -> None:
+    for row in study.rows:
+        options = options_of(row, scale, 3, tmp_path, tmp_path)
+        assert options.seed == 3
+        for name, value in row.changes.items():
+            assert getattr(options, name) == value
+        with torch.device("meta"):
+            make_model(options.without_weights(), 8)
+            make_criterion(options, 8)
+
+
+def test_rows_that_share_their_files_are_the_same() -> None:
+    rows: dict[str, Row] = {}
+    for row in (row for study in STUDIES for row in study.rows):
+        other = rows.setdefault(row.key, row)
+        assert {**ORDINARY, **row.changes} == {**ORDINARY, **other.changes}
+        assert (row.start and row.start.key) == (other.start and other.start.key)
+
+
+def test_a_key_leaves_out_what_is_ordinary() -> None:
+    assert Row("", {"reduction": "mean", "num_latents": 9}).key == FDRL.key == "fdrl"
+    row = Row("", {"num_latents": 3, "lambda_balance": 0.01}, LINEAR)
+    assert row.key == "lambda-balance=0.01,num-latents=3,from[head=linear]"
+
+
+def test_a_row_with_an_unknown_option_has_no_key() -> None:
+    with pytest.raises(KeyError):
+        Row("", {"num_latent": 3}).key  # noqa: B018
+
+
+def test_the_difference_is_that_of_a_paired_t_test() -> None:
+    ours, theirs = {0: 80.0, 1: 82.5, 2: 81.0, 7: 0.0}, {0: 79.0, 1: 80.0, 2: 80.7, 9: 1.0}
+    found = difference(ours, theirs)
+    pairs = np.array([[ours[seed], theirs[seed]] for seed in (0, 1, 2)])
+    low, high = stats.ttest_rel(*pairs.T).confidence_interval(0.95)
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+    assert found.seeds == 3
+    assert not found.sure
+    assert difference({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}).sure
+
+
+def test_the_difference_of_one_seed_has_no_interval() -> None:
+    found = difference({4: 80.0}, {4: 81.5})
+    assert isnan(found.half)
+    assert not found.sure
+    assert str(found) == "-1.50"
+    with pytest.raises(ValueError, match="no seed is in both"):
+        difference({0: 1.0}, {1: 1.0})
+
+
+def test_a_study_refuses_rows_that_cannot_be_told_apart() -> None:
+    with pytest.raises(ValueError, match="same label"):
+        Study("x", "?", (LINEAR, LINEAR), "linear")
+    with pytest.raises(ValueError, match="no row other"):
+        Study("x", "?", (LINEAR,), "other")
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = Scale("tiny", TINY, seeds=2)
+    monkeypatch.setattr(plan, "SCALES", MappingProxyType({"cpu": scale}))
+    for name in ("command", "train"):
+        module = importlib.import_module(f"benchmarks.studies.{name}")
+        monkeypatch.setattr(module, "SCALES", plan.SCALES)
+    monkeypatch.setattr("fer.figures.draw_all", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    after = Row("FDRL, after linear", {}, LINEAR)
+    study = Study("tiny", "?", (LINEAR, FDRL, after), against="linear")
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    said: list[Any] = ["--data", tmp_path, "--runs", runs, "--results", results, "--scale", "cpu"]
+
+    def run(*more: Any) -> list[str]:
+        command.run(study, "", [*map(str, (*said, *more))])
+        return [line for line in capsys.readouterr().out.splitlines() if ", seed " in line]
+
+    assert len(run("--rows", after.label, "--seeds", 1)) == 2  # what it starts from comes along
+    only = read(path_of(after, "cpu", 1, results))
+    assert only.options["backbone_weights"] == "head=linear"
+    assert "data" not in only.options
+    assert "test_accuracy" not in only.history[-1]
+    assert {"intra_weight", "distance", "saturated"} < only.history[-1].keys()
+    assert sum(map(sum, only.confusion)) == only.faces["test"]
+    assert len(run()) == 4
+    assert run() == []
+    again = read(path_of(after, "cpu", 1, results))
+    assert again == only
+    assert len(run("--rows", "FDRL", "--seeds", 0, "--again")) == 1
+    # A start stays, for others; the rest goes.
+    assert sorted(each.name for each in (runs / "cpu").iterdir()) == [
+        "head=linear-seed0",
+        "head=linear-seed1",
+    ]
+    table = as_markdown(study, "cpu", results).splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == [
+        "| linear",
+        "| FDRL",
+        "| FDRL, after linear",
+    ]
+    assert "±" in table[3].split(" | ")[-1]
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_result_is_read_strictly(tmp_path: Path) -> None:
+    study = Study("tiny", "?", (LINEAR,), against="linear")
+    said = ["--data", "", "--runs", tmp_path / "runs", "--results", tmp_path, "--seeds", 0]
+    command.run(study, "", [*map(str, said)])
+    path = path_of(LINEAR, "cpu", 0, tmp_path)
+    found = read(path)
+    write(tmp_path / "copy.json", found)
+    assert read(tmp_path / "copy.json") == found
+    path.write_text(path.read_text().replace('"seconds"', '"second"'))
+    with pytest.raises(ValueError, match="seconds"):
+        read(path)
+    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
+    with pytest.raises(ValueError, match="`format` must be 1"):
+        read(path)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.run(Study("x", "?", (LINEAR,), "linear"), "", ["--data", "x", "--rows", "FDLR"])
+    assert "must be of linear; got FDLR" in capsys.readouterr().err

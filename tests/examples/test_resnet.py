@@ -1,0 +1,42 @@
+"""The residual networks for small images, against torchvision's where both can be had."""
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from comparing import assert_close
+from fer.resnet import BLOCKS, ResNet
+
+
+def test_at_full_size_it_is_torchvisions_resnet_18() -> None:
+    theirs = resnet18()
+    theirs.fc = torch.nn.Identity()
+    ours = ResNet(BLOCKS["resnet18"], 64, small=False)
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(3, 3, 40, 48)
+    for mode in (True, False):
+        got, want = ours.train(mode)(images), theirs.train(mode)(images)
+        assert_close("features", {"features": got}, {"features": want})
+
+
+@pytest.mark.parametrize(("small", "side"), [(True, 3), (False, 2)])
+def test_a_small_stem_keeps_more_places(small: bool, side: int) -> None:
+    backbone = ResNet(BLOCKS["resnet10"], 16, small=small)
+    backbone.avgpool = torch.nn.Identity()
+    assert backbone(torch.randn(2, 3, 42, 42)).shape == (2, 128 * side * side)
+
+
+@pytest.mark.parametrize(("name", "convolutions"), [("resnet10", 8), ("resnet18", 16)])
+def test_the_name_counts_the_layers(name: str, convolutions: int) -> None:
+    weights = ResNet(BLOCKS[name], 8, small=True).state_dict()
+    inner = [key for key in weights if ".conv" in key]
+    assert len(inner) == convolutions  # with the stem and a classifier, the number in the name
+
+
+def test_convolutions_start_as_torchvisions_do() -> None:
+    backbone = ResNet(BLOCKS["resnet10"], 32, small=True)
+    for name, weight in backbone.named_parameters():
+        if weight.ndim == 4:
+            out, _, *size = weight.shape
+            fan_out = out * size[0] * size[1]
+            assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1), name
