@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from numbers import Integral, Real
 
-import torch
 from torch import Tensor
 
 from fdrl_layers._precision import under_autocast

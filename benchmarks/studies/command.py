@@ -16,8 +16,8 @@ from benchmarks.studies.tables import as_markdown
 from benchmarks.studies.train import folder_of, train
 
 
-def run(study: Study, description: str, arguments: Sequence[str] | None = None) -> None:
-    """Run a study's command line."""
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Return a parser for what every study can be told."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,13 +25,19 @@ def run(study: Study, description: str, arguments: Sequence[str] | None = None) 
     parser.add_argument(
         "--scale", choices=tuple(SCALES), default="gpu" if torch.cuda.is_available() else "cpu"
     )
-    parser.add_argument("--rows", nargs="+", metavar="LABEL", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="only these")
-    parser.add_argument("--again", action="store_true", help="repeat what has been done")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where to train")
     parser.add_argument("--results", type=Path, default=STUDIES, help="where results go")
+    return parser
+
+
+def run(study: Study, description: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a study's command line."""
+    parser = parser_of(description)
+    parser.add_argument("--rows", nargs="+", metavar="LABEL", help="only these")
+    parser.add_argument("--again", action="store_true", help="repeat what has been done")
     said = parser.parse_args(arguments)
     try:
         rows = study.chosen(said.rows)

@@ -70,13 +70,11 @@ class Row:
         label: What the table calls them.
         changes: Options in which they differ from the scale's.
         start: The row whose trained backbone, of the same seed, they start from.
-        kept: Whether the folder of a run stays, for others to start from.
     """
 
     label: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     start: "Row | None" = None
-    kept: bool = False
 
     @property
     def key(self) -> str:
@@ -125,5 +123,5 @@ class Study:
         return [rows[label] for label in labels]
 
 
-LINEAR = Row("linear", {"head": "linear"}, kept=True)
+LINEAR = Row("linear", {"head": "linear"})
 FDRL = Row("FDRL")

@@ -11,9 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.studies.command import run
 from benchmarks.studies.plan import FDRL, LINEAR, Row, Study
 
-DRAWN = Row(
-    "on drawn faces", {"head": "linear", "dataset": "synthetic", "faces": 12_800}, kept=True
-)
+DRAWN = Row("on drawn faces", {"head": "linear", "dataset": "synthetic", "faces": 12_800})
 
 STUDY = Study(
     "pretraining",

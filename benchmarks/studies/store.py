@@ -54,17 +54,18 @@ def path_of(row: Row, scale: str, seed: int, folder: Path = STUDIES) -> Path:
 
 def write(path: Path, trained: Trained) -> None:
     """Write a result, numbers rounded to what they mean."""
-    content = {"format": FORMAT, **_rounded(dataclasses.asdict(trained))}
+    content = {"format": FORMAT, **rounded(dataclasses.asdict(trained))}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Return nested values with numbers rounded to what they mean."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list) else value
+        return {key: rounded(each) for key, each in value.items()}
+    return [rounded(each) for each in value] if isinstance(value, list) else value
 
 
 def read(path: Path) -> Trained:

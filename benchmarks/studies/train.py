@@ -47,11 +47,13 @@ def train(
 ) -> Trained:
     """Train a row, or go on where it was stopped, and return the result.
 
-    The folder of the run is removed unless others start from it.
+    Its folder keeps the weights, for others to start from, and not what the run would go on with.
     """
     torch.set_num_threads(threads)
     options = options_of(row, scale, seed, data, runs)
     folder = folder_of(row, scale, seed, runs)
+    if (folder / "summary.json").is_file():
+        shutil.rmtree(folder)
     if not folder.is_dir():
         folder.mkdir(parents=True)
         checkpoint.write_json(folder / "config.json", options.plain())
@@ -59,10 +61,11 @@ def train(
     with checkpoint.claimed(folder):
         run = fer_rafdb.begin(options, folder, ranks, quiet=True)
         run.train(quiet=True)
-    trained = result_of(run, row, scale, seed)
-    if not row.kept:
-        shutil.rmtree(folder)
-    return trained
+        (folder / "best.pt").unlink(missing_ok=True)
+        ended = checkpoint.read_checkpoint(folder / "last.pt")
+        slim = {name: value for name, value in ended.items() if name not in fer_rafdb.MOVING}
+        checkpoint.write_checkpoint(folder / "last.pt", slim)
+    return result_of(run, row, scale, seed)
 
 
 def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:

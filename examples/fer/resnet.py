@@ -31,29 +31,28 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
-        widths = [width, *(width << stage for stage in range(len(blocks)))]
-        for stage, count in enumerate(blocks, start=1):
-            first = _block(widths[stage - 1], widths[stage], stride=1 if stage == 1 else 2)
-            rest = (BasicBlock(widths[stage], widths[stage]) for _ in range(count - 1))
-            self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.layer1 = _stage(width, width, blocks[0], stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks[1], stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks[2], stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, blocks[3], stride=2)
+        self.avgpool: nn.Module = nn.AdaptiveAvgPool2d(1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the basic features (N, P) of images (N, 3, H, W)."""
-        maps: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            maps = stage(maps)
+        maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         pooled: Tensor = self.avgpool(maps)
         return pooled.flatten(1)
 
 
-def _block(before: int, after: int, stride: int) -> BasicBlock:
-    if stride == 1 and before == after:
-        return BasicBlock(before, after)
-    shortcut = nn.Sequential(
-        nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after)
-    )
-    return BasicBlock(before, after, stride, shortcut)
+def _stage(before: int, after: int, blocks: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride > 1 or before != after:
+        shortcut = nn.Sequential(
+            nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after)
+        )
+    first = BasicBlock(before, after, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(after, after) for _ in range(blocks - 1)))

@@ -141,8 +141,9 @@ def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) 
 
 
 def test_the_plain_head_can_be_given_a_width() -> None:
-    head = make_model(options_of(head="plain", hidden=40), 7)[1]
-    assert head[0].out_features == 40
+    hidden = make_model(options_of(head="plain", hidden=40), 7)[1].get_submodule("0")
+    assert isinstance(hidden, torch.nn.Linear)
+    assert hidden.out_features == 40
 
 
 def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def correlate(a: Array, b: Array) -> Array:
 
 def _ranks(values: NDArray[np.float32]) -> Array:
     # Spearman's correlation is Pearson's of the ranks, ties at their mean.
-    ranks: Array = rankdata(values, axis=0)
+    # In double precision, as newer versions of SciPy keep the type that they are given.
+    ranks: Array = rankdata(values.astype(np.float64), axis=0)
     return ranks
 
 

@@ -1,0 +1,140 @@
+"""Do latents mean anything? Intra-W against the action units of drawn faces, and on real ones.
+
+    python benchmarks/studies/meaning.py --data DIR [--scale gpu]
+
+Trains FDRL and the baseline on drawn faces, whose units are known, and on FER+. Of each unit it
+asks how much the best latent's Intra-W says about it, in nats, beside the best of the baseline's
+features and the best of as many columns that were shuffled. Of each latent on FER+ it asks how
+many of the 50 test faces with the highest Intra-W have the same label, as in the paper's figure 3.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.studies.command import Jobs, parser_of, train_all
+from benchmarks.studies.plan import FDRL, SCALES, Row
+from benchmarks.studies.store import rounded
+from benchmarks.studies.train import folder_of
+from fer.evaluation import Kept, kept
+from fer.report.units import follow, yardsticks
+
+DRAWN = {"dataset": "synthetic", "faces": 12_800}
+BASELINE = Row("linear, drawn faces", {"head": "linear", **DRAWN})
+ROWS = {
+    "drawn": Row("FDRL, drawn faces", DRAWN),
+    "drawn, λ2 = 0": Row("FDRL, drawn faces, λ2 = 0", {"lambda_balance": 0.0, **DRAWN}),
+    "FER+": FDRL,
+    "FER+, λ2 = 0": Row("FDRL, λ2 = 0", {"lambda_balance": 0.0}),
+}
+GROUP = 50
+"""Faces with the highest Intra-W of a latent."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the latents of one seed's models say. Information is a mean over units, in nats.
+
+    Attributes:
+        seed: Of the models.
+        baseline: Information of the best of the baseline's features.
+        shuffled: Of the best of the latents after their faces were mixed up: what chance gives.
+        latents: Of the best latent's Intra-W, by model.
+        units: Of how many units some latent says more than the best feature does, by model.
+        groups: Share of the faces of a latent's group that have its commonest label, by model.
+        chance: The same of faces that were drawn at random, by model.
+    """
+
+    seed: int
+    baseline: float
+    shuffled: float
+    latents: dict[str, float]
+    units: dict[str, int]
+    groups: dict[str, float]
+    chance: dict[str, float]
+
+
+def measure(folders: dict[str, Path], baseline: Path, seed: int) -> Meaning:
+    """Measure models by the evaluations in their folders."""
+    plain = kept(baseline / "evaluation.pt")
+    features = yardsticks(plain.evaluation.embedding, intensities(plain))
+    best_features = np.array([each.information for each in features])
+    found = {name: kept(folder / "evaluation.pt") for name, folder in folders.items()}
+    drawn = {name: each for name, each in found.items() if each.faces.units is not None}
+    best = {name: best_latents(each, weights_of(each)) for name, each in drawn.items()}
+    mixed = np.random.default_rng(seed).permutation(weights_of(drawn["drawn"]))
+    return Meaning(
+        seed=seed,
+        baseline=float(best_features.mean()),
+        shuffled=float(best_latents(drawn["drawn"], mixed).mean()),
+        latents={name: float(each.mean()) for name, each in best.items()},
+        units={name: int((each > best_features).sum()) for name, each in best.items()},
+        groups={name: purity(each, weights_of(each)) for name, each in found.items()},
+        chance={
+            name: purity(each, np.random.default_rng(seed).permutation(weights_of(each)))
+            for name, each in found.items()
+        },
+    )
+
+
+def intensities(of: Kept) -> NDArray[np.float32]:
+    """Return the units (n, A) of drawn faces."""
+    assert of.faces.units is not None
+    found: NDArray[np.float32] = of.faces.units.numpy()
+    return found
+
+
+def weights_of(of: Kept) -> NDArray[np.float32]:
+    """Return Intra-W (n, M)."""
+    assert of.evaluation.intra_weights is not None
+    return of.evaluation.intra_weights
+
+
+def best_latents(of: Kept, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return what the best latent says of each unit (A,)."""
+    information = follow(weights, intensities(of), of.evaluation.labels).information
+    found: NDArray[np.float64] = np.nanmax(information, axis=0)
+    return found
+
+
+def purity(of: Kept, weights: NDArray[np.float32]) -> float:
+    """Return the mean share of the commonest label in the latents' groups."""
+    groups = np.argsort(-weights, axis=0)[:GROUP].T
+    labels = of.evaluation.labels[groups]
+    return float(np.mean([np.bincount(group).max() / len(group) for group in labels]))
+
+
+def path_of(scale: str, seed: int, results: Path) -> Path:
+    """Return where what was measured of a seed is."""
+    return results / scale / f"meaning-{seed}.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, measure it and say what came out."""
+    said = parser_of(__doc__ or "").parse_args(arguments)
+    for seed in said.seeds or range(SCALES[said.scale].seeds):
+        rows = {row.key: row for row in (BASELINE, *ROWS.values())}
+        jobs: Jobs = {
+            (key, seed): row
+            for key, row in rows.items()
+            if not (folder_of(row, said.scale, seed, said.runs) / "evaluation.pt").is_file()
+        }
+        train_all(jobs, said)
+        folders = {name: folder_of(row, said.scale, seed, said.runs) for name, row in ROWS.items()}
+        baseline = folder_of(BASELINE, said.scale, seed, said.runs)
+        meaning = measure(folders, baseline, seed)
+        path_of(said.scale, seed, said.results).write_text(
+            json.dumps(rounded(asdict(meaning)), indent=1) + "\n"
+        )
+        print(meaning, flush=True)
+
+
+if __name__ == "__main__":
+    main()
