@@ -77,6 +77,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--hidden", type=int, metavar="H",
         help="width of the plain head's middle; 0 (default): as many parameters as FDRL",
     )  # fmt: skip
+    model.add_argument(
+        "--batch-norm", action="store_true", help="normalize what the last layer predicts from"
+    )
+    model.add_argument(
+        "--attach", choices=("pooled", "attention", "places"),
+        help="what latents are made of: the pooled feature (paper); the maps, each by an attention "
+        "of its own; or the maps, by a maximum over the latents of all places",
+    )  # fmt: skip
     model.add_argument("--backbone", choices=("resnet18", "resnet10"))
     model.add_argument("--width", type=int, metavar="C", help="channels of the first stage; 64")
     model.add_argument(

@@ -11,6 +11,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint
+from fer.attachment import OnMaps
 from fer.options import Options, stored
 from fer.resnet import BLOCKS, ResNet
 from fer.weights import Matched, fill_backbone
@@ -22,10 +23,14 @@ def make_model(options: Options, classes: int) -> nn.Sequential:
     width = 8 * options.width
     if options.head == "linear":
         head: nn.Module = nn.Linear(width, classes)
+        if options.batch_norm:
+            head = nn.Sequential(nn.BatchNorm1d(width), head)
     elif options.head == "plain":
         head = make_plain_head(options, width, classes)
     else:
-        head = make_fdrl_head(options, width, classes)
+        fdrl = make_fdrl_head(options, width, classes)
+        on_maps = options.attach != "pooled"
+        head = OnMaps(fdrl, attend=options.attach == "attention") if on_maps else fdrl
     return nn.Sequential(backbone, head)
 
 
@@ -43,6 +48,7 @@ def make_fdrl_head(
         inter=options.inter,
         reduction=options.reduction,
         self_feature=options.self_feature,
+        batch_norm=options.batch_norm,
         device=device,
     )
 
@@ -56,8 +62,9 @@ def make_plain_head(options: Options, width: int, classes: int) -> nn.Sequential
         count = sum(each.numel() for each in fdrl.parameters())
         count -= sum(each.numel() for each in last.parameters()) + options.latent_dim
         hidden = round(count / (width + 1 + options.latent_dim))
+    norm = [nn.BatchNorm1d(options.latent_dim)] if options.batch_norm else []
     return nn.Sequential(
-        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, options.latent_dim), last
+        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, options.latent_dim), *norm, last
     )
 
 
@@ -69,6 +76,8 @@ def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
         backbone.fc = nn.Identity()
     else:
         backbone = ResNet(BLOCKS[options.backbone], options.width, small=options.small_stem)
+    if options.attach != "pooled":
+        backbone.avgpool = nn.Identity()
     if options.backbone_weights is None:
         return backbone, None
     return backbone, fill_backbone(backbone, Path(options.backbone_weights))

@@ -65,6 +65,8 @@ class Options:
     fold_seed: int = 0
     head: str = "fdrl"
     hidden: int = 0
+    batch_norm: bool = False
+    attach: str = "pooled"
     intra: bool = True
     inter: bool = True
     backbone: str = "resnet18"
@@ -135,6 +137,8 @@ class Options:
             raise ValueError("--imagenet and --backbone-weights exclude each other")
         if self.imagenet and not self.plain_backbone:
             raise ValueError("--imagenet needs the ResNet-18 that those weights are for")
+        if self.attach != "pooled" and self.head != "fdrl":
+            raise ValueError(f"--attach {self.attach} needs --head fdrl, got {self.head}")
         self._check_data()
 
     @property

@@ -34,6 +34,7 @@ def test_options_go_through_json(tmp_path: Path) -> None:
         ({"imagenet": True, "backbone_weights": "x"}, "exclude each other"),
         ({"imagenet": True, "width": 32}, "needs the ResNet-18"),
         ({"imagenet": True, "small_stem": True}, "needs the ResNet-18"),
+        ({"attach": "places", "head": "linear"}, "--attach places needs --head fdrl, got linear"),
         ({"width": 0}, "--width must be at least 1"),
         ({"hidden": -1}, "--hidden must be at least 0, got -1"),
         ({"dataset": "lfw"}, "--dataset must be one of .*, got lfw"),

@@ -1,0 +1,35 @@
+"""What makes FDRL help? Changes that are ours, beside the same changes of the baseline.
+
+    python benchmarks/studies/attachment.py --data DIR [--scale gpu] [--jobs 2]
+
+Batch normalization of what the last layer predicts from; latents that pool the maps by an attention
+of their own, or by a maximum; and the head on the backbone that the baseline has trained.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.studies.command import run
+from benchmarks.studies.plan import FDRL, LINEAR, Row, Study
+
+NORM = {"batch_norm": True}
+
+STUDY = Study(
+    "attachment",
+    "What makes FDRL help?",
+    (
+        LINEAR,
+        Row("linear, normalized", {"head": "linear", **NORM}),
+        Row("plain, normalized", {"head": "plain", **NORM}),
+        FDRL,
+        Row("FDRL, normalized", NORM),
+        Row("FDRL, normalized, attention", {**NORM, "attach": "attention"}),
+        Row("FDRL, normalized, places", {**NORM, "attach": "places"}),
+    ),
+    against="linear",
+)
+
+if __name__ == "__main__":
+    run(STUDY, __doc__)
