@@ -8,7 +8,7 @@ MIN_VENV ?= .venv-min
 MIN_VERSIONS = torch==2.6.0 torchvision==0.21.0 einops==0.8.0 numpy==2.1.3
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint format types test test-slow test-fast test-min docs doctest dist bench bench-faces ci clean
+.PHONY: help install check lint format types test test-slow test-fast test-min docs doctest dist bench bench-faces studies ci clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,13 @@ bench: ## Measure the head and its losses, what they add to a backbone, and the 
 
 bench-faces: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
 	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
+
+STUDIES = recipe baseline parts reduction centers latents departures width attachment meaning pretraining
+
+studies: ## Answer every question about FDRL on real faces (FERPLUS=folder of FER+; a day on a CPU)
+	for study in $(STUDIES); do \
+		$(PYTHON) benchmarks/studies/$$study.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing)) || exit; \
+	done
 
 ci: ## Run what CI runs, in a fresh environment
 	bash .ci/run

@@ -20,6 +20,7 @@ import fdrl_layers
 import inventory
 import measured
 import pictures
+import study_tables
 
 project = "fdrl-layers"
 author = "the fdrl-layers authors"
@@ -70,6 +71,7 @@ backbone_table.write(here / "_generated")
 benchmark_tables.write(here / "_generated")
 measured.write(here / "_generated")
 pictures.write(here / "_generated")
+study_tables.write(here / "_generated")
 concept_figures.write(here / "_generated")
 
 # For examples that need a library which is not there: `:skipif: lacks("captum")`.

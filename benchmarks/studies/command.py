@@ -45,7 +45,7 @@ def run(study: Study, description: str, arguments: Sequence[str] | None = None) 
         parser.error(str(error))
     seeds = said.seeds or list(range(SCALES[said.scale].seeds))
     wanted = {
-        (row.key, seed): row
+        (row.key(said.scale), seed): row
         for row in rows
         for seed in seeds
         if said.again or not path_of(row, said.scale, seed, said.results).is_file()
@@ -63,7 +63,7 @@ def generations(wanted: Jobs, said: argparse.Namespace) -> list[Jobs]:
     """Return what is to be trained first, then what starts from that, and so on."""
     found = [wanted]
     while missing := {
-        (row.start.key, seed): row.start
+        (row.start.key(said.scale), seed): row.start
         for (_, seed), row in found[0].items()
         if row.start is not None
         and not (folder_of(row.start, said.scale, seed, said.runs) / "summary.json").is_file()

@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, measure it and say what came out."""
     said = parser_of(__doc__ or "").parse_args(arguments)
     for seed in said.seeds or range(SCALES[said.scale].seeds):
-        rows = {row.key: row for row in (BASELINE, *ROWS.values())}
+        rows = {row.key(said.scale): row for row in (BASELINE, *ROWS.values())}
         jobs: Jobs = {
             (key, seed): row
             for key, row in rows.items()

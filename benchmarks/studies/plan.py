@@ -10,10 +10,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 from fer.options import Options
 
-ORDINARY = {each.name: each.default for each in fields(Options)}
-ORDINARY |= {"dataset": "ferplus", "reduction": "mean"}
-"""What a row has unless it says so: the paper's numbers, and a mean for the sum in equation 4."""
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -62,6 +58,15 @@ SCALES: Mapping[str, Scale] = {
 }
 
 
+def ordinary(scale: str) -> dict[str, Any]:
+    """Return the options of FDRL at a scale, which a row has where it says nothing else.
+
+    They are the paper's numbers, but for the recipe and a mean in place of the sum in equation 4.
+    """
+    defaults = {each.name: each.default for each in fields(Options)}
+    return {**defaults, "dataset": "ferplus", "reduction": "mean", **SCALES[scale].options}
+
+
 @dataclass(frozen=True)
 class Row:
     """Settings that a table has a line for.
@@ -76,16 +81,16 @@ class Row:
     changes: Mapping[str, Any] = field(default_factory=dict)
     start: "Row | None" = None
 
-    @property
-    def key(self) -> str:
-        """The name of its files, the same in every study that has such a row."""
+    def key(self, scale: str) -> str:
+        """Return the name of its files at a scale, the same in every study that has such a row."""
+        known = ordinary(scale)
         said = [
             f"{name}={value}"
             for name, value in sorted(self.changes.items())
-            if value != ORDINARY[name]
+            if value != known[name]
         ] or ["fdrl"]
         if self.start is not None:
-            said.append(f"from[{self.start.key}]")
+            said.append(f"from[{self.start.key(scale)}]")
         return ",".join(said).replace("_", "-")
 
 

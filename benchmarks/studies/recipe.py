@@ -22,11 +22,12 @@ STUDY = Study(
     "Which recipe suits the baseline?",
     (
         LINEAR,
-        *(changed(f"rate {rate:g}", lr=rate) for rate in (1e-3, 2e-3, 1e-2)),
-        changed("weight decay 0.05", weight_decay=0.05),
-        changed("label smoothing 0.1", label_smoothing=0.1),
-        changed("averaged weights", ema=0.99),
-        changed("more augmentation", augment="strong"),
+        *(changed(f"rate {rate:g}", lr=rate) for rate in (1e-3, 2e-3, 5e-3, 1e-2)),
+        *(changed(f"weight decay {decay:g}", weight_decay=decay) for decay in (0.0, 0.05)),
+        *(changed(f"label smoothing {s:g}", label_smoothing=s) for s in (0.0, 0.1)),
+        *(changed(f"average of {decay or 0:g}", ema=decay) for decay in (None, 0.99)),
+        *(changed(f"{augment} augmentation", augment=augment) for augment in ("paper", "strong")),
+        *(changed(f"{stem} stem", small_stem=stem == "small") for stem in ("small", "large")),
     ),
     against="linear",
 )

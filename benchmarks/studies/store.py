@@ -49,7 +49,7 @@ class Trained:
 
 def path_of(row: Row, scale: str, seed: int, folder: Path = STUDIES) -> Path:
     """Return where the result of a row and a seed is."""
-    return folder / scale / f"{row.key}-seed{seed}.json"
+    return folder / scale / f"{row.key(scale)}-seed{seed}.json"
 
 
 def write(path: Path, trained: Trained) -> None:

@@ -12,7 +12,7 @@ SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
 
 def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Trained]:
     """Return what has been trained of a row, by seed."""
-    found = (folder / scale).glob(f"{glob_safe(row.key)}-seed*.json")
+    found = (folder / scale).glob(f"{glob_safe(row.key(scale))}-seed*.json")
     return {each.seed: each for each in map(read, sorted(found))}
 
 

@@ -8,7 +8,7 @@ import torch
 
 import fer_rafdb
 from benchmarks.machine import describe
-from benchmarks.studies.plan import ORDINARY, SCALES, Row
+from benchmarks.studies.plan import Row, ordinary
 from benchmarks.studies.store import Trained
 from fer import checkpoint
 from fer.evaluation import kept
@@ -22,7 +22,7 @@ OF_TEST = ("test_accuracy", "test_mean_class_accuracy")
 
 def options_of(row: Row, scale: str, seed: int, data: Path | None, runs: Path) -> Options:
     """Return what decides the run of a row and a seed."""
-    changes = {**ORDINARY, **SCALES[scale].options, **row.changes, "seed": seed}
+    changes = {**ordinary(scale), **row.changes, "seed": seed}
     if changes["dataset"] != "synthetic":
         changes["data"] = str(data)
     if row.start is not None:
@@ -32,7 +32,7 @@ def options_of(row: Row, scale: str, seed: int, data: Path | None, runs: Path) -
 
 def folder_of(row: Row, scale: str, seed: int, runs: Path) -> Path:
     """Return the folder in which a row is trained."""
-    return runs / scale / f"{row.key}-seed{seed}"
+    return runs / scale / f"{row.key(scale)}-seed{seed}"
 
 
 def train(
@@ -72,7 +72,7 @@ def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
     """Return what is worth keeping of a run that has ended."""
     last, options = run.history[-1], run.options.plain()
     del options["data"]
-    options["backbone_weights"] = None if row.start is None else row.start.key
+    options["backbone_weights"] = None if row.start is None else row.start.key(scale)
     scores = {
         split: {"accuracy": last[f"{split}_accuracy"]}
         | {"mean_class_accuracy": last[f"{split}_mean_class_accuracy"]}
@@ -86,7 +86,7 @@ def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
     ]
     found = kept(run.folder / "evaluation.pt").evaluation.scores
     return Trained(
-        key=row.key,
+        key=row.key(scale),
         scale=scale,
         seed=seed,
         options=options,

@@ -15,12 +15,13 @@ from scipy import stats
 import fer_rafdb
 from benchmarks.studies import command, plan
 from benchmarks.studies.compare import difference
-from benchmarks.studies.plan import FDRL, LINEAR, ORDINARY, SCALES, Row, Scale, Study
+from benchmarks.studies.plan import FDRL, LINEAR, SCALES, Row, Scale, Study
 from benchmarks.studies.store import path_of, read, write
 from benchmarks.studies.tables import as_markdown
 from benchmarks.studies.train import options_of
 from fer import checkpoint
 from fer.model import make_criterion, make_model
+from fer.options import Options
 from small_runs import SMALL
 
 FOLDER = Path(plan.__file__).parent
@@ -55,23 +56,26 @@ def test_every_row_is_a_run_that_can_be_made(study: Study, scale: str, tmp_path:
             make_criterion(options, 8)
 
 
-def test_rows_that_share_their_files_are_the_same() -> None:
-    rows: dict[str, Row] = {}
+@pytest.mark.parametrize("scale", SCALES)
+def test_rows_that_share_their_files_are_the_same(scale: str, tmp_path: Path) -> None:
+    known: dict[str, Options] = {}
     for row in (row for study in STUDIES for row in study.rows):
-        other = rows.setdefault(row.key, row)
-        assert {**ORDINARY, **row.changes} == {**ORDINARY, **other.changes}
-        assert (row.start and row.start.key) == (other.start and other.start.key)
+        options = options_of(row, scale, 0, tmp_path, tmp_path)
+        assert known.setdefault(row.key(scale), options) == options
+    assert len(set(known.values())) == len(known)
 
 
-def test_a_key_leaves_out_what_is_ordinary() -> None:
-    assert Row("", {"reduction": "mean", "num_latents": 9}).key == FDRL.key == "fdrl"
+def test_a_key_leaves_out_what_is_ordinary_at_its_scale() -> None:
+    assert Row("", {"reduction": "mean", "num_latents": 9}).key("cpu") == FDRL.key("cpu") == "fdrl"
     row = Row("", {"num_latents": 3, "lambda_balance": 0.01}, LINEAR)
-    assert row.key == "lambda-balance=0.01,num-latents=3,from[head=linear]"
+    assert row.key("gpu") == "lambda-balance=0.01,num-latents=3,from[head=linear]"
+    slow = Row("", {"lr": 2e-3})
+    assert (slow.key("cpu"), slow.key("gpu")) == ("lr=0.002", "fdrl")
 
 
 def test_a_row_with_an_unknown_option_has_no_key() -> None:
     with pytest.raises(KeyError):
-        Row("", {"num_latent": 3}).key  # noqa: B018
+        Row("", {"num_latent": 3}).key("cpu")
 
 
 def test_the_difference_is_that_of_a_paired_t_test() -> None:
@@ -105,9 +109,7 @@ def test_a_study_refuses_rows_that_cannot_be_told_apart() -> None:
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = Scale("tiny", TINY, seeds=2)
     monkeypatch.setattr(plan, "SCALES", MappingProxyType({"cpu": scale}))
-    for name in ("command", "train"):
-        module = importlib.import_module(f"benchmarks.studies.{name}")
-        monkeypatch.setattr(module, "SCALES", plan.SCALES)
+    monkeypatch.setattr(command, "SCALES", plan.SCALES)
     monkeypatch.setattr("fer.figures.draw_all", lambda *_: None)
 
 
