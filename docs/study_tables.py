@@ -30,6 +30,8 @@ FOLLOWED = {
     "inter_weight": "mean Inter-W",
 }
 """What metrics.csv follows of the relation weights."""
+DRAWN = ("reduction", "centers", "latents")
+"""Studies whose rows are a grid, which a picture shows better than a table."""
 CURVES = ("sum, λ2 = 1", "sum, λ2 = 0", "mean, λ2 = 1", "mean, λ2 = 0", "share, λ2 = 1")
 
 
@@ -81,7 +83,7 @@ def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
     axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=label)
 
 
-def levels(of: Study, scale: str, file: Path, title: str) -> None:
+def levels(of: Study, scale: str, file: Path) -> None:
     """Draw each row's test accuracy, a point for each seed and one for their mean."""
     found = [(row, results_of(row, scale)) for row in of.rows]
     figure, axes = plt.subplots(figsize=(6.5, 0.34 * len(found) + 1.1))
@@ -91,8 +93,8 @@ def levels(of: Study, scale: str, file: Path, title: str) -> None:
             axes.plot(values, [place] * len(values), ".", color=figure_style.LATENTS[1], alpha=0.6)
             axes.plot(fmean(values), place, "D", color=figure_style.LATENTS[6])
     axes.set_yticks(range(len(found)), [row.label for row, _ in found])
-    axes.invert_yaxis()
-    axes.set(xlabel="test accuracy (%)", title=title)
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set(xlabel="test accuracy (%)", title=of.question)
     figure_style.save_both(figure, file)
     plt.close(figure)
 
@@ -140,12 +142,7 @@ def write(folder: Path) -> None:
     for name in NAMES:
         of = study(name)
         (folder / f"{name}.md").write_text(tables(of))
-        for scale in SCALES:
-            if any(results_of(row, scale) for row in of.rows):
-                levels(of, scale, folder / f"{name}-{scale}.svg", of.question)
-    reduction = study("reduction")
-    rows = {row.label: row for row in reduction.rows}
-    for scale in SCALES:
-        if any(results_of(rows[label], scale) for label in CURVES):
-            curves(reduction, scale, folder / f"curves-{scale}.svg")
+    for name in DRAWN:
+        levels(study(name), "cpu", folder / f"{name}.svg")
+    curves(study("reduction"), "cpu", folder / "curves.svg")
     (folder / "meaning.md").write_text(meaning())

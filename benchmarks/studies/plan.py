@@ -10,6 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 from fer.options import Options
 
+DEFAULTS = {each.name: each.default for each in fields(Options)}
+"""The options of a run that is told nothing."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -63,8 +66,7 @@ def ordinary(scale: str) -> dict[str, Any]:
 
     They are the paper's numbers, but for the recipe and a mean in place of the sum in equation 4.
     """
-    defaults = {each.name: each.default for each in fields(Options)}
-    return {**defaults, "dataset": "ferplus", "reduction": "mean", **SCALES[scale].options}
+    return {**DEFAULTS, "dataset": "ferplus", "reduction": "mean", **SCALES[scale].options}
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,32 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from benchmarks.studies.compare import difference
-from benchmarks.studies.plan import Row, Study
+from benchmarks.studies.plan import DEFAULTS, Row, Study, ordinary
 from benchmarks.studies.store import STUDIES, Trained, read
 
 SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
 
 
 def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Trained]:
-    """Return what has been trained of a row, by seed."""
-    found = (folder / scale).glob(f"{glob_safe(row.key(scale))}-seed*.json")
-    return {each.seed: each for each in map(read, sorted(found))}
+    """Return what has been trained of a row, by seed.
+
+    Raises:
+        ValueError: if something was trained with other options than the plan has now.
+    """
+    found = {}
+    for path in sorted((folder / scale).glob(f"{glob_safe(row.key(scale))}-seed*.json")):
+        trained = read(path)
+        planned = ordinary(scale) | row.changes
+        for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
+            # What the examples have learned since then was as it is by default.
+            then = trained.options.get(name, DEFAULTS[name])
+            if then != planned[name]:
+                raise ValueError(
+                    f"{path.name}: {name} was {then!r}, and the plan has {planned[name]!r}; train "
+                    "it again with --again"
+                )
+        found[trained.seed] = trained
+    return found
 
 
 def glob_safe(name: str) -> str:

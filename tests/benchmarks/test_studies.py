@@ -158,6 +158,9 @@ def test_a_result_is_read_strictly(tmp_path: Path) -> None:
     found = read(path)
     write(tmp_path / "copy.json", found)
     assert read(tmp_path / "copy.json") == found
+    path.write_text(path.read_text().replace('"lr": 0.002,', '"lr": 0.02,', 1))
+    with pytest.raises(ValueError, match=r"lr was 0\.02, and the plan has 0\.002"):
+        as_markdown(study, "cpu", tmp_path)
     path.write_text(path.read_text().replace('"seconds"', '"second"'))
     with pytest.raises(ValueError, match="seconds"):
         read(path)
