@@ -216,10 +216,6 @@ class FDRLHead(HubMixin, nn.Module):
             "message", which a public implementation does; see
             :func:`fdrl_layers.functional.feature_reconstruction`. The latter runs on PyTorch's own
             kernels alone, and does not recompute.
-        batch_norm: Whether the prediction layer takes the embedding after a
-            :class:`torch.nn.BatchNorm1d`. **Ours, not the paper's**: without it the head learns
-            more slowly from scratch than a linear layer does. The output's `embedding` is that of
-            equation 12 either way.
         device: As in :class:`torch.nn.Linear`.
         dtype: As in :class:`torch.nn.Linear`.
 
@@ -231,18 +227,17 @@ class FDRLHead(HubMixin, nn.Module):
     Raises:
         TypeError: If a size is not an integer, or the input is not floating point.
         ValueError: If a size is too small, `delta` is outside [0, 1], `reduction` or
-            `self_feature` is unknown, `self_feature` is "message" without Inter-RM, there are no
-            classes to normalize for, or the input's last axis is not P wide.
+            `self_feature` is unknown, `self_feature` is "message" without Inter-RM, or the input's
+            last axis is not P wide.
         RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
 
     Note:
-        A sample's output depends on that sample alone, but for `batch_norm` in training. In float16
-        the printed sum overflows where Intra-W times a latent exceeds 65,504.
+        A sample's output depends on that sample alone. In float16 the printed sum overflows
+        where Intra-W times a latent exceeds 65,504.
 
         The head computes with the parameters of its parts without calling them: hooks on a part
-        do not run, and a tool that wraps layers must take the head as one. Only `batch_norm` is
-        called, with the `classifier` after it, and a `classifier` that is no
-        :class:`torch.nn.Linear`, such as a quantized one.
+        do not run, and a tool that wraps layers must take the head as one. Only a `classifier`
+        that is no :class:`torch.nn.Linear`, such as a quantized one, is called.
 
     Reference:
         Ruan et al., CVPR 2021, section 3 and figure 2.
@@ -256,7 +251,6 @@ class FDRLHead(HubMixin, nn.Module):
         (torch.Size([4, 7]), torch.Size([4, 128]), torch.Size([4, 9, 9]))
     """
 
-    batch_norm: nn.BatchNorm1d | None
     classifier: nn.Linear | None
 
     def __init__(
@@ -274,14 +268,11 @@ class FDRLHead(HubMixin, nn.Module):
         backend: Backend = "auto",
         recompute: bool = False,
         self_feature: SelfFeature = "intra",
-        batch_norm: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         check_size("num_classes", num_classes, minimum=0)
         check_backend(backend)
-        if batch_norm and not num_classes:
-            raise ValueError("`batch_norm` must be False where `num_classes` is 0, got True")
         super().__init__()
         self.decomposition = FeatureDecomposition(
             in_features, latent_dim, num_latents, bias=bias, device=device, dtype=dtype
@@ -298,9 +289,6 @@ class FDRLHead(HubMixin, nn.Module):
             device=device,
             dtype=dtype,
         )
-        self.batch_norm = None
-        if batch_norm:
-            self.batch_norm = nn.BatchNorm1d(latent_dim, device=device, dtype=dtype)
         self.classifier = None
         if num_classes:
             self.classifier = nn.Linear(
@@ -315,8 +303,6 @@ class FDRLHead(HubMixin, nn.Module):
         """Draw all parameters anew."""
         self.decomposition.reset_parameters()
         self.reconstruction.reset_parameters()
-        if self.batch_norm is not None:
-            self.batch_norm.reset_parameters()
         if self.classifier is not None:
             self.classifier.reset_parameters()
 
@@ -332,21 +318,9 @@ class FDRLHead(HubMixin, nn.Module):
             backend=self.backend,
             recompute=self.recompute,
         )
-        if self.classifier is None or self._predicts_at_once():
+        if self.classifier is None or type(self.classifier) is nn.Linear:
             return FDRLOutput(*output)
-        return FDRLOutput(self.classifier(self._normalized(output.embedding)), *output[1:])
-
-    def _predicts_at_once(self) -> bool:
-        """Whether the prediction layer is a part of the operator, and not called after it."""
-        # What took the linear layer's place, quantized or adapted, is called as it is.
-        return self.batch_norm is None and type(self.classifier) is nn.Linear
-
-    def _normalized(self, embedding: Tensor) -> Tensor:
-        if self.batch_norm is None:
-            return embedding
-        # Batch normalization takes a batch of vectors, whatever axes lead to them.
-        flat: Tensor = self.batch_norm(embedding.reshape(-1, embedding.shape[-1]))
-        return flat.view(embedding.shape)
+        return FDRLOutput(self.classifier(output.embedding), *output[1:])
 
     def backend_choice(self, input: Tensor) -> BackendChoice:
         """Say what would run for basic features (*, P), and why nothing faster would."""
@@ -368,7 +342,6 @@ class FDRLHead(HubMixin, nn.Module):
             "inter": reconstruction.inter is not None,
             "reduction": reconstruction.reduction,
             "self_feature": reconstruction.self_feature,
-            "batch_norm": self.batch_norm is not None,
             "bias": self.decomposition.bias is not None,
             "backend": self.backend,
             "recompute": self.recompute,
@@ -381,15 +354,17 @@ class FDRLHead(HubMixin, nn.Module):
 
     def _parameters_in_order(self) -> HeadParameters:
         intra, inter = self.reconstruction.intra, self.reconstruction.inter
+        classifier = self.classifier
         return HeadParameters(
             self.decomposition.weight,
             self.decomposition.bias,
             *((None, None) if intra is None else (intra.weight, intra.bias)),
             *((None, None) if inter is None else (inter.weight, inter.bias)),
+            # What took the linear layer's place, quantized or adapted, is called as it is.
             *(
-                (self.classifier.weight, self.classifier.bias)
-                if self.classifier is not None and self._predicts_at_once()
-                else (None, None)
+                (classifier.weight, classifier.bias)
+                if type(classifier) is nn.Linear
+                else (None,) * 2
             ),
         )
 

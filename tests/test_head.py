@@ -406,59 +406,6 @@ def test_compiles_with_inductor(fresh_compiler: None) -> None:
         assert_close("gradient", results[1][1], results[0][1])
 
 
-@pytest.mark.parametrize("lead", [(4,), (4, 3), (2, 1, 3)], ids=str)
-@pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_comes_between_embedding_and_classifier(
-    training: bool, lead: tuple[int, ...]
-) -> None:
-    options: dict[str, Any] = {"latent_dim": 6, "num_latents": 3, "dtype": torch.float64}
-    plain = FDRLHead(5, 2, **options)
-    head = FDRLHead(5, 2, batch_norm=True, **options).train(training)
-    assert head.batch_norm is not None
-    head.load_state_dict(plain.state_dict(), strict=False)
-    with torch.no_grad():
-        for value in (head.batch_norm.weight, head.batch_norm.bias, head.batch_norm.running_mean):
-            assert value is not None
-            value.uniform_(0.5, 1.5)
-    running = head.batch_norm.running_mean
-    assert running is not None
-    before, x = running.clone(), normal(*lead, 5, seed=1)
-    got, want = head(x), plain(x)
-    for name in ("embedding", "latents", "intra_weights", "inter_weights"):
-        assert torch.equal(getattr(got, name), getattr(want, name))
-    y = want.embedding
-    over = tuple(range(y.ndim - 1))
-    if training:
-        mean, variance = y.mean(over), y.var(over, correction=0)
-        assert_close("running mean", {"x": running}, {"x": 0.9 * before + 0.1 * mean})
-    else:
-        mean, variance = before, torch.ones_like(before)
-        assert torch.equal(running, before)
-    scaled = (y - mean) / (variance + 1e-5).sqrt() * head.batch_norm.weight + head.batch_norm.bias
-    assert plain.classifier is not None
-    logits = scaled @ plain.classifier.weight.T + plain.classifier.bias
-    assert_close("logits", {"x": got.logits}, {"x": logits})
-
-
-def test_batch_norm_has_its_state_and_starts_anew() -> None:
-    head = FDRLHead(5, 2, latent_dim=6, num_latents=3, batch_norm=True)
-    plain = FDRLHead(5, 2, latent_dim=6, num_latents=3)
-    added = head.state_dict().keys() - plain.state_dict().keys()
-    assert added == {
-        f"batch_norm.{name}"
-        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    }
-    head(torch.randn(8, 5))
-    head.reset_parameters()
-    assert head.batch_norm is not None
-    assert head.batch_norm.num_batches_tracked == 0
-
-
-def test_batch_norm_needs_classes() -> None:
-    with pytest.raises(ValueError, match="`batch_norm` must be False where `num_classes` is 0"):
-        FDRLHead(5, 0, batch_norm=True)
-
-
 FIRST_313 = "Guards may run slower on Python 3.13.0"
 """What the compiler says of the first release of Python 3.13."""
 

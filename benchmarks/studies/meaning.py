@@ -130,9 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folders = {name: folder_of(row, said.scale, seed, said.runs) for name, row in ROWS.items()}
         baseline = folder_of(BASELINE, said.scale, seed, said.runs)
         meaning = measure(folders, baseline, seed)
-        path_of(said.scale, seed, said.results).write_text(
-            json.dumps(rounded(asdict(meaning)), indent=1) + "\n"
-        )
+        path = path_of(said.scale, seed, said.results)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rounded(asdict(meaning)), indent=1) + "\n")
         print(meaning, flush=True)
 
 

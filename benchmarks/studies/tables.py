@@ -19,7 +19,7 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
     found = {}
     for path in sorted((folder / scale).glob(f"{glob_safe(row.key(scale))}-seed*.json")):
         trained = read(path)
-        planned = ordinary(scale) | row.changes
+        planned = {**ordinary(scale), **row.changes}
         for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
             # What the examples have learned since then was as it is by default.
             then = trained.options.get(name, DEFAULTS[name])

@@ -42,8 +42,7 @@ class OnMaps(nn.Module):
             latents = latents.relu()
         embedding, intra_weights, inter_weights = self.head.reconstruction(latents)
         assert self.head.classifier is not None
-        norm = self.head.batch_norm
-        logits = self.head.classifier(embedding if norm is None else norm(embedding))
+        logits = self.head.classifier(embedding)
         return FDRLOutput(logits, embedding, latents, intra_weights, inter_weights)
 
     def attention(self, places: Tensor) -> Tensor:

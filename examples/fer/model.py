@@ -38,7 +38,7 @@ def make_fdrl_head(
     options: Options, width: int, classes: int, device: str | None = None
 ) -> FDRLHead:
     """Make the head that this is all about."""
-    return FDRLHead(
+    head = FDRLHead(
         width,
         classes,
         latent_dim=options.latent_dim,
@@ -48,9 +48,13 @@ def make_fdrl_head(
         inter=options.inter,
         reduction=options.reduction,
         self_feature=options.self_feature,
-        batch_norm=options.batch_norm,
         device=device,
     )
+    if options.batch_norm:
+        norm = nn.BatchNorm1d(options.latent_dim, device=device)
+        last = head.get_submodule("classifier")
+        head.register_module("classifier", nn.Sequential(norm, last))
+    return head
 
 
 def make_plain_head(options: Options, width: int, classes: int) -> nn.Sequential:

@@ -13,11 +13,9 @@ from fer.attachment import OnMaps
 N, P, T, M, D, K = 3, 5, 4, 2, 6, 7
 
 
-def head_of(*, bias: bool = True, batch_norm: bool = False) -> FDRLHead:
+def head_of(*, bias: bool = True) -> FDRLHead:
     torch.manual_seed(0)
-    return FDRLHead(
-        P, K, latent_dim=D, num_latents=M, reduction="mean", bias=bias, batch_norm=batch_norm
-    ).double()
+    return FDRLHead(P, K, latent_dim=D, num_latents=M, reduction="mean", bias=bias).double()
 
 
 def named(output: FDRLOutput) -> dict[str, Tensor]:
@@ -25,9 +23,8 @@ def named(output: FDRLOutput) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("batch_norm", [True, False])
-def test_attention_that_knows_nothing_is_the_papers_pooling(bias: bool, batch_norm: bool) -> None:
-    head = head_of(bias=bias, batch_norm=batch_norm)
+def test_attention_that_knows_nothing_is_the_papers_pooling(bias: bool) -> None:
+    head = head_of(bias=bias)
     maps = torch.randn(N, P, T, dtype=torch.float64)
     on_maps = OnMaps(head, attend=True).double()
     assert_close("output", named(on_maps(maps.flatten(1))), named(head(maps.mean(2))))

@@ -159,3 +159,17 @@ def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
         assert torch.equal(value, before[name]), name
     for centers in (run.criterion.compactness.centers, run.criterion.distribution.centers):
         assert centers.value.std() > 0.5
+
+
+@pytest.mark.parametrize("head", ["fdrl", "linear", "plain"])
+def test_the_last_layer_can_predict_from_what_is_normalized(head: str) -> None:
+    torch.manual_seed(0)
+    model = make_model(options_of(head=head, batch_norm=True), 7)
+    norms = [each for each in model[1].modules() if isinstance(each, torch.nn.BatchNorm1d)]
+    assert len(norms) == 1
+    seen: list[Tensor] = []
+    norms[0].register_forward_hook(lambda _, taken, made: seen.extend((*taken, made)))
+    feature, output = outputs(model, torch.randn(8, 3, 32, 32))
+    assert torch.equal(seen[0], feature if head == "fdrl" else seen[0])
+    last = [each for each in model[1].modules() if isinstance(each, torch.nn.Linear)][-1]
+    torch.testing.assert_close(logits_of(output), last(seen[1]))

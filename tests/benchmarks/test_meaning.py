@@ -1,0 +1,57 @@
+"""What latents mean, measured on evaluations that were made up to mean something or nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.studies import meaning
+from benchmarks.studies.meaning import BASELINE, GROUP, ROWS, measure, path_of, purity
+from benchmarks.studies.train import folder_of
+from fer.evaluation import kept
+from report_runs import plain_faces, with_units, write_run
+
+FACES = 420
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place, real = tmp_path_factory.mktemp("runs"), plain_faces(FACES)
+    drawn = with_units(real)
+    made = {name: write_run(place / name, drawn if "drawn" in name else real) for name in ROWS}
+    return made | {"baseline": write_run(place / "baseline", drawn, head="linear")}
+
+
+def test_latents_that_follow_units_say_more_than_chance(folders: dict[str, Path]) -> None:
+    models = {name: folders[name] for name in ROWS}
+    found = measure(models, folders["baseline"], seed=3)
+    assert found.seed == 3
+    assert found.latents.keys() == {name for name in ROWS if name.startswith("drawn")}
+    assert found.latents["drawn"] > 3 * found.shuffled
+    assert found.latents["drawn"] > found.baseline
+    assert found.units["drawn"] == 4
+    assert found.groups.keys() == found.chance.keys() == ROWS.keys()
+
+
+def test_a_group_is_as_pure_as_its_faces(folders: dict[str, Path]) -> None:
+    of = kept(folders["FER+"] / "evaluation.pt")
+    labels = of.evaluation.labels
+    # The first latent knows a class, and the second the first half of each of two.
+    one = (labels == 2).astype(np.float32)
+    two = np.zeros_like(one)
+    for label in (0, 1):
+        two[np.flatnonzero(labels == label)[: GROUP // 2]] = 1
+    assert purity(of, np.stack([one, two], axis=1)) == pytest.approx((1 + 0.5) / 2)
+
+
+def test_the_command_keeps_what_it_measured(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name, row in {**ROWS, "baseline": BASELINE}.items():
+        shutil.copytree(folders[name], folder_of(row, "cpu", 1, tmp_path / "runs"))
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    said = ["--data", "x", "--scale", "cpu", "--seeds", 1, *places]
+    meaning.main([*map(str, said)])
+    written = json.loads(path_of("cpu", 1, tmp_path / "results").read_text())
+    assert written["seed"] == 1
+    assert written["groups"].keys() == ROWS.keys()
