@@ -19,7 +19,7 @@ from benchmarks.studies.store import STUDIES, Trained
 from benchmarks.studies.tables import as_markdown, results_of
 
 NAMES = (
-    *("baseline", "parts", "reduction", "centers", "latents", "departures", "width"),
+    *("baseline", "parts", "reduction", "stages", "centers", "latents", "departures", "width"),
     *("attachment", "pretraining", "recipe"),
 )
 NOTHING = "*Not run yet.*\n"
@@ -45,8 +45,10 @@ def tables(of: Study) -> str:
     """Return a study's table at every scale that has been run."""
     parts = []
     for scale, about in SCALES.items():
-        runs = [each for row in of.rows for each in results_of(row, scale).values()]
-        if runs:
+        found = {row.label: list(results_of(row, scale).values()) for row in of.rows}
+        runs = [each for results in found.values() for each in results]
+        # A row that other studies have too says nothing by itself.
+        if any(results for label, results in found.items() if label != of.against):
             parts.append(f"{as_markdown(of, scale)}\n{about.says}; {_machines(runs)}\n")
     return "\n".join(parts) or NOTHING
 
@@ -85,13 +87,12 @@ def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
 
 def levels(of: Study, scale: str, file: Path) -> None:
     """Draw each row's test accuracy, a point for each seed and one for their mean."""
-    found = [(row, results_of(row, scale)) for row in of.rows]
+    found = [(row, runs) for row in of.rows if (runs := results_of(row, scale))]
     figure, axes = plt.subplots(figsize=(6.5, 0.34 * len(found) + 1.1))
     for place, (_, runs) in enumerate(found):
         values = [run.scores["test"]["accuracy"] for run in runs.values()]
-        if values:
-            axes.plot(values, [place] * len(values), ".", color=figure_style.LATENTS[1], alpha=0.6)
-            axes.plot(fmean(values), place, "D", color=figure_style.LATENTS[6])
+        axes.plot(values, [place] * len(values), ".", color=figure_style.LATENTS[1], alpha=0.6)
+        axes.plot(fmean(values), place, "D", color=figure_style.LATENTS[6])
     axes.set_yticks(range(len(found)), [row.label for row, _ in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set(xlabel="test accuracy (%)", title=of.question)

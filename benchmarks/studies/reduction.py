@@ -2,7 +2,7 @@
 
     python benchmarks/studies/reduction.py --data DIR [--scale gpu] [--jobs 2]
 
-Each from random weights and from the backbone that the baseline of the same seed has trained.
+From random weights; stages.py asks the same of a backbone that has been trained.
 """
 
 import sys
@@ -16,11 +16,10 @@ from benchmarks.studies.plan import LINEAR, Row, Study
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 
 
-def rows(start: Row | None) -> tuple[Row, ...]:
-    """Return the grid, each from random weights or from a trained backbone."""
-    after = "" if start is None else f", after {start.label}"
+def grid(start: Row | None = None) -> tuple[Row, ...]:
+    """Return a row for each reduction and weight, from random weights or from another row's."""
     return tuple(
-        Row(f"{reduction}, λ2 = {weight:g}{after}", changes, start)
+        Row(f"{reduction}, λ2 = {weight:g}", changes, start)
         for reduction in ("sum", "mean", "share")
         for weight in LAMBDAS
         for changes in [{"reduction": reduction, "lambda_balance": weight}]
@@ -28,15 +27,7 @@ def rows(start: Row | None) -> tuple[Row, ...]:
 
 
 STUDY = Study(
-    "reduction",
-    "Is Intra-W a sum, a mean or a share?",
-    (
-        LINEAR,
-        *rows(None),
-        Row("linear, after linear", {"head": "linear"}, LINEAR),
-        *rows(LINEAR),
-    ),
-    against="linear",
+    "reduction", "Is Intra-W a sum, a mean or a share?", (LINEAR, *grid()), against="linear"
 )
 
 if __name__ == "__main__":

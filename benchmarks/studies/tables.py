@@ -45,20 +45,21 @@ def scores_of(results: dict[int, Trained], split: str, score: str) -> dict[int, 
 
 
 def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
-    """Return a study's table; a row that has not been trained says so."""
+    """Return a study's table, and a line on the rows that have not been trained."""
     rows = {row.label: results_of(row, scale, folder) for row in study.rows}
     head = ["", "seeds", "valid", *SCORES.values(), f"test, against {study.against}"]
     lines = [head, ["---"] * len(head)]
     for label, results in rows.items():
-        lines.append(_line(label, results, rows[study.against], label == study.against))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        if results:
+            lines.append(_line(label, results, rows[study.against], label == study.against))
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    missing = "; ".join(label for label, results in rows.items() if not results)
+    return f"{table}\n\nNot run yet: {missing}.\n" if missing else f"{table}\n"
 
 
 def _line(
     label: str, results: dict[int, Trained], against: dict[int, Trained], itself: bool
 ) -> list[str]:
-    if not results:
-        return [label, "0", "not run", "", "", ""]
     wanted = [("valid", "accuracy"), *(("test", score) for score in SCORES)]
     cells = [spread(list(scores_of(results, *each).values())) for each in wanted]
     compared = ""

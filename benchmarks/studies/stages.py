@@ -1,0 +1,30 @@
+"""Does the head help on a backbone that knows faces, as in the paper?
+
+    python benchmarks/studies/stages.py --data DIR [--scale gpu] [--jobs 2]
+
+Every row starts from the backbone that the baseline of the same seed has trained, and trains for
+as long once more; the baseline too, with a new last layer.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.studies.command import run
+from benchmarks.studies.plan import LINEAR, Row, Study
+from benchmarks.studies.reduction import grid
+
+STUDY = Study(
+    "stages",
+    "Does the head help on a trained backbone?",
+    (
+        Row("linear", {"head": "linear"}, LINEAR),
+        Row("plain", {"head": "plain"}, LINEAR),
+        *grid(LINEAR),
+    ),
+    against="linear",
+)
+
+if __name__ == "__main__":
+    run(STUDY, __doc__)
