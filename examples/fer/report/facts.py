@@ -32,7 +32,7 @@ def facts(run: Reported) -> list[tuple[str, str]]:
     return [
         ("Database", database(run)),
         ("Faces", counts),
-        ("Backbone", f"ResNet-18 from {start}"),
+        ("Backbone", f"{backbone(run)} from {start}"),
         ("Head", head(run)),
         *([("Losses", losses(run))] if options.head == "fdrl" else []),
         ("Recipe", recipe(run)),
@@ -40,6 +40,17 @@ def facts(run: Reported) -> list[tuple[str, str]]:
         ("Machine", f"{first['machine']}; {duration(seconds)}" + " a fold" * bool(run.folds)),
         ("Versions", f"fdrl-layers {first['fdrl_layers']}, torch {first['torch']}"),
     ]
+
+
+def backbone(run: Reported) -> str:
+    """Say which network it was; of what is the paper's nothing."""
+    options = run.options
+    said = [options.backbone.replace("resnet", "ResNet-")]
+    if options.width != 64:
+        said.append(f"of {options.width} channels")
+    if options.small_stem:
+        said.append("with a small stem")
+    return " ".join(said)
 
 
 def recipe(run: Reported) -> str:
@@ -62,16 +73,23 @@ def recipe(run: Reported) -> str:
 def head(run: Reported) -> str:
     """Say which head it was."""
     options = run.options
-    if options.head != "fdrl":
-        return "linear: the paper's baseline"
-    left_out = [
-        part for part, there in (("Intra", options.intra), ("Inter", options.inter)) if not there
-    ]
-    without = "".join(f", without {part}-RM" for part in left_out)
-    return (
-        f"FDRL: {options.num_latents} latents of width {options.latent_dim}, "
-        f"δ = {options.delta:g}, Intra-W is the {options.reduction} of the gates{without}"
-    )
+    if options.head == "linear":
+        said = ["linear: the paper's baseline"]
+    elif options.head == "plain":
+        hidden = options.hidden or "as many parameters as FDRL"
+        said = [f"plain: two layers, {hidden} and {options.latent_dim}"]
+    else:
+        said = [
+            f"FDRL: {options.num_latents} latents of width {options.latent_dim}",
+            f"δ = {options.delta:g}",
+            f"Intra-W is the {options.reduction} of the gates",
+        ]
+        parts = (("Intra", options.intra), ("Inter", options.inter))
+        said += [f"without {part}-RM" for part, there in parts if not there]
+        said += ["messages in equation 11"] * (options.self_feature == "message")
+        said += [f"on maps by {options.attach}"] * (options.attach != "pooled")
+    said += ["batch normalization before the last layer"] * options.batch_norm
+    return ", ".join(said)
 
 
 def losses(run: Reported) -> str:
@@ -103,6 +121,9 @@ def all_options(run: Reported) -> list[tuple[str, str]]:
 def printed(run: Reported) -> float | None:
     """Return the accuracy that the paper prints for this database and head, if it does."""
     options, found = run.options, DATABASES[run.options.dataset].printed
-    fdrl = options.head == "fdrl" and options.intra and options.inter
-    whole = options.head == "linear" or fdrl
-    return found[options.head == "fdrl"] if found is not None and whole else None
+    if found is None or options.batch_norm or options.attach != "pooled":
+        return None
+    fdrl = options.head == "fdrl" and options.self_feature == "intra"
+    if options.head == "linear" or (fdrl and options.intra and options.inter):
+        return found[fdrl]
+    return None
