@@ -19,7 +19,17 @@ from benchmarks.studies.store import STUDIES, Trained
 from benchmarks.studies.tables import as_markdown, results_of
 
 NAMES = (
-    *("baseline", "parts", "reduction", "stages", "centers", "latents", "departures", "width"),
+    *(
+        "baseline",
+        "parts",
+        "longer",
+        "reduction",
+        "stages",
+        "centers",
+        "latents",
+        "departures",
+        "width",
+    ),
     *("attachment", "pretraining", "recipe"),
 )
 NOTHING = "*Not run yet.*\n"
