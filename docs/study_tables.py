@@ -59,7 +59,7 @@ def tables(of: Study) -> str:
         runs = [each for results in found.values() for each in results]
         # A row that other studies have too says nothing by itself.
         if any(results for label, results in found.items() if label != of.against):
-            parts.append(f"{as_markdown(of, scale)}\n{about.says}; {_machines(runs)}\n")
+            parts.append(f"{as_markdown(of, scale)}\nOf {about.says}; {_machines(runs)}\n")
     return "\n".join(parts) or NOTHING
 
 
