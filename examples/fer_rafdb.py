@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import fdrl_layers
-from fdrl_layers import FDRLOutput
+from fdrl_layers import FDRLHead, FDRLOutput
 from fer import augment, checkpoint, evaluation, figures, precision
 from fer.batch_norm import joined_batch_norm
 from fer.batches import TrainingBatches, cached, limited, require_even
@@ -173,11 +173,16 @@ class Run:
     def watched(self) -> dict[str, float]:
         """Say what the relation weights of some faces of valid, or of test, are now."""
         splits, model = self.database.splits, self.averaged()
+        if not isinstance(model[1], FDRLHead):
+            return {}
         faces = splits["valid" if "valid" in splits else "test"].images[:WATCHED]
         before = model.training
         model.eval()
-        images = augment.for_evaluation(faces.to(self.ranks.device), self.options.image_size)
-        found = relations(model[1], model[0](images))
+        basic = [
+            model[0](augment.for_evaluation(part.to(self.ranks.device), self.options.image_size))
+            for part in faces.split(2 * self.options.batch_size)
+        ]
+        found = relations(model[1], torch.cat(basic))
         model.train(before)
         return found
 

@@ -76,19 +76,20 @@ def generations(wanted: Jobs, said: argparse.Namespace) -> list[Jobs]:
 
 def train_all(jobs: Jobs, said: argparse.Namespace) -> None:
     """Train rows, side by side if asked to, and write each result as it comes."""
-    threads = max(1, (os.cpu_count() or 1) // said.jobs)
-    given = {"device": said.device, "threads": threads}
     # A seed is finished before the next is begun, so that a study that is stopped can be compared.
     order = sorted(jobs.items(), key=lambda item: item[0][::-1])
     asked = [
-        (row, partial(train, row, said.scale, seed, said.data, said.runs, **given))
+        (row, partial(train, row, said.scale, seed, said.data, said.runs, device=said.device))
         for (_, seed), row in order
     ]
     if said.jobs == 1:
         for row, work in asked:
             keep(row, work(), said)
         return
-    with ProcessPoolExecutor(said.jobs, mp_context=get_context("spawn")) as pool:
+    threads = max(1, (os.cpu_count() or 1) // said.jobs)
+    with ProcessPoolExecutor(
+        said.jobs, get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as pool:
         rows = {pool.submit(work): row for row, work in asked}
         for future in as_completed(rows):
             keep(rows[future], future.result(), said)

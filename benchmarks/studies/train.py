@@ -43,13 +43,11 @@ def train(
     runs: Path,
     *,
     device: str,
-    threads: int,
 ) -> Trained:
     """Train a row, or go on where it was stopped, and return the result.
 
     Its folder keeps the weights, for others to start from, and not what the run would go on with.
     """
-    torch.set_num_threads(threads)
     options = options_of(row, scale, seed, data, runs)
     folder = folder_of(row, scale, seed, runs)
     if (folder / "summary.json").is_file():
@@ -74,8 +72,7 @@ def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
     del options["data"]
     options["backbone_weights"] = None if row.start is None else row.start.key(scale)
     scores = {
-        split: {"accuracy": last[f"{split}_accuracy"]}
-        | {"mean_class_accuracy": last[f"{split}_mean_class_accuracy"]}
+        split: {score: last[f"{split}_{score}"] for score in ("accuracy", "mean_class_accuracy")}
         for split in ("valid", "test")
         if f"{split}_accuracy" in last
     }

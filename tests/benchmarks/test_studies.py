@@ -27,7 +27,7 @@ from small_runs import SMALL
 FOLDER = Path(plan.__file__).parent
 PARTS = ("command", "compare", "meaning", "plan", "store", "tables", "train")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
-TINY = {**SMALL, "dataset": "synthetic", "width": 2, "backbone": "resnet10", "epochs": 2}
+TINY = {**SMALL, "dataset": "synthetic", "width": 8, "backbone": "resnet10", "epochs": 2}
 
 
 def studies() -> Iterator[Study]:
