@@ -19,18 +19,8 @@ from benchmarks.studies.store import STUDIES, Trained
 from benchmarks.studies.tables import as_markdown, results_of
 
 NAMES = (
-    *(
-        "baseline",
-        "parts",
-        "longer",
-        "reduction",
-        "stages",
-        "centers",
-        "latents",
-        "departures",
-        "width",
-    ),
-    *("attachment", "pretraining", "recipe"),
+    *("baseline", "parts", "longer", "reduction", "stages", "centers"),
+    *("latents", "departures", "width", "attachment", "pretraining", "recipe"),
 )
 NOTHING = "*Not run yet.*\n"
 FOLLOWED = {
@@ -40,8 +30,6 @@ FOLLOWED = {
     "inter_weight": "mean Inter-W",
 }
 """What metrics.csv follows of the relation weights."""
-DRAWN = ("reduction", "centers", "latents")
-"""Studies whose rows are a grid, which a picture shows better than a table."""
 CURVES = ("sum, λ2 = 1", "sum, λ2 = 0", "mean, λ2 = 1", "mean, λ2 = 0", "share, λ2 = 1")
 
 
@@ -95,21 +83,6 @@ def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
     axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=label)
 
 
-def levels(of: Study, scale: str, file: Path) -> None:
-    """Draw each row's test accuracy, a point for each seed and one for their mean."""
-    found = [(row, runs) for row in of.rows if (runs := results_of(row, scale))]
-    figure, axes = plt.subplots(figsize=(6.5, 0.34 * len(found) + 1.1))
-    for place, (_, runs) in enumerate(found):
-        values = [run.scores["test"]["accuracy"] for run in runs.values()]
-        axes.plot(values, [place] * len(values), ".", color=figure_style.LATENTS[1], alpha=0.6)
-        axes.plot(fmean(values), place, "D", color=figure_style.LATENTS[6])
-    axes.set_yticks(range(len(found)), [row.label for row, _ in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set(xlabel="test accuracy (%)", title=of.question)
-    figure_style.save_both(figure, file)
-    plt.close(figure)
-
-
 def meaning() -> str:
     """Return what the latents say of action units and labels, a line for each model."""
     parts = []
@@ -153,7 +126,5 @@ def write(folder: Path) -> None:
     for name in NAMES:
         of = study(name)
         (folder / f"{name}.md").write_text(tables(of))
-    for name in DRAWN:
-        levels(study(name), "cpu", folder / f"{name}.svg")
     curves(study("reduction"), "cpu", folder / "curves.svg")
     (folder / "meaning.md").write_text(meaning())

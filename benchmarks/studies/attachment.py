@@ -3,7 +3,7 @@
     python benchmarks/studies/attachment.py --data DIR [--scale gpu] [--jobs 2]
 
 Batch normalization of what the last layer predicts from; latents that pool the maps by an attention
-of their own, or by a maximum; and the head on the backbone that the baseline has trained.
+of their own, or by a maximum.
 """
 
 import sys

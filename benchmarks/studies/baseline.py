@@ -12,12 +12,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.studies.command import run
-from benchmarks.studies.plan import FDRL, LINEAR, Row, Study
+from benchmarks.studies.plan import AS_PRINTED, FDRL, LINEAR, Study
 
 STUDY = Study(
     "baseline",
     "Does the head help?",
-    (LINEAR, FDRL, Row("FDRL as printed", {"reduction": "sum"})),
+    (LINEAR, FDRL, AS_PRINTED),
     against="linear",
 )
 

@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.studies.command import Jobs, parser_of, train_all
-from benchmarks.studies.plan import FDRL, SCALES, Row
+from benchmarks.studies.plan import DRAWN, FDRL, LINEAR_DRAWN, SCALES, Row
 from benchmarks.studies.store import rounded
 from benchmarks.studies.train import folder_of
 from fer.evaluation import Kept, kept
 from fer.report.units import follow, yardsticks
 
-DRAWN = {"dataset": "synthetic", "faces": 12_800}
-BASELINE = Row("linear, drawn faces", {"head": "linear", **DRAWN})
 ROWS = {
     "drawn": Row("FDRL, drawn faces", DRAWN),
     "drawn, λ2 = 0": Row("FDRL, drawn faces, λ2 = 0", {"lambda_balance": 0.0, **DRAWN}),
@@ -120,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, measure it and say what came out."""
     said = parser_of(__doc__ or "").parse_args(arguments)
     for seed in said.seeds or range(SCALES[said.scale].seeds):
-        rows = {row.key(said.scale): row for row in (BASELINE, *ROWS.values())}
+        rows = {row.key(said.scale): row for row in (LINEAR_DRAWN, *ROWS.values())}
         jobs: Jobs = {
             (key, seed): row
             for key, row in rows.items()
@@ -128,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         train_all(jobs, said)
         folders = {name: folder_of(row, said.scale, seed, said.runs) for name, row in ROWS.items()}
-        baseline = folder_of(BASELINE, said.scale, seed, said.runs)
+        baseline = folder_of(LINEAR_DRAWN, said.scale, seed, said.runs)
         meaning = measure(folders, baseline, seed)
         path = path_of(said.scale, seed, said.results)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -83,6 +83,10 @@ class Row:
     changes: Mapping[str, Any] = field(default_factory=dict)
     start: "Row | None" = None
 
+    def settings(self, scale: str) -> dict[str, Any]:
+        """Return all options at a scale, but for the seed and where data lie."""
+        return {**ordinary(scale), **self.changes}
+
     def key(self, scale: str) -> str:
         """Return the name of its files at a scale, the same in every study that has such a row."""
         known = ordinary(scale)
@@ -132,3 +136,6 @@ class Study:
 
 LINEAR = Row("linear", {"head": "linear"})
 FDRL = Row("FDRL")
+AS_PRINTED = Row("FDRL as printed", {"reduction": "sum"})
+DRAWN = {"dataset": "synthetic", "faces": 12_800}
+LINEAR_DRAWN = Row("linear, drawn faces", {"head": "linear", **DRAWN})

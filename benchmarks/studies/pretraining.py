@@ -9,18 +9,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.studies.command import run
-from benchmarks.studies.plan import FDRL, LINEAR, Row, Study
-
-DRAWN = Row("on drawn faces", {"head": "linear", "dataset": "synthetic", "faces": 12_800})
+from benchmarks.studies.plan import FDRL, LINEAR, LINEAR_DRAWN, Row, Study
 
 STUDY = Study(
     "pretraining",
     "Do drawn faces help?",
     (
         LINEAR,
-        Row("linear, after drawn faces", {"head": "linear"}, DRAWN),
+        Row("linear, after drawn faces", {"head": "linear"}, LINEAR_DRAWN),
         FDRL,
-        Row("FDRL, after drawn faces", {}, DRAWN),
+        Row("FDRL, after drawn faces", {}, LINEAR_DRAWN),
     ),
     against="linear",
 )

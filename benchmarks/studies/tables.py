@@ -1,11 +1,12 @@
 """What a study found, as a Markdown table: a line for each row, against one of them."""
 
+from glob import escape
 from pathlib import Path
-from statistics import fmean, stdev
 
 from benchmarks.studies.compare import difference
-from benchmarks.studies.plan import DEFAULTS, Row, Study, ordinary
+from benchmarks.studies.plan import DEFAULTS, Row, Study
 from benchmarks.studies.store import STUDIES, Trained, read
+from fer.summary import mean_and_deviation
 
 SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
 
@@ -17,9 +18,9 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
         ValueError: if something was trained with other options than the plan has now.
     """
     found = {}
-    for path in sorted((folder / scale).glob(f"{glob_safe(row.key(scale))}-seed*.json")):
+    for path in sorted((folder / scale).glob(f"{escape(row.key(scale))}-seed*.json")):
         trained = read(path)
-        planned = {**ordinary(scale), **row.changes}
+        planned = row.settings(scale)
         for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
             # What the examples have learned since then was as it is by default.
             then = trained.options.get(name, DEFAULTS[name])
@@ -30,11 +31,6 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
                 )
         found[trained.seed] = trained
     return found
-
-
-def glob_safe(name: str) -> str:
-    """Return a pattern that matches the name alone."""
-    return name.replace("[", "[[]")
 
 
 def scores_of(results: dict[int, Trained], split: str, score: str) -> dict[int, float]:
@@ -73,5 +69,5 @@ def spread(values: list[float]) -> str:
     """Return a mean and a deviation, where there are values and several."""
     if not values:
         return ""
-    said = f"{fmean(values):.2f}"
-    return f"{said} ± {stdev(values):.2f}" if len(values) > 1 else said
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.2f} ± {deviation:.2f}" if len(values) > 1 else f"{mean:.2f}"

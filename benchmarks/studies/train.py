@@ -8,7 +8,7 @@ import torch
 
 import fer_rafdb
 from benchmarks.machine import describe
-from benchmarks.studies.plan import Row, ordinary
+from benchmarks.studies.plan import Row
 from benchmarks.studies.store import Trained
 from fer import checkpoint
 from fer.evaluation import kept
@@ -22,7 +22,7 @@ OF_TEST = ("test_accuracy", "test_mean_class_accuracy")
 
 def options_of(row: Row, scale: str, seed: int, data: Path | None, runs: Path) -> Options:
     """Return what decides the run of a row and a seed."""
-    changes = {**ordinary(scale), **row.changes, "seed": seed}
+    changes = {**row.settings(scale), "seed": seed}
     if changes["dataset"] != "synthetic":
         changes["data"] = str(data)
     if row.start is not None:

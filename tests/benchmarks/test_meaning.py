@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.studies import meaning
-from benchmarks.studies.meaning import BASELINE, GROUP, ROWS, measure, path_of, purity
+from benchmarks.studies.meaning import GROUP, ROWS, measure, path_of, purity
+from benchmarks.studies.plan import LINEAR_DRAWN
 from benchmarks.studies.train import folder_of
 from fer.evaluation import kept
 from report_runs import plain_faces, with_units, write_run
@@ -47,7 +48,7 @@ def test_a_group_is_as_pure_as_its_faces(folders: dict[str, Path]) -> None:
 
 
 def test_the_command_keeps_what_it_measured(folders: dict[str, Path], tmp_path: Path) -> None:
-    for name, row in {**ROWS, "baseline": BASELINE}.items():
+    for name, row in {**ROWS, "baseline": LINEAR_DRAWN}.items():
         shutil.copytree(folders[name], folder_of(row, "cpu", 1, tmp_path / "runs"))
     places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
     said = ["--data", "x", "--scale", "cpu", "--seeds", 1, *places]
