@@ -137,15 +137,16 @@ def write(path: Path, results: Kinds) -> None:
     """Write results, numbers rounded to what they mean."""
     content = {"format": FORMAT, "kind": type(results).__name__, **dataclasses.asdict(results)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(content), indent=1) + "\n")
+    path.write_text(json.dumps(rounded(content), indent=1) + "\n")
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any, digits: int = 4) -> Any:
+    """Return nested values with numbers of so many digits."""
     if isinstance(value, float):
-        return float(f"{value:.4g}")
+        return float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: rounded(each, digits) for key, each in value.items()}
+    return [rounded(each, digits) for each in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path) -> Kinds:

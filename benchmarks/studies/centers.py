@@ -1,6 +1,8 @@
 """How are centers to move, and how heavy are the losses around them to be (table 1)?
 
-python benchmarks/studies/centers.py --data DIR [--scale gpu] [--jobs 2]
+    python benchmarks/studies/centers.py --data DIR [--scale gpu] [--jobs 2]
+
+The paper has the alpha rule, and 0.0001 for both weights.
 """
 
 import sys

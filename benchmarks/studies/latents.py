@@ -1,6 +1,8 @@
 """How many latents (figure 4)?
 
-python benchmarks/studies/latents.py --data DIR [--scale gpu] [--jobs 2]
+    python benchmarks/studies/latents.py --data DIR [--scale gpu] [--jobs 2]
+
+The paper takes nine.
 """
 
 import sys

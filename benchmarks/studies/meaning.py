@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.schema import rounded
 from benchmarks.studies.command import Jobs, parser_of, train_all
 from benchmarks.studies.plan import DRAWN, FDRL, LINEAR_DRAWN, SCALES, Row
-from benchmarks.studies.store import rounded
+from benchmarks.studies.store import DIGITS
 from benchmarks.studies.train import folder_of
 from fer.evaluation import Kept, kept
 from fer.report.units import follow, yardsticks
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         meaning = measure(folders, baseline, seed)
         path = path_of(said.scale, seed, said.results)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(rounded(asdict(meaning)), indent=1) + "\n")
+        path.write_text(json.dumps(rounded(asdict(meaning), DIGITS), indent=1) + "\n")
         print(meaning, flush=True)
 
 

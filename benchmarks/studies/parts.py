@@ -1,6 +1,8 @@
 """What does each part add? The ladder of the paper's table 2.
 
-python benchmarks/studies/parts.py --data DIR [--scale gpu] [--jobs 2]
+    python benchmarks/studies/parts.py --data DIR [--scale gpu] [--jobs 2]
+
+Each part is left out as the paper's table 2 has it.
 """
 
 import sys

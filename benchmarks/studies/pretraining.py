@@ -1,6 +1,8 @@
 """Do faces that we draw ourselves teach a backbone something about real ones?
 
-python benchmarks/studies/pretraining.py --data DIR [--scale gpu] [--jobs 2]
+    python benchmarks/studies/pretraining.py --data DIR [--scale gpu] [--jobs 2]
+
+The backbone first learns the expressions of drawn faces, by the same recipe.
 """
 
 import sys

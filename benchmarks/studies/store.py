@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.schema import RESULTS
+from benchmarks.schema import RESULTS, rounded
 from benchmarks.studies.plan import Row
 
 FORMAT = 1
+DIGITS = 6
+"""Of the numbers in a file."""
 STUDIES = RESULTS / "studies"
 
 
@@ -54,18 +56,9 @@ def path_of(row: Row, scale: str, seed: int, folder: Path = STUDIES) -> Path:
 
 def write(path: Path, trained: Trained) -> None:
     """Write a result, numbers rounded to what they mean."""
-    content = {"format": FORMAT, **rounded(dataclasses.asdict(trained))}
+    content = {"format": FORMAT, **rounded(dataclasses.asdict(trained), DIGITS)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def rounded(value: Any) -> Any:
-    """Return nested values with numbers rounded to what they mean."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    return [rounded(each) for each in value] if isinstance(value, list) else value
 
 
 def read(path: Path) -> Trained:
