@@ -2,7 +2,7 @@
 
     python benchmarks/studies/centers.py --data DIR [--scale gpu] [--jobs 2]
 
-The paper has the alpha rule, and 0.0001 for both weights.
+FDRL itself has the alpha rule, and the paper's 0.0001 for both weights.
 """
 
 import sys
