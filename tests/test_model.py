@@ -335,6 +335,7 @@ def test_exports_with_any_size_of_images() -> None:
         torch.testing.assert_close(program(x).logits, model(x).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.compile
 @pytest.mark.timeout(600)
 def test_compiles_with_inductor(fresh_compiler: None) -> None:

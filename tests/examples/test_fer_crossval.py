@@ -123,6 +123,7 @@ def test_going_on_with_what_has_ended_trains_nothing(
     assert "the paper prints 97.15 % for its baseline and 99.54 % for FDRL" in said
 
 
+@pytest.mark.slow
 def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
     finished: Path,
     ck48: Path,

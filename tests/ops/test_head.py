@@ -247,7 +247,14 @@ def test_the_registered_form_compiles_in_one_graph() -> None:
 
 @pytest.mark.compile
 @pytest.mark.usefixtures("fresh_compiler")
-@REDUCTION
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        "mean",
+        pytest.param("sum", marks=pytest.mark.slow),
+        pytest.param("share", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_of_the_compiled_head_are_those_of_the_eager_one(reduction: Reduction) -> None:
     # In float64: a compiler has been seen to get the gradient of a Gram matrix wrong.
     of = Sizes(N=5, P=6, M=9, D=16, K=7)

@@ -100,7 +100,7 @@ def test_matches_the_terms(dtype: torch.dtype, rule: str, smoothing: float) -> N
         Sizes(1, 1, 1, 32, 1),
         Sizes(2, 1, 9, 64, 7),
         Sizes(16, 1, 16, 32, 40),
-        Sizes(200, 1, 4, 32, 3),
+        pytest.param(Sizes(200, 1, 4, 32, 3), marks=pytest.mark.slow),
         Sizes(5, 1, 2, 256, 2),
     ],
     ids=str,
