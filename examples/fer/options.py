@@ -137,6 +137,9 @@ class Options:
             raise ValueError("--imagenet and --backbone-weights exclude each other")
         if self.imagenet and not self.plain_backbone:
             raise ValueError("--imagenet needs the ResNet-18 that those weights are for")
+        if self.channels_last and self.width < 8:
+            # PyTorch's convolutions of so few channels, laid out so, write beyond their memory.
+            raise ValueError(f"--channels-last needs a --width of at least 8, got {self.width}")
         if self.attach != "pooled" and self.head != "fdrl":
             raise ValueError(f"--attach {self.attach} needs --head fdrl, got {self.head}")
         self._check_data()
