@@ -65,12 +65,8 @@ bench: ## Measure the head and its losses, what they add to a backbone, and the 
 bench-faces: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
 	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
 
-STUDIES = recipe baseline parts longer reduction stages centers latents departures width attachment meaning pretraining
-
 studies: ## Answer every question about FDRL on real faces (FERPLUS=folder of FER+; a day on a CPU)
-	for study in $(STUDIES); do \
-		$(PYTHON) benchmarks/studies/$$study.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing)) || exit; \
-	done
+	$(PYTHON) benchmarks/studies/everything.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
 
 ci: ## Run what CI runs, in a fresh environment
 	bash .ci/run

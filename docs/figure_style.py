@@ -33,6 +33,9 @@ LATENTS = (
 
 INK = {"light": "#2b3242", "dark": "#cfd5e0"}
 
+BASELINE = "#8a92a6"
+"""Of what others are compared with, on light pages and on dark."""
+
 STYLE = {
     "axes.grid": False,
     "axes.prop_cycle": cycler(color=[LATENTS[index] for index in (0, 6, 2, 7, 8, 3, 5, 1, 4)]),

@@ -15,11 +15,13 @@ from benchmarks.studies.command import run
 from benchmarks.studies.plan import LINEAR, Row, Study
 from benchmarks.studies.reduction import grid
 
+LINEAR_AGAIN = Row("linear", {"head": "linear"}, LINEAR)
+
 STUDY = Study(
     "stages",
     "Does the head help on a trained backbone?",
     (
-        Row("linear", {"head": "linear"}, LINEAR),
+        LINEAR_AGAIN,
         Row("plain", {"head": "plain"}, LINEAR),
         *grid(LINEAR),
     ),

@@ -1,7 +1,5 @@
 """The studies: rows that are told apart, differences by seed, and a study from end to end."""
 
-import importlib
-from collections.abc import Iterator
 from math import isnan
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +13,7 @@ from scipy import stats
 import fer_rafdb
 from benchmarks.studies import command, plan
 from benchmarks.studies.compare import difference
+from benchmarks.studies.everything import STUDIES
 from benchmarks.studies.plan import FDRL, LINEAR, SCALES, Row, Scale, Study
 from benchmarks.studies.store import path_of, read, write
 from benchmarks.studies.tables import as_markdown
@@ -24,23 +23,13 @@ from fer.model import make_criterion, make_model
 from fer.options import Options
 from small_runs import SMALL
 
-FOLDER = Path(plan.__file__).parent
-PARTS = ("command", "compare", "meaning", "plan", "store", "tables", "train")
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+PARTS = ("command", "compare", "everything", "meaning", "plan", "store", "tables", "train")
 TINY = {**SMALL, "dataset": "synthetic", "width": 8, "backbone": "resnet10", "epochs": 2}
 
 
-def studies() -> Iterator[Study]:
-    for name in NAMES:
-        module = importlib.import_module(f"benchmarks.studies.{name}")
-        yield module.STUDY
-
-
-STUDIES = tuple(studies())
-
-
-def test_a_study_has_the_name_of_its_script() -> None:
-    assert [study.name for study in STUDIES] == NAMES
+def test_every_script_is_a_study_of_its_name() -> None:
+    scripts = {path.stem for path in Path(plan.__file__).parent.glob("*.py")}
+    assert sorted(study.name for study in STUDIES) == sorted(scripts - {*PARTS})
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -1,0 +1,170 @@
+"""The plots of the studies on real faces, for the Reproduction page."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+import figure_style
+from benchmarks.studies import centers, latents, reduction, stages
+from benchmarks.studies.plan import LINEAR, Row, Study, ordinary
+from benchmarks.studies.store import Trained
+from benchmarks.studies.tables import results_of, scores_of
+from fer.summary import mean_and_deviation
+
+FOLLOWED = {
+    "intra_weight": "mean Intra-W",
+    "intra_spread": "its deviation over faces",
+    "distance": "distance of messages",
+    "inter_weight": "mean Inter-W",
+}
+"""What metrics.csv follows of the relation weights."""
+CURVES = ("sum, λ2 = 1", "sum, λ2 = 0", "mean, λ2 = 1", "mean, λ2 = 0", "share, λ2 = 1")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Rows of a study that differ in one option alone.
+
+    Attributes:
+        label: What the legend calls them.
+        option: In which they differ.
+        fixed: Options in which all of them differ from FDRL.
+    """
+
+    label: str
+    option: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def rows(self, of: Study, scale: str) -> dict[Any, Row]:
+        """Return the rows of a study that are on this line, by the option's value."""
+        wanted = {**ordinary(scale), **self.fixed}
+        found = {}
+        for row in of.rows:
+            settings = row.settings(scale)
+            if settings == {**wanted, self.option: settings[self.option]}:
+                found[settings[self.option]] = row
+        return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A plot of test accuracy over the value of an option.
+
+    Attributes:
+        of: The study.
+        xlabel: What the values are of.
+        lines: That are compared.
+        baseline: A row that is drawn as a level of its own.
+    """
+
+    of: Study
+    xlabel: str
+    lines: tuple[Line, ...]
+    baseline: Row
+
+    @property
+    def alt(self) -> str:
+        """What the plot shows, in words."""
+        names = ", ".join(line.label for line in self.lines)
+        return f"Test accuracy against {self.xlabel}, of {names}, beside the linear layer."
+
+
+BALANCE = tuple(
+    Line(each, "lambda_balance", {"reduction": each}) for each in ("sum", "mean", "share")
+)
+LEVELS = (
+    Levels(reduction.STUDY, "λ2", BALANCE, LINEAR),
+    Levels(stages.STUDY, "λ2", BALANCE, stages.LINEAR_AGAIN),
+    Levels(
+        centers.STUDY,
+        "the weight of the loss",
+        (Line("λ1", "lambda_compactness"), Line("λ3", "lambda_distribution")),
+        LINEAR,
+    ),
+    Levels(latents.STUDY, "M", (Line("FDRL", "num_latents"),), LINEAR),
+)
+
+
+def accuracies(row: Row, scale: str) -> list[float]:
+    """Return the test accuracies of a row, one for each seed."""
+    return list(scores_of(results_of(row, scale), "test", "accuracy").values())
+
+
+def draw_levels(plot: Levels, scale: str, file: Path) -> None:
+    """Draw the mean and the deviation over seeds at each value, a line for each kind of rows."""
+    figure, axes = plt.subplots(figsize=(6.5, 3.2))
+    lines = {line.label: line.rows(plot.of, scale) for line in plot.lines}
+    values = sorted({value for rows in lines.values() for value in rows})
+    for number, (label, rows) in enumerate(lines.items()):
+        drawn = {value: found for value in rows if (found := accuracies(rows[value], scale))}
+        # Side by side, so that deviations do not cover each other.
+        places = [values.index(value) + 0.08 * number for value in drawn]
+        means, deviations = zip(*map(mean_and_deviation, drawn.values()), strict=True)
+        axes.errorbar(places, means, deviations, marker="o", capsize=3, label=label)
+    if found := accuracies(plot.baseline, scale):
+        mean, deviation = mean_and_deviation(found)
+        axes.axhline(mean, color=figure_style.BASELINE, linestyle="--", label="linear layer")
+        axes.axhspan(
+            mean - deviation, mean + deviation, color=figure_style.BASELINE, alpha=0.2, linewidth=0
+        )
+    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    axes.set(xlabel=plot.xlabel, ylabel="test accuracy, %")
+    figure.legend(loc="outside right center")
+    figure_style.save_both(figure, file)
+    plt.close(figure)
+
+
+def draw_curves(of: Study, scale: str, file: Path) -> None:
+    """Draw what Intra-W, the distances and Inter-W do over training, a line for each row."""
+    figure, axes = plt.subplots(1, len(FOLLOWED), figsize=(11, 2.8))
+    rows = {row.label: row for row in of.rows}
+    for label in CURVES:
+        runs = results_of(rows[label], scale)
+        for each, (name, title) in zip(axes, FOLLOWED.items(), strict=True):
+            _curve(each, runs.values(), name, label)
+            each.set(title=title, xlabel="epoch", yscale="log")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(CURVES))
+    figure_style.save_both(figure, file)
+    plt.close(figure)
+
+
+def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
+    histories = [run.history for run in runs]
+    if not histories:
+        return
+    values = [fmean(epoch[name] for epoch in at) for at in zip(*histories, strict=True)]
+    axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=label)
+
+
+def pictures(of: Study, scale: str, folder: Path) -> str:
+    """Draw the plots of a study to `folder`, and return what shows them."""
+    shown = []
+    for plot in LEVELS:
+        if plot.of is of:
+            name = f"{of.name}-levels-{scale}"
+            draw_levels(plot, scale, folder / f"{name}.svg")
+            shown.append(_shown(folder, name, plot.alt))
+    if of is reduction.STUDY:
+        name = f"{of.name}-curves-{scale}"
+        draw_curves(of, scale, folder / f"{name}.svg")
+        titles = ", ".join(FOLLOWED.values())
+        alt = f"Over training: {titles}; a line for each reduction and weight of the balance loss."
+        shown.append(_shown(folder, name, alt))
+    return "\n".join(shown)
+
+
+def _shown(folder: Path, name: str, alt: str) -> str:
+    return "\n".join(
+        f":::{{div}} figure-box only-{theme}\n"
+        f"![{alt}](_generated/{folder.name}/{name}-{theme}.svg)\n:::"
+        for theme in figure_style.INK
+    )

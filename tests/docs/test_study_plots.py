@@ -1,0 +1,22 @@
+"""Which rows a line of a plot is of."""
+
+import pytest
+
+from benchmarks.studies.plan import SCALES
+from study_plots import LEVELS, Levels
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("plot", LEVELS, ids=lambda plot: plot.of.name)
+def test_a_line_holds_every_value_and_fdrl(plot: Levels, scale: str) -> None:
+    drawn = [row for line in plot.lines for row in line.rows(plot.of, scale).values()]
+    # A value that is FDRL's own is on each line, and rules and plain heads are on none.
+    levels = {row.label for row in plot.of.rows if not {"head", "center_update"} & {*row.changes}}
+    assert {row.label for row in drawn} == levels
+    for line in plot.lines:
+        rows = line.rows(plot.of, scale)
+        assert list(rows) == sorted(rows)
+        for value, row in rows.items():
+            settings = row.settings(scale)
+            assert settings[line.option] == value
+            assert all(settings[name] == fixed for name, fixed in line.fixed.items())
