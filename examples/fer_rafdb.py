@@ -81,6 +81,7 @@ class Run:
         # What a run goes on from holds its weights, whatever it started from.
         start = options.without_weights() if begun else options
         self.model = make_model(start, classes).to(device)
+        self.model[0].requires_grad_(not options.freeze_backbone)
         self.criterion = make_criterion(options, classes).to(device)
         if options.sync_batch_norm and ranks.world > 1:
             joined_batch_norm(self.model, device)
@@ -147,6 +148,8 @@ class Run:
     def train_epoch(self, epoch: int, requests: Requests) -> dict[str, float]:
         """Take a step for each batch that is left; return the epoch's means."""
         self.model.train()
+        # Features stay as they are, and so does what they are normalized by.
+        self.model[0].train(not self.options.freeze_backbone)
         progress = self.progress
         batches = TrainingBatches(self.faces, self.options, epoch, self.ranks)
         began = time.perf_counter()

@@ -16,6 +16,7 @@ from benchmarks.studies import (
     baseline,
     centers,
     departures,
+    features,
     latents,
     longer,
     meaning,
@@ -31,7 +32,7 @@ from benchmarks.studies.command import run
 STUDIES = tuple(
     each.STUDY
     for each in (
-        *(recipe, baseline, parts, longer, reduction, stages),
+        *(recipe, baseline, parts, longer, reduction, stages, features),
         *(centers, latents, departures, width, attachment, pretraining),
     )
 )

@@ -38,10 +38,12 @@ def backward_in_parts(
     losses = losses_of(run.criterion, output, labels)
     run.scaler.scale(losses["total"]).backward()
     assert features.grad is not None
-    for part, gradient in zip(parts, features.grad.tensor_split(options.accumulate), strict=True):
-        with precision.autocast(options, device):
-            again = backbone(part)
-        again.backward(gradient)
+    if not options.freeze_backbone:
+        gradients = features.grad.tensor_split(options.accumulate)
+        for part, gradient in zip(parts, gradients, strict=True):
+            with precision.autocast(options, device):
+                again = backbone(part)
+            again.backward(gradient)
     run.ranks.average_gradients(run.model.parameters())
     return losses, output
 

@@ -131,14 +131,15 @@ def losses_of(
 def parameter_groups(
     model: nn.Module, criterion: nn.Module, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return all parameters for an optimizer: weights decay, biases, norms and centers do not."""
+    """Return what learns, for an optimizer: weights decay, biases, norms and centers do not."""
     decaying = [
         parameter
         for name, parameter in model.named_parameters()
-        if parameter.ndim > 1 and not name.endswith("bias")
+        if parameter.requires_grad and parameter.ndim > 1 and not name.endswith("bias")
     ]
     known = set(map(id, decaying))
-    rest = [p for p in (*model.parameters(), *criterion.parameters()) if id(p) not in known]
+    every = (*model.parameters(), *criterion.parameters())
+    rest = [each for each in every if each.requires_grad and id(each) not in known]
     return [
         {"params": decaying, "weight_decay": weight_decay},
         {"params": rest, "weight_decay": 0.0},

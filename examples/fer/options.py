@@ -74,6 +74,7 @@ class Options:
     small_stem: bool = False
     backbone_weights: str | None = None
     imagenet: bool = False
+    freeze_backbone: bool = False
     preset: str = "scratch"
     image_size: int = 64
     epochs: int = 10
@@ -137,6 +138,8 @@ class Options:
             raise ValueError("--imagenet and --backbone-weights exclude each other")
         if self.imagenet and not self.plain_backbone:
             raise ValueError("--imagenet needs the ResNet-18 that those weights are for")
+        if self.freeze_backbone and not self.imagenet and self.backbone_weights is None:
+            raise ValueError("--freeze-backbone needs --backbone-weights or --imagenet")
         if self.channels_last and self.width < 8:
             # PyTorch's convolutions of so few channels, laid out so, write beyond their memory.
             raise ValueError(f"--channels-last needs a --width of at least 8, got {self.width}")
@@ -163,7 +166,7 @@ class Options:
 
     def without_weights(self) -> "Options":
         """Return the options of a model whose weights come from a checkpoint of its own."""
-        return replace(self, imagenet=False, backbone_weights=None)
+        return replace(self, imagenet=False, backbone_weights=None, freeze_backbone=False)
 
     def plain(self) -> dict[str, Any]:
         """Return the options as plain values."""

@@ -214,6 +214,20 @@ def test_stopped_and_resumed_equals_never_stopped(
     ]
 
 
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_frozen_backbone_stays_as_it_is(accumulate: int, tmp_path: Path) -> None:
+    begin(tmp_path / "first").train(quiet=True)
+    start = str(tmp_path / "first" / "last.pt")
+    changes = {"freeze_backbone": True, "backbone_weights": start, "accumulate": accumulate}
+    begin(tmp_path / "second", seed=1, weight_decay=0.1, **changes).train(quiet=True)
+    before, after = (kept(tmp_path / name)["model"] for name in ("first", "second"))
+    # The statistics that it normalizes by too.
+    assert any("running_mean" in name for name in before)
+    for name, value in before.items():
+        assert torch.equal(after[name], value) == name.startswith("0."), name
+
+
 TINY = ["--faces", "40", "--image-size", "24", "--batch-size", "8", "--epochs", "2"]
 TINY += ["--num-latents", "3", "--latent-dim", "8", "--device", "cpu"]
 

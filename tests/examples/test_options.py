@@ -35,6 +35,7 @@ def test_options_go_through_json(tmp_path: Path) -> None:
         ({"imagenet": True, "width": 32}, "needs the ResNet-18"),
         ({"imagenet": True, "small_stem": True}, "needs the ResNet-18"),
         ({"attach": "places", "head": "linear"}, "--attach places needs --head fdrl, got linear"),
+        ({"freeze_backbone": True}, "--freeze-backbone needs --backbone-weights or --imagenet"),
         ({"channels_last": True, "width": 4}, "--channels-last needs a --width .* 8, got 4"),
         ({"width": 0}, "--width must be at least 1"),
         ({"hidden": -1}, "--hidden must be at least 0, got -1"),

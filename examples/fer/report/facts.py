@@ -32,7 +32,7 @@ def facts(run: Reported) -> list[tuple[str, str]]:
     return [
         ("Database", database(run)),
         ("Faces", counts),
-        ("Backbone", f"{backbone(run)} from {start}"),
+        ("Backbone", f"{backbone(run)} from {start}" + ", frozen" * options.freeze_backbone),
         ("Head", head(run)),
         *([("Losses", losses(run))] if options.head == "fdrl" else []),
         ("Recipe", recipe(run)),
