@@ -17,6 +17,7 @@ from benchmarks.studies import (
     centers,
     departures,
     features,
+    few,
     latents,
     longer,
     meaning,
@@ -32,7 +33,7 @@ from benchmarks.studies.command import run
 STUDIES = tuple(
     each.STUDY
     for each in (
-        *(recipe, baseline, parts, longer, reduction, stages, features),
+        *(recipe, baseline, parts, longer, few, reduction, stages, features),
         *(centers, latents, departures, width, attachment, pretraining),
     )
 )
