@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 import fer_rafdb
-from benchmarks.studies import command, plan
+from benchmarks.studies import command, everything, meaning, plan
 from benchmarks.studies.compare import difference
 from benchmarks.studies.everything import STUDIES
 from benchmarks.studies.plan import FDRL, LINEAR, SCALES, Row, Scale, Study
@@ -30,6 +30,15 @@ TINY = {**SMALL, "dataset": "synthetic", "width": 8, "backbone": "resnet10", "ep
 def test_every_script_is_a_study_of_its_name() -> None:
     scripts = {path.stem for path in Path(plan.__file__).parent.glob("*.py")}
     assert sorted(study.name for study in STUDIES) == sorted(scripts - {*PARTS})
+
+
+def test_one_command_runs_every_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(everything, "run", lambda study, _, said: ran.append((study.name, said)))
+    monkeypatch.setattr(meaning, "main", lambda said: ran.append(("meaning", said)))
+    said = ["--data", "x", "--jobs", "2"]
+    everything.main(said)
+    assert ran == [(study.name, said) for study in STUDIES] + [("meaning", said)]
 
 
 @pytest.mark.parametrize("scale", SCALES)
