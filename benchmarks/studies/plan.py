@@ -8,7 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
-from fer.options import Options
+from fer.options import PRESETS, Options
 
 DEFAULTS = {each.name: each.default for each in fields(Options)}
 """The options of a run that is told nothing."""
@@ -45,17 +45,7 @@ SCALES: Mapping[str, Scale] = {
     ),
     "gpu": Scale(
         "a ResNet-18 with a small stem, 64 x 64 crops",
-        {
-            "small_stem": True,
-            "image_size": 64,
-            "epochs": 40,
-            "lr": 2e-3,
-            "augment": "strong",
-            "label_smoothing": 0.1,
-            "weight_decay": 0.05,
-            "ema": 0.99,
-            "channels_last": True,
-        },
+        {**PRESETS["strong"], "small_stem": True, "channels_last": True},
         seeds=5,
     ),
 }
