@@ -45,7 +45,7 @@ SCALES: Mapping[str, Scale] = {
     ),
     "gpu": Scale(
         "a ResNet-18 with a small stem, 64 x 64 crops",
-        {**PRESETS["strong"], "small_stem": True, "channels_last": True},
+        {**PRESETS["strong"], "channels_last": True},
         seeds=5,
     ),
 }

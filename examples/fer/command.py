@@ -88,8 +88,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--backbone", choices=("resnet18", "resnet10"))
     model.add_argument("--width", type=int, metavar="C", help="channels of the first stage; 64")
     model.add_argument(
-        "--small-stem", action="store_true", help="halve an image before the blocks, not quarter it"
-    )
+        "--small-stem", action=argparse.BooleanOptionalAction,
+        help="halve an image before the blocks, not quarter it",
+    )  # fmt: skip
     model.add_argument("--no-intra", dest="intra", action="store_false", help="without Intra-RM")
     model.add_argument("--no-inter", dest="inter", action="store_false", help="without Inter-RM")
     model.add_argument(

@@ -14,12 +14,16 @@ from small_runs import options_of
 
 NO_OPTIONS = ("help", "out")
 ACTIONS = [each for each in parser_of("")._actions if each.dest not in NO_OPTIONS]
+NEEDED = {"dataset": ["--data", "x"], "freeze_backbone": ["--imagenet"]}
+"""What a flag cannot be said without."""
 DEFAULTS = {field.name: field.default for field in fields(Options)}
 
 
 def said_for(action: argparse.Action) -> tuple[list[str], Any]:
     """Return what to say so that an option differs from its default, and what it becomes."""
     flag = action.option_strings[0]
+    if isinstance(action, argparse.BooleanOptionalAction):
+        return [flag], True
     if action.nargs == 0:
         return [flag], action.const
     if action.choices is not None:
@@ -39,9 +43,7 @@ def said_by_default(name: str) -> tuple[Any, Any]:
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.dest)
 def test_every_flag_reaches_its_option(action: argparse.Action) -> None:
     said, wanted = said_for(action)
-    # A database needs to be told where it is.
-    extra = ["--data", "x"] if action.dest == "dataset" else []
-    got = getattr(parse("", [*said, *extra]).options, action.dest)
+    got = getattr(parse("", [*said, *NEEDED.get(action.dest, [])]).options, action.dest)
     assert got == wanted
     assert got not in said_by_default(action.dest)
 
@@ -49,6 +51,11 @@ def test_every_flag_reaches_its_option(action: argparse.Action) -> None:
 def test_every_option_has_a_flag() -> None:
     assert {action.dest for action in ACTIONS} == set(DEFAULTS) - {"fold"}
     assert parse("", ["--fold", "3", "--dataset", "mmi", "--data", "x"]).options.fold == 3
+
+
+def test_what_a_preset_switches_on_can_be_switched_off() -> None:
+    assert parse("", ["--preset", "strong"]).options.small_stem
+    assert not parse("", ["--preset", "strong", "--no-small-stem"]).options.small_stem
 
 
 @pytest.mark.parametrize("preset", PRESETS)
