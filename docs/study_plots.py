@@ -101,10 +101,16 @@ def accuracies(row: Row, scale: str) -> list[float]:
 def draw_levels(plot: Levels, scale: str, file: Path) -> None:
     """Draw the mean and the deviation over seeds at each value, a line for each kind of rows."""
     figure, axes = plt.subplots(figsize=(6.5, 3.2))
-    lines = {line.label: line.rows(plot.of, scale) for line in plot.lines}
-    values = sorted({value for rows in lines.values() for value in rows})
-    for number, (label, rows) in enumerate(lines.items()):
-        drawn = {value: found for value in rows if (found := accuracies(rows[value], scale))}
+    lines = {}
+    for line in plot.lines:
+        rows = line.rows(plot.of, scale)
+        lines[line.label] = {
+            value: found for value, row in rows.items() if (found := accuracies(row, scale))
+        }
+    values = sorted({value for drawn in lines.values() for value in drawn})
+    for number, (label, drawn) in enumerate(lines.items()):
+        if not drawn:
+            continue
         # Side by side, so that deviations do not cover each other.
         places = [values.index(value) + 0.08 * number for value in drawn]
         means, deviations = zip(*map(mean_and_deviation, drawn.values()), strict=True)
