@@ -28,7 +28,7 @@ from benchmarks.studies import (
     stages,
     width,
 )
-from benchmarks.studies.command import run
+from benchmarks.studies.command import parser_of, run
 
 STUDIES = tuple(
     each.STUDY
@@ -42,6 +42,8 @@ STUDIES = tuple(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all studies with the same command line."""
+    # What one study alone can be told is refused now, and not by the last of them after a day.
+    parser_of(__doc__ or "").parse_args(arguments)
     for study in STUDIES:
         run(study, __doc__ or "", arguments)
     meaning.main(arguments)

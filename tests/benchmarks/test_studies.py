@@ -39,6 +39,9 @@ def test_one_command_runs_every_study(monkeypatch: pytest.MonkeyPatch) -> None:
     said = ["--data", "x", "--jobs", "2"]
     everything.main(said)
     assert ran == [(study.name, said) for study in STUDIES] + [("meaning", said)]
+    with pytest.raises(SystemExit):
+        everything.main([*said, "--rows", "linear"])
+    assert len(ran) == len(STUDIES) + 1
 
 
 @pytest.mark.parametrize("scale", SCALES)
