@@ -38,7 +38,14 @@ def test_matches_the_loop(form: Form, reduction: Reduction, regime: Regime, batc
     assert_close("head", actual, expected(of, x, parameters, 0.25, reduction))
 
 
-@FORM
+@pytest.mark.parametrize(
+    "form",
+    [
+        # Without a GPU what is registered runs in Triton's interpreter, fifty times as long.
+        pytest.param(form, id=name, marks=[pytest.mark.slow] * ("registered" in name))
+        for name, form in FORMS.items()
+    ],
+)
 @REGIME
 def test_matches_the_loop_at_paper_sizes(form: Form, regime: Regime) -> None:
     parameters, x = parameters_for(PAPER, 0, regime=regime), normal(PAPER.N, PAPER.P, seed=1)

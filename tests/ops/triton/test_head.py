@@ -69,7 +69,7 @@ def test_matches_the_loop(dtype: torch.dtype, reduction: Reduction, recompute: b
     check(SMALL, dtype, reduction=reduction, recompute=recompute)
 
 
-@pytest.mark.parametrize("batch", [0, 1, 2, 37])
+@pytest.mark.parametrize("batch", [0, 1, 2, pytest.param(37, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("regime", get_args(Regime))
 @LEVEL
 def test_batches_and_regimes(batch: int, regime: Regime, recompute: bool) -> None:
