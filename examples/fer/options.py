@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Small enough for the main job to end within three minutes on two CPU cores.
+# Small enough for the main job to end within four minutes or so on two CPU cores.
 SYNTHETIC: dict[str, Any] = {"image_size": 48, "epochs": 7}
 
 
