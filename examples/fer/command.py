@@ -98,11 +98,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="a ResNet-18 to start from: MS-Celeb-1M's, torchvision's, or a checkpoint of ours",
     )  # fmt: skip
     model.add_argument("--imagenet", action="store_true", help="start from torchvision's weights")
-    model.add_argument(
-        "--freeze-backbone",
-        action="store_true",
-        help="train the head alone",
-    )
+    model.add_argument("--freeze-backbone", action="store_true", help="train the head alone")
     model.add_argument(
         "--reduction", choices=("sum", "mean", "share"),
         help="how gates become Intra-W: sum is equation 4 as printed",
