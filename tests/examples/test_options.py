@@ -50,6 +50,11 @@ def test_rejects_what_no_run_can_be_made_of(changes: dict[str, Any], match: str)
         options_of(**changes)
 
 
+def test_a_frozen_run_is_read_back_without_its_start() -> None:
+    options = options_of(backbone_weights="x", freeze_backbone=True)
+    assert options.without_weights() == options_of()
+
+
 def test_options_cannot_change() -> None:
     with pytest.raises(AttributeError):
         Options().lr = 1  # type: ignore[misc]

@@ -27,6 +27,11 @@ def test_it_says_which_backbone(changes: dict[str, Any], words: str, tmp_path: P
     assert facts.backbone(reported(tmp_path, **changes)) == words
 
 
+def test_it_says_that_a_backbone_was_frozen(tmp_path: Path) -> None:
+    run = reported(tmp_path, backbone_weights="x/faces.pt", freeze_backbone=True)
+    assert dict(facts.facts(run))["Backbone"] == "ResNet-18 from faces.pt, frozen"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
