@@ -3,8 +3,8 @@
     python benchmarks/studies/attachment.py --data DIR [--scale gpu] [--jobs 2]
 
 Batch normalization of what the last layer predicts from; latents that pool the maps by an attention
-of their own, or by a maximum; both from random weights and on a backbone that the baseline of the
-same seed has trained.
+of their own, or by a maximum. From random weights; stages.py and finer.py have the same heads on a
+backbone that has been trained.
 """
 
 import sys
@@ -28,10 +28,6 @@ STUDY = Study(
         Row("FDRL, normalized", NORM),
         Row("FDRL, normalized, attention", {**NORM, "attach": "attention"}),
         Row("FDRL, normalized, places", {**NORM, "attach": "places"}),
-        Row("linear, on a trained backbone", {"head": "linear"}, LINEAR),
-        Row("FDRL, on a trained backbone", {}, LINEAR),
-        Row("attention, on a trained backbone", {"attach": "attention"}, LINEAR),
-        Row("places, on a trained backbone", {"attach": "places"}, LINEAR),
     ),
     against="linear",
 )

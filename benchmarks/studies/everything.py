@@ -18,6 +18,7 @@ from benchmarks.studies import (
     departures,
     features,
     few,
+    finer,
     latents,
     longer,
     meaning,
@@ -34,7 +35,7 @@ STUDIES = tuple(
     each.STUDY
     for each in (
         *(recipe, baseline, parts, longer, few, reduction, stages, features),
-        *(centers, latents, departures, width, attachment, pretraining),
+        *(centers, latents, departures, width, attachment, finer, pretraining),
     )
 )
 """Those that are a table of rows; `meaning` is not, and comes last."""

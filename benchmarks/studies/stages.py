@@ -24,6 +24,8 @@ STUDY = Study(
         LINEAR_AGAIN,
         Row("plain", {"head": "plain"}, LINEAR),
         *grid(LINEAR),
+        Row("mean, λ2 = 1, attention", {"attach": "attention"}, LINEAR),
+        Row("mean, λ2 = 1, places", {"attach": "places"}, LINEAR),
         Row("linear, a fifth of the rate", {"head": "linear", "lr": 1e-3}, LINEAR),
         Row("mean, λ2 = 1, a fifth of the rate", {"lr": 1e-3}, LINEAR),
     ),

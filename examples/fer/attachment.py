@@ -1,7 +1,8 @@
 """Where the head attaches: to the pooled feature, as the paper does, or to the maps before it.
 
 Facial actions are local, and pooling before the decomposition throws the places away. Both ways to
-keep them are ours: they are here to be measured, by benchmarks/studies/attachment.py.
+keep them are ours: they are here to be measured, by attachment.py, stages.py and finer.py of
+benchmarks/studies/.
 """
 
 import torch

@@ -91,6 +91,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--small-stem", action=argparse.BooleanOptionalAction,
         help="halve an image before the blocks, not quarter it",
     )  # fmt: skip
+    model.add_argument(
+        "--last-stride", type=int, choices=(1, 2),
+        help="of the last stage; 1 leaves four times as many places for --attach",
+    )  # fmt: skip
     model.add_argument("--no-intra", dest="intra", action="store_false", help="without Intra-RM")
     model.add_argument("--no-inter", dest="inter", action="store_false", help="without Inter-RM")
     model.add_argument(

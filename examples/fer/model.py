@@ -79,7 +79,12 @@ def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
         backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
         backbone.fc = nn.Identity()
     else:
-        backbone = ResNet(BLOCKS[options.backbone], options.width, small=options.small_stem)
+        backbone = ResNet(
+            BLOCKS[options.backbone],
+            options.width,
+            small=options.small_stem,
+            last_stride=options.last_stride,
+        )
     if options.attach != "pooled":
         backbone.avgpool = nn.Identity()
     if options.backbone_weights is None:

@@ -74,6 +74,7 @@ class Options:
     backbone: str = "resnet18"
     width: int = 64
     small_stem: bool = False
+    last_stride: int = 2
     backbone_weights: str | None = None
     imagenet: bool = False
     freeze_backbone: bool = False
@@ -113,6 +114,8 @@ class Options:
         for name in ("faces", "image_size", "epochs", "batch_size", "accumulate", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.last_stride not in (1, 2):
+            raise ValueError(f"--last-stride must be 1 or 2, got {self.last_stride}")
         if self.hidden < 0:
             raise ValueError(f"--hidden must be at least 0, got {self.hidden}")
         if not self.lr > 0:
@@ -140,8 +143,8 @@ class Options:
             raise ValueError("--imagenet and --backbone-weights exclude each other")
         if self.imagenet and not self.plain_backbone:
             raise ValueError(
-                "--imagenet needs the ResNet-18 that those weights are for, with --width 64 and "
-                "--no-small-stem"
+                "--imagenet needs the ResNet-18 that those weights are for, with --width 64, "
+                "--no-small-stem and --last-stride 2"
             )
         if self.freeze_backbone and not self.imagenet and self.backbone_weights is None:
             raise ValueError("--freeze-backbone needs --backbone-weights or --imagenet")
@@ -155,7 +158,8 @@ class Options:
     @property
     def plain_backbone(self) -> bool:
         """Whether the backbone is the paper's ResNet-18, and not a smaller one."""
-        return (self.backbone, self.width, self.small_stem) == ("resnet18", 64, False)
+        built = (self.backbone, self.width, self.small_stem, self.last_stride)
+        return built == ("resnet18", 64, False, 2)
 
     def _check_data(self) -> None:
         if self.dataset not in DATASETS:

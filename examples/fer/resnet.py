@@ -22,9 +22,13 @@ class ResNet(nn.Module):
         width: Channels of the first stage; the last has eight times as many.
         small: Whether the stem is a 3 x 3 convolution that halves the sides, for the 7 x 7 one
             with a maximum after it that quarters them.
+        last_stride: Of the last stage; 1 keeps the sides, so that the maps have four times as many
+            places.
     """
 
-    def __init__(self, blocks: Sequence[int], width: int, *, small: bool) -> None:
+    def __init__(
+        self, blocks: Sequence[int], width: int, *, small: bool, last_stride: int = 2
+    ) -> None:
         super().__init__()
         size = 3 if small else 7
         self.conv1 = nn.Conv2d(3, width, size, stride=2, padding=size // 2, bias=False)
@@ -34,7 +38,7 @@ class ResNet(nn.Module):
         self.layer1 = _stage(width, width, blocks[0], stride=1)
         self.layer2 = _stage(width, 2 * width, blocks[1], stride=2)
         self.layer3 = _stage(2 * width, 4 * width, blocks[2], stride=2)
-        self.layer4 = _stage(4 * width, 8 * width, blocks[3], stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, blocks[3], stride=last_stride)
         self.avgpool: nn.Module = nn.AdaptiveAvgPool2d(1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -10,10 +10,9 @@ from study_plots import LEVELS, Levels
 @pytest.mark.parametrize("plot", LEVELS, ids=lambda plot: plot.of.name)
 def test_a_line_holds_every_value_and_fdrl(plot: Levels, scale: str) -> None:
     drawn = [row for line in plot.lines for row in line.rows(plot.of, scale).values()]
-    # A value that is FDRL's own is on each line, and rules, rates and plain heads are on none.
-    levels = {
-        row.label for row in plot.of.rows if not {"head", "center_update", "lr"} & {*row.changes}
-    }
+    # A value that is FDRL's own is on each line, and no line has what these options change.
+    apart = {"head", "center_update", "lr", "attach"}
+    levels = {row.label for row in plot.of.rows if not apart & {*row.changes}}
     assert {row.label for row in drawn} == levels
     for line in plot.lines:
         rows = line.rows(plot.of, scale)

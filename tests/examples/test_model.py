@@ -56,6 +56,7 @@ def assert_says(trained: Trained, model: Any, run: fer_rafdb.Run) -> None:
         {"batch_norm": True, "head": "plain"},
         {"backbone": "resnet10", "width": 8, "small_stem": True},
         {"backbone": "resnet10", "width": 8, "head": "linear"},
+        {"backbone": "resnet10", "width": 8, "last_stride": 1},
     ],
     ids=str,
 )

@@ -34,6 +34,8 @@ def test_options_go_through_json(tmp_path: Path) -> None:
         ({"imagenet": True, "backbone_weights": "x"}, "exclude each other"),
         ({"imagenet": True, "width": 32}, "needs the ResNet-18"),
         ({"imagenet": True, "small_stem": True}, "needs the ResNet-18"),
+        ({"imagenet": True, "last_stride": 1}, "needs the ResNet-18"),
+        ({"last_stride": 4}, "--last-stride must be 1 or 2, got 4"),
         ({"attach": "places", "head": "linear"}, "--attach places needs --head fdrl, got linear"),
         ({"freeze_backbone": True}, "--freeze-backbone needs --backbone-weights or --imagenet"),
         ({"channels_last": True, "width": 4}, "--channels-last needs a --width .* 8, got 4"),

@@ -20,6 +20,7 @@ def reported(folder: Path, **changes: Any) -> Reported:
         ({}, "ResNet-18"),
         ({"backbone": "resnet10", "width": 16}, "ResNet-10 of 16 channels"),
         ({"small_stem": True}, "ResNet-18 with a small stem"),
+        ({"last_stride": 1}, "ResNet-18 with a last stride of 1"),
     ],
     ids=str,
 )

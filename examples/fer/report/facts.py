@@ -50,6 +50,8 @@ def backbone(run: Reported) -> str:
         said.append(f"of {options.width} channels")
     if options.small_stem:
         said.append("with a small stem")
+    if options.last_stride != 2:
+        said.append(f"with a last stride of {options.last_stride}")
     return " ".join(said)
 
 
