@@ -1,11 +1,9 @@
-import html
-import json
+"""The report as it is written: what its page holds, and what it refuses."""
+
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,15 @@ from fer.options import Options
 from fer.report import embedding
 from fer.report.embedding import Map
 from fer.report.folder import read_folder
+from report_pages import (
+    EVIL,
+    FACE,
+    Page,
+    page_of,
+    page_of_both,
+    write_both_heads,
+    write_evil_report,
+)
 from report_runs import (
     CLASSES,
     LATENTS,
@@ -31,79 +38,16 @@ from report_runs import (
 
 SECTIONS = ["run", "accuracy", "confusion", "embedding", "latents", "inter", "units", "errors"]
 OF_FDRL = {"latents", "inter", "units"}
-FACE = {"face", "face wrong"}
-VOID = {"meta", "img", "br", "hr", "input", "link"}
-
-
-class Page(HTMLParser):
-    """A page, taken apart as a browser would."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self._open, f"not closed: {self._open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "script":
-            self.scripts.append("")
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] == "script":
-            self.scripts[-1] += data
-        elif self._open and self._open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def sections(self) -> list[str]:
-        """Sections in their order, but for that of the curves, which is always there."""
-        found = [str(a.get("id")) for tag, a in self.tags if tag == "section" and "id" in a]
-        assert found.pop() == "curves"
-        return found
-
-    @property
-    def said(self) -> str:
-        """All words outside scripts, with single spaces."""
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What the scripts draw from."""
-        content: dict[str, Any] = json.loads(self.scripts[0])
-        return content
-
-
-def page_of(run: Path, *arguments: str) -> Page:
-    return Page(fer_report.main([str(run), *arguments]).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs on the same 84 synthetic faces, by the name of their head."""
-    folder = tmp_path_factory.mktemp("runs")
-    faces = with_units(plain_faces(84))
-    for seed, head in enumerate(("fdrl", "linear")):
-        write_run(folder / head, faces, head=head, seed=seed)
-    return folder
+    return write_both_heads(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
 def page(runs: Path) -> Page:
-    return page_of(runs / "fdrl", "--baseline", str(runs / "linear"))
+    return page_of_both(runs)
 
 
 @pytest.fixture
@@ -253,23 +197,9 @@ def test_a_report_of_the_size_of_ferplus_can_be_mailed(tmp_path: Path) -> None:
     assert len(page.data["maps"][0]["points"]) == 1500
 
 
-EVIL = (
-    "</script><script>document.title='broken'</script>",
-    '"><img src=x onerror="document.title=\'broken\'">',
-    "'><svg onload=alert(1)>.png",
-    "<!--<script>",
-    "{{ 7 * 7 }}${7*7}\u2028&amp;",
-)
-
-
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a run whose files and classes have names that try to be more than names."""
-    folder = tmp_path_factory.mktemp("evil")
-    faces = replace(plain_faces(21), names=tuple(EVIL[i % 5] + str(i) for i in range(21)))
-    classes = (*EVIL, *CLASSES[5:])
-    run = write_run(folder / "run", faces, classes=classes, dataset="folder", data="<b>")
-    return fer_report.main([str(run)])
+    return write_evil_report(tmp_path_factory.mktemp("evil"))
 
 
 def test_no_name_becomes_part_of_the_page(evil: Path) -> None:
@@ -390,112 +320,3 @@ def test_rejects_a_folder_that_is_not_there_for_the_page(runs: Path, tmp_path: P
     for out in (tmp_path / "nowhere" / "a.html", tmp_path):
         with pytest.raises(SystemExit, match=f"--out must be a file .*{out.name}"):
             fer_report.main([str(runs / "linear"), "--out", str(out)])
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-
-
-def in_browser(path: Path, profile: Path, fragment: str = "") -> str:
-    """Open a page in a real browser and return what became of it."""
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
-    command += [f"--user-data-dir={profile}", "--virtual-time-budget=4000", "--dump-dom"]
-    command += [f"{path.resolve().as_uri()}{fragment}"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    return done.stdout.decode()
-
-
-def panel_of(dom: str) -> str:
-    """Return the words of the panel, or nothing where it is hidden."""
-    found = re.search(r'<aside id="panel"([^>]*)>(.*?)</aside>', dom, re.DOTALL)
-    assert found is not None
-    if "hidden" in found[1]:
-        return ""
-    return html.unescape(re.sub(r"<[^>]*>", " ", found[2]))
-
-
-@browser
-def test_the_address_of_a_face_shows_its_panel(page: Page, runs: Path, tmp_path: Path) -> None:
-    # As it was written, with its policy: that the panel is filled shows that the script may run.
-    said = panel_of(in_browser(runs / "fdrl" / "report.html", tmp_path, "#face-17"))
-    run = read_folder(runs / "fdrl")
-    found = run.evaluation
-    assert run.faces.names[17] in said
-    truth, predicted = (CLASSES[each[17]] for each in (found.labels, found.predictions))
-    assert f"true class {truth}, predicted {predicted}" in said
-    for p in found.probabilities[17]:
-        assert f"{100 * p:.1f} %" in said or f"{100 * p:.2f}"[-1] == "5"
-    shown = [float(n) for n in re.findall(r"Latent \d+\s+([\d.e+-]+)", said)]
-    assert found.intra_weights is not None
-    assert shown == pytest.approx(found.intra_weights[17].tolist(), rel=6e-3)
-    assert "The line is the mean of" in said
-    assert all(unit in said for unit in UNITS)
-
-
-@browser
-def test_no_name_runs_in_a_browser(evil: Path, tmp_path: Path) -> None:
-    dom = in_browser(evil, tmp_path, "#face-1")
-    assert "broken" not in str(re.search(r"<title>(.*?)</title>", dom))
-    assert "<img" not in dom
-    assert EVIL[1] in panel_of(dom)
-
-
-# What a person does, in order; each step is given time to show.
-CLICKS = """
-const found = [];
-const panel = document.getElementById("panel");
-const wait = () => new Promise((go) => setTimeout(go, 60));
-const step = async (name, act) => { act(); await wait(); found.push([name, panel.hidden ? null : Number(panel.dataset.face)]); };
-const key = (target, name) => target.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
-(async () => {
-  const map = document.querySelector(".map");
-  await step("start", () => {});
-  await step("top", () => document.querySelector(".latent a.face").click());
-  await step("next", () => panel.querySelectorAll("button")[1].click());
-  await step("escape", () => key(document.body, "Escape"));
-  await step("map", () => map.querySelectorAll("path")[5].dispatchEvent(new MouseEvent("click", { bubbles: true })));
-  await step("close", () => panel.querySelectorAll("button")[2].click());
-  await step("keys", () => { key(map, "ArrowRight"); key(map, "ArrowDown"); key(map, "Enter"); });
-  await step("error", () => document.querySelector("#errors a.face").click());
-  document.querySelector('.confusion button[data-true="3"][data-predicted="3"]').click();
-  found.push(["cell", document.querySelectorAll("#cell a.face").length]);
-  document.querySelector('#legend button[data-class="2"]').click();
-  found.push(["alone", map.querySelectorAll("path:not(.dim)").length]);
-  const color = document.getElementById("color");
-  color.value = "w4";
-  color.dispatchEvent(new Event("change"));
-  found.push(["painted", [...map.querySelectorAll("path")].every((mark) => mark.style.fill.includes("color-mix"))]);
-  found.push(["charts", document.querySelectorAll(".charts svg.plot path.line").length]);
-  found.push(["wide", document.documentElement.scrollWidth - innerWidth]);
-  document.body.append(Object.assign(document.createElement("pre"), { id: "found", textContent: JSON.stringify(found) }));
-})();
-"""  # noqa: E501
-
-
-@browser
-def test_clicks_and_keys_do_what_they_should(page: Page, runs: Path, tmp_path: Path) -> None:
-    # The policy would not let this script of the test run.
-    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.text)
-    copy = tmp_path / "copy.html"
-    copy.write_text(free.replace("</body>", f"<script>{CLICKS}</script></body>"), encoding="utf-8")
-    dom = in_browser(copy, tmp_path / "profile")
-    written = re.search(r'<pre id="found">(.*?)</pre>', dom)
-    assert written is not None, "the clicks did not end"
-    found = dict(json.loads(html.unescape(written[1])))
-    faces = [int(str(a["href"])[6:]) for _, a in page.tags if a.get("class") in FACE]
-    evaluation = read_folder(runs / "fdrl").evaluation
-    labels, predictions = evaluation.labels, evaluation.predictions
-    assert found["start"] is None
-    assert found["top"] == faces[0]
-    assert found["next"] == faces[1]
-    assert found["escape"] is None
-    assert found["map"] == 5
-    assert found["close"] is None
-    assert found["keys"] in range(84)
-    assert found["error"] == faces[12 * LATENTS]
-    assert found["cell"] == ((labels == 3) & (predictions == 3)).sum()
-    assert found["alone"] == (labels == 2).sum()
-    assert found["painted"]
-    # Accuracy has two lines, mean class accuracy one, and so have five losses.
-    assert found["charts"] == 8
-    assert found["wide"] <= 0
