@@ -13,7 +13,7 @@ import figure_style
 from benchmarks.studies.everything import STUDIES
 from benchmarks.studies.plan import SCALES, Study
 from benchmarks.studies.store import STUDIES as RESULTS, Trained
-from benchmarks.studies.tables import as_markdown, results_of
+from benchmarks.studies.tables import as_markdown, markdown, results_of
 from study_plots import pictures
 
 NOTHING = "*Not run yet.*\n"
@@ -70,9 +70,8 @@ def _meaning(found: list[dict[str, Any]]) -> str:
         )
     lines.append(["the baseline's best feature", f"{mean('baseline'):.3f}", "", ""])
     lines.append(["latents, faces mixed up", f"{mean('shuffled'):.3f}", "", ""])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     seeds = len(found)
-    return f"{table}\n\nMean over {seeds} seed{'s' if seeds > 1 else ''}.\n"
+    return f"{markdown(lines)}\nMean over {seeds} seed{'s' if seeds > 1 else ''}.\n"
 
 
 def write(folder: Path) -> None:

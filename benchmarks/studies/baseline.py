@@ -19,6 +19,7 @@ STUDY = Study(
     "Does the head help?",
     (LINEAR, FDRL, AS_PRINTED),
     against="linear",
+    by_class=("FDRL",),
 )
 
 if __name__ == "__main__":

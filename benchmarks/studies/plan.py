@@ -99,20 +99,23 @@ class Study:
         question: In a line.
         rows: In the table's order.
         against: The label of the row that all others are compared with.
+        by_class: Labels of those that are compared with it class by class too.
     """
 
     name: str
     question: str
     rows: Sequence[Row]
     against: str
+    by_class: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse rows that cannot be told apart, or compared."""
         labels = [row.label for row in self.rows]
         if len(set(labels)) < len(labels):
             raise ValueError(f"{self.name}: two rows have the same label")
-        if self.against not in labels:
-            raise ValueError(f"{self.name}: there is no row {self.against}")
+        for wanted in (self.against, *self.by_class):
+            if wanted not in labels:
+                raise ValueError(f"{self.name}: there is no row {wanted}")
 
     def chosen(self, labels: Sequence[str] | None) -> list[Row]:
         """Return the rows of these labels, or all."""

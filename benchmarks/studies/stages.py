@@ -30,6 +30,7 @@ STUDY = Study(
         Row("mean, λ2 = 1, a fifth of the rate", {"lr": 1e-3}, LINEAR),
     ),
     against="linear",
+    by_class=("mean, λ2 = 1",),
 )
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a study found, as a Markdown table: a line for each row, against one of them."""
 
+from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
 
@@ -41,16 +42,54 @@ def scores_of(results: dict[int, Trained], split: str, score: str) -> dict[int, 
 
 
 def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
-    """Return a study's table, and a line on the rows that have not been trained."""
+    """Return a study's tables, and a line on the rows that have not been trained.
+
+    A difference whose interval excludes zero is bold.
+    """
     rows = {row.label: results_of(row, scale, folder) for row in study.rows}
     head = ["", "seeds", "valid", *SCORES.values(), f"test, against {study.against}"]
     lines = [head, ["---"] * len(head)]
     for label, results in rows.items():
         if results:
             lines.append(_line(label, results, rows[study.against], label == study.against))
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    tables = [markdown(lines)]
+    against = rows[study.against]
+    for label in study.by_class:
+        if rows[label].keys() & against.keys():
+            tables.append(classes_as_markdown(label, rows[label], study.against, against))
     missing = "; ".join(label for label, results in rows.items() if not results)
-    return f"{table}\n\nNot run yet: {missing}.\n" if missing else f"{table}\n"
+    return "\n".join([*tables, f"Not run yet: {missing}.\n"] if missing else tables)
+
+
+def classes_as_markdown(
+    label: str, ours: dict[int, Trained], against: str, theirs: dict[int, Trained]
+) -> str:
+    """Return how much of each class two rows find on test, and by how much they differ."""
+    first = next(iter(ours.values()))
+    lines = [["class", "test faces", against, label, "difference"], ["---"] * 5]
+    for number, name in enumerate(first.classes):
+        recalls = [
+            {
+                seed: 100 * each.confusion[number][number] / sum(each.confusion[number])
+                for seed, each in results.items()
+            }
+            for results in (theirs, ours)
+        ]
+        cells = [spread(list(each.values())) for each in recalls]
+        faces = str(sum(first.confusion[number]))
+        lines.append([name, faces, *cells, compared(recalls[1], recalls[0])])
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a table."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def compared(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    """Return the difference, bold where its interval excludes zero."""
+    found = difference(ours, theirs)
+    return f"**{found}**" if found.sure else str(found)
 
 
 def _line(
@@ -58,11 +97,10 @@ def _line(
 ) -> list[str]:
     wanted = [("valid", "accuracy"), *(("test", score) for score in SCORES)]
     cells = [spread(list(scores_of(results, *each).values())) for each in wanted]
-    compared = ""
+    found = ""
     if not itself and results.keys() & against.keys():
-        pair = (scores_of(each, "test", "accuracy") for each in (results, against))
-        compared = str(difference(*pair))
-    return [label, str(len(results)), *cells, compared]
+        found = compared(*(scores_of(each, "test", "accuracy") for each in (results, against)))
+    return [label, str(len(results)), *cells, found]
 
 
 def spread(values: list[float]) -> str:

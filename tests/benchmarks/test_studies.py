@@ -11,11 +11,12 @@ import torch
 from scipy import stats
 
 import fer_rafdb
-from benchmarks.studies import command, everything, meaning, plan
+from benchmarks.machine import Machine
+from benchmarks.studies import command, everything, meaning, plan, tables
 from benchmarks.studies.compare import difference
 from benchmarks.studies.everything import STUDIES
 from benchmarks.studies.plan import FDRL, LINEAR, SCALES, Row, Scale, Study
-from benchmarks.studies.store import path_of, read, write
+from benchmarks.studies.store import Trained, path_of, read, write
 from benchmarks.studies.tables import as_markdown
 from benchmarks.studies.train import options_of
 from fer import checkpoint
@@ -104,6 +105,8 @@ def test_a_study_refuses_rows_that_cannot_be_told_apart() -> None:
         Study("x", "?", (LINEAR, LINEAR), "linear")
     with pytest.raises(ValueError, match="no row other"):
         Study("x", "?", (LINEAR,), "other")
+    with pytest.raises(ValueError, match="no row FDLR"):
+        Study("x", "?", (LINEAR, FDRL), "linear", by_class=("FDLR",))
 
 
 @pytest.fixture
@@ -117,7 +120,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_tiny")
 def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     after = Row("FDRL, after linear", {}, LINEAR)
-    study = Study("tiny", "?", (LINEAR, FDRL, after), against="linear")
+    study = Study("tiny", "?", (LINEAR, FDRL, after), against="linear", by_class=("FDRL",))
     results, runs = tmp_path / "results", tmp_path / "runs"
     said: list[Any] = ["--data", tmp_path, "--runs", runs, "--results", results, "--scale", "cpu"]
 
@@ -141,13 +144,41 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     last = checkpoint.read_checkpoint(runs / "cpu" / "head=linear-seed0" / "last.pt")
     assert "model" in last
     assert not set(fer_rafdb.MOVING) & last.keys()
-    table = as_markdown(study, "cpu", results).splitlines()
+    table, classes = (
+        each.splitlines() for each in as_markdown(study, "cpu", results).split("\n\n")
+    )
     assert [line.split(" | ")[0] for line in table[2:]] == [
         "| linear",
         "| FDRL",
         "| FDRL, after linear",
     ]
     assert "±" in table[3].split(" | ")[-1]
+    counts = np.array([read(path_of(FDRL, "cpu", seed, results)).confusion for seed in (0, 1)])
+    recalls = 100 * counts.diagonal(axis1=1, axis2=2) / counts.sum(2)
+    for line, mean, faces, name in zip(
+        classes[2:], recalls.mean(0), counts[0].sum(1), only.classes, strict=True
+    ):
+        cells = line.strip("| ").split(" | ")
+        assert cells[:2] == [name, str(faces)]
+        assert cells[3].startswith(f"{mean:.2f} ± ")
+
+
+def _trained(accuracy: float, right: int) -> Trained:
+    scores = {"test": {"accuracy": accuracy, "mean_class_accuracy": accuracy}}
+    confusion, machine = [[right, 4 - right], [0, 5]], Machine(*[""] * 8)
+    return Trained("", "cpu", 0, {}, {}, [], scores, confusion, ["happy", "sad"], 0.0, "", machine)
+
+
+def test_a_difference_is_bold_where_its_interval_excludes_zero() -> None:
+    low, high = (
+        {seed: _trained(x + seed, 1 + (x + seed) // 30) for seed in (0, 1)} for x in (50, 70)
+    )
+    assert tables.compared({0: 1.0, 1: 2.0}, {0: 1.0, 1: 1.5}) == "+0.25 ± 3.18"
+    assert tables.compared({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}) == "**+1.05 ± 0.64**"
+    classes = tables.classes_as_markdown("ours", high, "theirs", low).splitlines()
+    assert classes[0] == "| class | test faces | theirs | ours | difference |"
+    assert classes[2] == "| happy | 4 | 50.00 ± 0.00 | 75.00 ± 0.00 | **+25.00 ± 0.00** |"
+    assert classes[3] == "| sad | 5 | 100.00 ± 0.00 | 100.00 ± 0.00 | +0.00 ± 0.00 |"
 
 
 @pytest.mark.usefixtures("_tiny")
