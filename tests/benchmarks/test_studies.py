@@ -165,7 +165,7 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
 
 def _trained(accuracy: float, right: int) -> Trained:
     scores = {"test": {"accuracy": accuracy, "mean_class_accuracy": accuracy}}
-    confusion, machine = [[right, 4 - right], [0, 5]], Machine(*[""] * 8)
+    confusion, machine = [[right, 4 - right], [0, 5]], Machine("", 1, "", "", "", "", "", "")
     return Trained("", "cpu", 0, {}, {}, [], scores, confusion, ["happy", "sad"], 0.0, "", machine)
 
 
