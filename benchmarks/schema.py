@@ -151,36 +151,42 @@ def rounded(value: Any, digits: int = 4) -> Any:
 
 def read(path: Path) -> Kinds:
     """Read results, and raise where a file is not what this module writes."""
-    content = json.loads(path.read_text())
-    if content.pop("format", None) != FORMAT:
-        raise ValueError(f"{path.name}: `format` must be {FORMAT}")
+    content = content_of(path)
     kind = content.pop("kind", None)
     if kind not in ("Results", "WholeStep", "Throughput"):
         raise ValueError(
             f"{path.name}: `kind` must be Results, WholeStep or Throughput, got {kind!r}"
         )
-    content["machine"] = _load(path, Machine, content.get("machine"))
     if kind == "WholeStep":
-        return _load(path, WholeStep, content)
+        return load(path, WholeStep, content)
     if kind == "Throughput":
         content["speeds"] = _load_all(path, Speed, content, "speeds")
-        throughput = _load(path, Throughput, content)
+        throughput = load(path, Throughput, content)
         _check_speeds(path, throughput)
         return throughput
     content["measured"] = _load_all(path, Measured, content, "measured")
-    found = _load(path, Results, content)
+    found = load(path, Results, content)
     _check(path, found)
     return found
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """Return what a file of this format holds, its machine as such."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    if content.pop("format", None) != FORMAT:
+        raise ValueError(f"{path.name}: `format` must be {FORMAT}")
+    return content | {"machine": load(path, Machine, content.get("machine"))}
 
 
 def _load_all(path: Path, kind: type[Kind], content: Any, name: str) -> tuple[Kind, ...]:
     rows = content.get(name)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path.name}: `{name}` must be a list that is not empty")
-    return tuple(_load(path, kind, row) for row in rows)
+    return tuple(load(path, kind, row) for row in rows)
 
 
-def _load(path: Path, kind: type[Kind], content: Any) -> Kind:
+def load(path: Path, kind: type[Kind], content: Any) -> Kind:
+    """Return a dataclass of what a file holds, and raise where names or plain types are others."""
     names = {field.name: field.type for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(content, dict) or content.keys() != names.keys():
         given = sorted(content) if isinstance(content, dict) else type(content).__name__

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.schema import RESULTS, rounded
+from benchmarks.schema import FORMAT, RESULTS, content_of, load, rounded
 from benchmarks.studies.plan import Row
 
-FORMAT = 1
 DIGITS = 6
 """Of the numbers in a file."""
 STUDIES = RESULTS / "studies"
@@ -63,10 +62,4 @@ def write(path: Path, trained: Trained) -> None:
 
 def read(path: Path) -> Trained:
     """Read a result, and raise where a file is not what this module writes."""
-    content = json.loads(path.read_text())
-    if content.pop("format", None) != FORMAT:
-        raise ValueError(f"{path.name}: `format` must be {FORMAT}")
-    names = {each.name for each in dataclasses.fields(Trained)}
-    if content.keys() != names:
-        raise ValueError(f"{path.name}: wants {sorted(names)}, got {sorted(content)}")
-    return Trained(**content | {"machine": Machine(**content["machine"])})
+    return load(path, Trained, content_of(path))
