@@ -26,6 +26,7 @@ STUDY = Study(
         Row("FDRL", FEW),
         Row("FDRL as printed", {"reduction": "sum", **FEW}),
         Row("linear, after drawn faces", {"head": "linear", **FEW}, LINEAR_DRAWN),
+        Row("plain, after drawn faces", {"head": "plain", **FEW}, LINEAR_DRAWN),
         Row("FDRL, after drawn faces", FEW, LINEAR_DRAWN),
     ),
     against="linear",
