@@ -26,6 +26,7 @@ FOLLOWED = {
     "inter_weight": "mean Inter-W",
 }
 """What metrics.csv follows of the relation weights."""
+OVER_DECADES = ("intra_weight", "intra_spread")
 CURVES = ("sum, λ2 = 1", "sum, λ2 = 0", "mean, λ2 = 1", "mean, λ2 = 0", "share, λ2 = 1")
 
 
@@ -132,11 +133,14 @@ def draw_curves(of: Study, scale: str, file: Path) -> None:
     """Draw what Intra-W, the distances and Inter-W do over training, a line for each row."""
     figure, axes = plt.subplots(1, len(FOLLOWED), figsize=(11, 2.8))
     rows = {row.label: row for row in of.rows}
-    for label in CURVES:
-        runs = results_of(rows[label], scale)
-        for each, (name, title) in zip(axes, FOLLOWED.items(), strict=True):
-            _curve(each, runs.values(), name, label)
-            each.set(title=title, xlabel="epoch", yscale="log")
+    for each, (name, title) in zip(axes, FOLLOWED.items(), strict=True):
+        for label in CURVES:
+            _curve(each, results_of(rows[label], scale).values(), name, label)
+        each.set(title=title, xlabel="epoch")
+        if name in OVER_DECADES:
+            each.set_yscale("log")
+        else:
+            each.set_ylim(bottom=0)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(CURVES))
     figure_style.save_both(figure, file)
