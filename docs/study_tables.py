@@ -27,7 +27,9 @@ def shown(of: Study, folder: Path) -> str:
         runs = [each for results in found.values() for each in results]
         # A row that other studies have too says nothing by itself.
         if any(results for label, results in found.items() if label != of.against):
-            parts.append(f"{as_markdown(of, scale)}\nOf {about.says}; {_machines(runs)}\n")
+            # A number and its deviation stay on one line.
+            table = as_markdown(of, scale).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+            parts.append(f"{table}\nOf {about.says}; {_machines(runs)}\n")
             parts.append(pictures(of, scale, folder))
     return "\n".join(parts) or NOTHING
 
