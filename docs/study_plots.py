@@ -133,9 +133,10 @@ def draw_curves(of: Study, scale: str, file: Path) -> None:
     """Draw what Intra-W, the distances and Inter-W do over training, a line for each row."""
     figure, axes = plt.subplots(1, len(FOLLOWED), figsize=(11, 2.8))
     rows = {row.label: row for row in of.rows}
+    runs = {label: results_of(rows[label], scale).values() for label in CURVES}
     for each, (name, title) in zip(axes, FOLLOWED.items(), strict=True):
-        for label in CURVES:
-            _curve(each, results_of(rows[label], scale).values(), name, label)
+        for label, found in runs.items():
+            _curve(each, found, name, label)
         each.set(title=title, xlabel="epoch")
         if name in OVER_DECADES:
             each.set_yscale("log")

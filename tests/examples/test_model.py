@@ -15,10 +15,12 @@ from fer.model import (
     load_trained,
     logits_of,
     losses_of,
+    make_backbone,
     make_criterion,
     make_model,
     outputs,
 )
+from fer.options import Options
 from small_runs import ALONE, begin, draw_nothing, make_run, options_of, use_small_backbone
 
 
@@ -68,6 +70,15 @@ def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> N
     assert trained.classes == run.database.classes
     assert trained.options == run.options
     assert (trained.gray, trained.epoch) == (False, 1)
+
+
+@pytest.mark.parametrize(("last_stride", "places"), [(1, 36), (2, 9)])
+def test_the_last_stride_is_that_of_the_options(last_stride: int, places: int) -> None:
+    options = Options(
+        attach="places", backbone="resnet10", width=8, small_stem=True, last_stride=last_stride
+    )
+    backbone, _ = make_backbone(options)
+    assert backbone(torch.zeros(2, 3, 42, 42)).shape == (2, 64 * places)
 
 
 def test_averaged_weights_come_first(tmp_path: Path) -> None:
