@@ -83,6 +83,7 @@ class Run:
         self.model = make_model(start, classes).to(device)
         self.model[0].requires_grad_(not options.freeze_backbone)
         self.criterion = make_criterion(options, classes).to(device)
+        self.lambda_balance = self.criterion.lambda_balance
         if options.sync_batch_norm and ranks.world > 1:
             joined_batch_norm(self.model, device)
         if options.channels_last:
@@ -121,6 +122,7 @@ class Run:
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Learn from a batch; return its losses and its accuracy."""
         self.adam.zero_grad()
+        self.criterion.lambda_balance = self.lambda_balance * self.warmed_up()
         losses, output = self.backward(images, labels)
         if self.options.clip is not None:
             self.scaler.unscale_(self.adam)
@@ -132,6 +134,11 @@ class Run:
             self.ema.update_parameters(self.model)
         right = (logits_of(output).argmax(1) == labels).float().mean() * 100
         return {name: value.detach() for name, value in losses.items()} | {"accuracy": right}
+
+    def warmed_up(self) -> float:
+        """Return the share of the balance loss's weight that the step to come has."""
+        steps = self.options.balance_warmup * self.options.epochs * self.steps
+        return min(1.0, self.schedule.last_epoch / steps) if steps else 1.0
 
     def backward(
         self, images: Tensor, labels: Tensor

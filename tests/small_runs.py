@@ -1,5 +1,6 @@
 """Runs of the examples that take a second: a small backbone, small faces, a small head."""
 
+import csv
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,9 @@ SMALL: dict[str, Any] = {
     "latent_dim": 8,
     "device": "cpu",
 }
+COMMAND = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+"""The same, said on a command line."""
+
 OF_THE_CLOCK = ("seconds", "images_per_second", "waiting")
 """Columns of a run's history that no two runs share."""
 
@@ -88,6 +92,12 @@ def run_command(arguments: Sequence[str], output: Path) -> None:
         fer_rafdb.main(arguments)
 
 
+def refuses(match: str, *arguments: str) -> None:
+    """Assert that fer_rafdb.py ends with a message."""
+    with pytest.raises(SystemExit, match=match):
+        fer_rafdb.main(arguments)
+
+
 def batch_of(run: fer_rafdb.Run) -> tuple[Tensor, Tensor]:
     """Return the first batch of a run's first epoch."""
     batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
@@ -100,6 +110,12 @@ def kept(folder: Path, name: str = "last.pt") -> dict[str, Any]:
     content["history"] = [without_clock(row) for row in content["history"]]
     content.pop("progress", None)
     return content
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """Return the history that a run's folder shows."""
+    path = folder / "metrics.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
 
 def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     python benchmarks/studies/attachment.py --data DIR [--scale gpu] [--jobs 2]
 
 Batch normalization of what the last layer predicts from; latents that pool the maps by an attention
-of their own, or by a maximum. From random weights; stages.py and finer.py have the same heads on a
-backbone that has been trained.
+of their own, or by a maximum; a balance loss that is warmed up over half of the training. From
+random weights; stages.py and finer.py have heads on maps of a backbone that has been trained.
 """
 
 import sys
@@ -13,9 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.studies.command import run
-from benchmarks.studies.plan import FDRL, LINEAR, Row, Study
+from benchmarks.studies.plan import AS_PRINTED, FDRL, LINEAR, Row, Study
 
 NORM = {"batch_norm": True}
+WARMED_UP = {"balance_warmup": 0.5}
 
 STUDY = Study(
     "attachment",
@@ -28,6 +29,8 @@ STUDY = Study(
         Row("FDRL, normalized", NORM),
         Row("FDRL, normalized, attention", {**NORM, "attach": "attention"}),
         Row("FDRL, normalized, places", {**NORM, "attach": "places"}),
+        Row("FDRL, λ2 warmed up", WARMED_UP),
+        Row("FDRL as printed, λ2 warmed up", {**AS_PRINTED.changes, **WARMED_UP}),
     ),
     against="linear",
 )

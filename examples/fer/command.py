@@ -118,6 +118,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     for name in ("compactness", "balance", "distribution"):
         loss.add_argument(f"--lambda-{name}", type=float, metavar="W")
     loss.add_argument(
+        "--balance-warmup", type=float, metavar="SHARE",
+        help="of the training, over which --lambda-balance rises from 0; 0 (default): none",
+    )  # fmt: skip
+    loss.add_argument(
         "--center-update", choices=("alpha", "ema", "gradient", "frozen"),
         help="frozen: where a normal distribution put them, as in a public code",
     )  # fmt: skip

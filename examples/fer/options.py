@@ -93,6 +93,7 @@ class Options:
     self_feature: SelfFeature = "intra"
     lambda_compactness: float = 1e-4
     lambda_balance: float = 1.0
+    balance_warmup: float = 0.0
     lambda_distribution: float = 1e-4
     center_update: CenterUpdate | Literal["frozen"] = "alpha"
     label_smoothing: float = 0.0
@@ -125,6 +126,10 @@ class Options:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}"
+            )
+        if not 0 <= self.balance_warmup <= 1:
+            raise ValueError(
+                f"--balance-warmup must be a share from 0 to 1, got {self.balance_warmup}"
             )
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"--clip must be above 0, got {self.clip}")

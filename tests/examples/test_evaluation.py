@@ -11,12 +11,9 @@ from fer import evaluation
 from fer.data import FaceSet
 from fer.evaluation import Evaluation, evaluate
 from fer.ranks import Ranks
-from small_runs import ALONE, batch_of, make_run, options_of, use_small_backbone
+from small_runs import ALONE, batch_of, make_run, options_of
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_backbone(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def trained(**changes: Any) -> tuple[nn.Sequential, FaceSet]:

@@ -15,7 +15,6 @@ from fer.data.synthetic import synthetic_faces
 from fer.options import Options
 from fer.stopping import Stopped
 from fer_ablation import TABLES, as_markdown
-from small_runs import draw_nothing, use_small_backbone
 
 # Copied from the paper, row by row, as (MMI, RAF-DB).
 TABLE_1A = {0: (84.64, 88.75), 0.00001: (85.02, 89.02), 0.0001: (85.23, 89.47)}
@@ -36,11 +35,7 @@ PAPER = Options(preset="paper")
 TINY = ["--faces", "64", "--image-size", "24", "--batch-size", "16", "--epochs", "1"]
 TINY += ["--num-latents", "3", "--latent-dim", "8", "--device", "cpu"]
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_backbone(monkeypatch)
-    draw_nothing(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def options_of_rows(table: str) -> list[Options]:

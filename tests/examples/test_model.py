@@ -21,13 +21,9 @@ from fer.model import (
     outputs,
 )
 from fer.options import Options
-from small_runs import ALONE, begin, draw_nothing, make_run, options_of, use_small_backbone
+from small_runs import ALONE, begin, make_run, options_of
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_backbone(monkeypatch)
-    draw_nothing(monkeypatch)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def said(model: torch.nn.Sequential, run: fer_rafdb.Run) -> Tensor:

@@ -35,6 +35,8 @@ def test_options_go_through_json(tmp_path: Path) -> None:
         ({"imagenet": True, "width": 32}, "needs the ResNet-18"),
         ({"imagenet": True, "small_stem": True}, "needs the ResNet-18"),
         ({"imagenet": True, "last_stride": 1}, "needs the ResNet-18"),
+        ({"balance_warmup": -0.1}, "--balance-warmup must be a share from 0 to 1, got -0.1"),
+        ({"balance_warmup": 2}, "--balance-warmup must be a share from 0 to 1, got 2"),
         ({"last_stride": 4}, "--last-stride must be 1 or 2, got 4"),
         ({"attach": "places", "head": "linear"}, "--attach places needs --head fdrl, got linear"),
         ({"freeze_backbone": True}, "--freeze-backbone needs --backbone-weights or --imagenet"),
