@@ -211,7 +211,7 @@ class FDRLLoss(nn.Module):
         num_latents: Number M of latents; at least 1. Paper: 9.
         latent_dim: Width D of a latent; at least 1. Paper: 128.
         lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001. It weighs a sum
-            over M D numbers: on FER+, 0.01 cost four points, and with 0.1 a network hardly learned.
+            over M D numbers: on FER+, 0.01 cost over four points, and with 0.1 nothing was learned.
         lambda_balance: :math:`\lambda_2`, at least 0. Paper: 1.
         lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001. What :math:`\lambda_2`
             and :math:`\lambda_3` mean depends on the head's `reduction`; set both to 0 for a
