@@ -3,7 +3,8 @@
     python benchmarks/studies/longer.py --data DIR [--scale gpu] [--jobs 2]
 
 Twelve epochs by the recipe of the shorter runs, and with what `--preset strong` has: stronger
-augmentation, weight decay, smoothed labels and averaged weights.
+augmentation, weight decay, smoothed labels and averaged weights. That is for the scale of a CPU: a
+GPU's has forty epochs and all of `strong`.
 """
 
 import sys

@@ -30,7 +30,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "onecycle",
         "reduction": "mean",
     },
-    # The same for as long as it pays, with what keeps it from learning the faces by heart.
+    # The same for as long as it pays, with what keeps it from learning the faces by heart. A
+    # narrow network does not get there in twelve epochs, and loses (benchmarks/studies/longer.py).
     "strong": {
         "image_size": 64,
         "epochs": 40,
