@@ -187,15 +187,7 @@ def test_averaged_weights_are_evaluated_and_follow_by_their_decay() -> None:
     assert not np.array_equal(run.evaluate("test").probabilities, found)
 
 
-@pytest.fixture
-def _no_training(monkeypatch: pytest.MonkeyPatch, small: None) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("training began")
-
-    monkeypatch.setattr(fer_rafdb.Run, "train", fail)
-
-
-@pytest.mark.usefixtures("_no_training")
+@pytest.mark.usefixtures("no_training")
 def test_a_full_disk_is_told_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,13 +196,13 @@ def test_a_full_disk_is_told_before_training(
     refuses("error: .* has room for 1 MiB", *COMMAND, "--out", str(tmp_path / "run"))
 
 
-@pytest.mark.usefixtures("_no_training")
+@pytest.mark.usefixtures("no_training")
 def test_a_folder_that_cannot_be_written_to_is_told_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refuses("error: .*file", *COMMAND, "--out", str(tmp_path / "file" / "run"))
 
 
-@pytest.mark.usefixtures("_no_training")
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     ("more", "match"),
     [

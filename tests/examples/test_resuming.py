@@ -164,6 +164,7 @@ def test_a_rate_too_high_ends_with_what_happened(more: list[str], tmp_path: Path
         assert all(each.isfinite().all() for each in numbers_in(state))
 
 
+@pytest.mark.usefixtures("no_training")
 def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
     checkpoint.write_json(tmp_path / "config.json", options_of().plain())
     with checkpoint.claimed(tmp_path):
