@@ -41,11 +41,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a program of a kernel occupies, and what of its registers spills into memory."""
+    """What a program of a kernel occupies, what of its registers spills into memory, and its code.
+
+    A loop counts once, however often its body runs.
+    """
 
     registers: int
     spilled_bytes: int
     shared_bytes: int
+    instructions: int
+    barriers: int
 
 
 def compile_all(cases: list[Case]) -> list[Resources]:
@@ -100,16 +105,25 @@ CALL_FRAME = 16
 
 
 def usage(cubin: bytes) -> Resources:
-    """Read registers and stack from a compiled kernel, by the tool that Triton brings."""
+    """Read registers, stack and code of a compiled kernel, by the tool that Triton brings."""
     from triton import knobs
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", "--dump-sass", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-    return Resources(found["REG"], found["LOCAL"] + max(0, found["STACK"] - CALL_FRAME), 0)
+    code = re.findall(r"^ +/\*[0-9a-f]{4,}\*/ +(.*?);", text, re.MULTILINE)
+    # Behind the end stands a jump to itself, and what fills a line up.
+    code = [line for line in code if not re.match(r"NOP|BRA `?\(?\.?L?_?\w*\)?$", line)]
+    return Resources(
+        found["REG"],
+        found["LOCAL"] + max(0, found["STACK"] - CALL_FRAME),
+        0,
+        len(code),
+        sum("BAR." in line for line in code),
+    )
 
 
 if __name__ == "__main__":

@@ -51,9 +51,30 @@ def _padded(num_latents: int) -> int:
     return max(2, triton.next_power_of_2(num_latents))
 
 
-def _samples_a_tile(width: int) -> tuple[int, int]:
-    """Samples and warps of a program of the relations: 16 registers a thread for each tile."""
-    return (1, 8) if width == 256 else (1, 4)
+class Lanes(NamedTuple):
+    """How a warp of the relations is shared: samples, and numbers along D that a lane holds."""
+
+    samples: int
+    vector: int
+    warps: int
+
+
+def lanes(batch: int, num_latents: int, width: int, dtype: torch.dtype) -> Lanes:
+    """Give a sample half a warp where there are many of them, and as few rows as registers hold.
+
+    A lane holds M `vector` numbers of each of two tiles, and has 255 registers. With 16 bytes of
+    a row it takes the fewest instructions a sample; with 8 a small batch has twice the warps.
+    """
+    wide = dtype != torch.float32 and width >= 128 and num_latents <= 9 and batch > 1024
+    vector = 8 if wide else 4
+    across = width // vector
+    # Wide rows of many latents are shared by two warps, which is slower than one, and fits.
+    warps = 2 if across > 32 and num_latents > 9 else 1
+    return Lanes(max(1, 32 // across), vector, warps)
+
+
+def _turns(num_latents: int) -> int:
+    return int(triton.next_power_of_2(max(1, num_latents // 2)))
 
 
 def forward(
@@ -103,8 +124,8 @@ def forward(
             PRECISION=precision(input.dtype),
             num_warps=size.warps,
         )
-        samples, warps = _samples_a_tile(d)
-        relation_forward[(triton.cdiv(n, samples),)](
+        share = lanes(n, m, d, input.dtype)
+        relation_forward[(triton.cdiv(n, share.samples),)](
             latents,
             product,
             _or(inter_bias, input),
@@ -121,14 +142,16 @@ def forward(
             delta,
             M=m,
             MP=_padded(m),
+            TURNS=_turns(m),
             D=d,
-            SUB=samples,
+            SUB=share.samples,
+            VECTOR=share.vector,
             KB=_classes(k),
             HAS_BIAS=inter_bias is not None,
             HAS_CLASSIFIER=classifier_weight is not None,
             HAS_CLASSIFIER_BIAS=classifier_bias is not None,
             REDUCTION=reduction,
-            num_warps=warps,
+            num_warps=share.warps,
         )
     kept = product if keep else like(0)
     return logits, embedding, latents, intra_weights, inter_weights, distances, kept
@@ -207,8 +230,8 @@ def backward(
             num_warps=size.warps,
         )
     dp, slope, dy, y = like(n, m, d), wide(n, m), wide(n, d), like(n, d)
-    samples, warps = _samples_a_tile(d)
-    relation_backward[(triton.cdiv(n, samples),)](
+    share = lanes(n, m, d, input.dtype)
+    relation_backward[(triton.cdiv(n, share.samples),)](
         logits_gradient := _or(grad_logits, input),
         _or(grad_embedding, input),
         _or(grad_intra_weights, input),
@@ -228,8 +251,10 @@ def backward(
         delta,
         M=m,
         MP=_padded(m),
+        TURNS=_turns(m),
         D=d,
-        SUB=samples,
+        SUB=share.samples,
+        VECTOR=share.vector,
         KB=_classes(k),
         HAS_BIAS=inter_bias is not None,
         HAS_GRAD_LOGITS=grad_logits is not None,
@@ -237,7 +262,7 @@ def backward(
         HAS_GRAD_INTRA=grad_intra_weights is not None,
         HAS_GRAD_INTER=grad_inter_weights is not None,
         REDUCTION=reduction,
-        num_warps=warps,
+        num_warps=share.warps,
     )
     entering, dz = like(n, m, 2 * d), like(n, m, d)
     branch_backward[branches](

@@ -1,7 +1,13 @@
 """Kernels of a few samples and all their latents: relations, reconstruction, prediction, and back.
 
-Tiles are (SUB, MP, D) with M padded to a power of 2. Distances are taken from differences, one
-latent against all others at a time, so that nothing of size (M, M, D) is ever formed.
+One warp serves a program. Its lanes lie along D, `VECTOR` numbers each, and the M rows of a tile
+(MP, SUB, D) are registers of the same lane, so that a row is read without any instruction and a
+sum over D is a few shuffles. Loops over latents are unrolled. Distances are taken from differences,
+for each of the M (M - 1) / 2 pairs once; what a pair comes to is one number of a tile
+(TURNS, SUB, MP): that of latent j and its partner j + turn, counted round a circle of M.
+
+Tiles have three dimensions even where one of them is 1, since Triton would otherwise lay them out
+in another way and exchange them through shared memory.
 """
 
 import triton
@@ -18,30 +24,70 @@ def tanh(d):
 
 
 @triton.jit
+def row_of(tile, j, m):
+    """Row m of a tile (MP, SUB, D), bit for bit.
+
+    Added up as integers, since adding 0 to a floating-point number is an instruction.
+    """
+    bits = tile.to(tl.int32, bitcast=True)
+    return tl.sum(tl.where((j == m)[:, None, None], bits, 0), 0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def squared_norm(rows):
+    """Sums of squares (SUB,) of rows (SUB, D), four neighbors first, which one lane holds."""
+    SUB: tl.constexpr = rows.shape[0]
+    D: tl.constexpr = rows.shape[1]
+    even, odd = tl.split(tl.reshape(rows, (SUB, D // 2, 2)))
+    first, third = tl.split(tl.reshape(even, (SUB, D // 4, 2)))
+    second, fourth = tl.split(tl.reshape(odd, (SUB, D // 4, 2)))
+    return tl.sum(first * first + second * second + third * third + fourth * fourth, 1)
+
+
+@triton.jit
+def partners(M: tl.constexpr, MP: tl.constexpr, TURNS: tl.constexpr):
+    """Turns (TURNS, 1, 1), latents (1, 1, MP), the latters' partners, and which pairs there are.
+
+    Half a turn of an even M meets each pair twice; its second half does not count.
+    """
+    turn, j = tl.arange(0, TURNS)[:, None, None] + 1, tl.arange(0, MP)[None, None, :]
+    partner = j + turn
+    partner = tl.where(partner >= M, partner - M, partner)
+    return turn, j, partner, (j < M) & ((2 * turn < M) | ((2 * turn == M) & (2 * j < M)))
+
+
+@triton.jit
 def load_messages(
-    product_ptr, bias_ptr, alpha, rows, j, d, mask, M: tl.constexpr, HAS_BIAS: tl.constexpr
+    product_ptr,
+    bias_ptr,
+    alpha,
+    own,
+    j,
+    d,
+    present,
+    M: tl.constexpr,
+    D: tl.constexpr,
+    SUB: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):
-    """Products q and messages g = relu(alpha q + b) of a tile, in float32; 0 beyond M."""
-    D: tl.constexpr = d.shape[0]
-    at = (rows[:, None] * M + j[None, :])[:, :, None] * (2 * D) + D + d[None, None, :]
-    q = tl.load(product_ptr + at, mask=mask[:, :, None], other=0.0).to(tl.float32)
-    g = alpha[:, :, None] * q
+    """Messages g = relu(alpha q + b) (MP, SUB, D) in float32; 0 beyond M."""
+    across = j[:, None, None] * (2 * D) + D + d[None, None, :]
+    q = tl.load(product_ptr + own * (2 * M * D) + across, mask=present, other=0.0)
+    g = alpha[:, :, None] * q.to(tl.float32)
     if HAS_BIAS:
-        bias = tl.load(bias_ptr + j[:, None] * D + d[None, :], mask=(j < M)[:, None], other=0.0)
-        g += bias.to(tl.float32)[None, :, :]
-    return q, tl.where(mask[:, :, None], tl.maximum(g, 0.0), 0.0)
+        at = j[:, None, None] * D + d[None, None, :] + tl.zeros((1, SUB, 1), tl.int32)
+        g += tl.load(bias_ptr + at, mask=present, other=0.0).to(tl.float32)
+    return tl.where(present, tl.maximum(g, 0.0), 0.0)
 
 
 @triton.jit
-def pick(tile, j, m):
-    """Row m of a tile (SUB, MP, D), bit for bit."""
-    return tl.sum(tl.where((j == m)[None, :, None], tile, 0.0), 1)
-
-
-@triton.jit
-def pick_weight(tile, j, m):
-    """Column m of a tile (SUB, MP)."""
-    return tl.sum(tl.where((j == m)[None, :], tile, 0.0), 1)
+def load_classifier(
+    classifier_ptr, start, d, K, D: tl.constexpr, SUB: tl.constexpr, KB: tl.constexpr
+):
+    """Rows (KB, SUB, D) of the prediction layer, and which classes they are."""
+    k = start + tl.arange(0, KB)
+    at = k[:, None, None] * D + d[None, None, :] + tl.zeros((1, SUB, 1), tl.int32)
+    return tl.load(classifier_ptr + at, mask=(k < K)[:, None, None], other=0.0).to(tl.float32), k
 
 
 @triton.jit
@@ -62,8 +108,10 @@ def relation_forward(
     delta,
     M: tl.constexpr,
     MP: tl.constexpr,
+    TURNS: tl.constexpr,
     D: tl.constexpr,
     SUB: tl.constexpr,
+    VECTOR: tl.constexpr,
     KB: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_CLASSIFIER: tl.constexpr,
@@ -72,53 +120,61 @@ def relation_forward(
 ):
     """Equations 4 and 8 to 12, and the prediction, of a few samples."""
     rows = tl.program_id(0).to(tl.int64) * SUB + tl.arange(0, SUB)
-    j, d = tl.arange(0, MP), tl.arange(0, D)
-    mask = (rows < N)[:, None] & (j < M)[None, :]
-    at = rows[:, None] * M + j[None, :]
+    j, d = tl.arange(0, MP), tl.max_contiguous(tl.arange(0, D), VECTOR)
+    in_rows, present = rows < N, (j < M)[:, None]
+    # Beyond the batch its last sample is computed again and not stored, so that no load of a row
+    # needs a mask.
+    near = tl.minimum(rows, N - 1)
+    own, at = near[None, :, None], near[None, :] * M + j[:, None]
     if REDUCTION == "share":
-        logs = tl.load(sums_ptr + at, mask=mask, other=float("-inf"))
-        logs = tl.where((rows < N)[:, None], logs, 0.0)
-        shares = tl.exp(logs - tl.max(logs, 1)[:, None])
-        alpha = shares / tl.sum(shares, 1)[:, None]
+        logs = tl.load(sums_ptr + at, mask=present, other=float("-inf"))
+        shares = tl.where(present, tl.exp(logs - tl.max(logs, 0)[None, :]), 0.0)
+        alpha = shares / tl.sum(shares, 0)[None, :]
     else:
-        alpha = tl.load(sums_ptr + at, mask=mask, other=0.0)
+        alpha = tl.load(sums_ptr + at, mask=present, other=0.0)
         if REDUCTION == "mean":
             alpha = alpha / D
-    alpha = tl.where(mask, alpha, 0.0)
-    tl.store(intra_ptr + at, alpha, mask=mask)
-    latents = tl.load(
-        latents_ptr + at[:, :, None] * D + d[None, None, :], mask=mask[:, :, None], other=0.0
-    ).to(tl.float32)
-    features = tl.sum(alpha[:, :, None] * latents, 1)
-    _, g = load_messages(product_ptr, inter_bias_ptr, alpha, rows, j, d, mask, M, HAS_BIAS)
-    s = tl.zeros((SUB, MP), tl.float32)
-    for m in range(M):
-        difference = g - pick(g, j, m)[:, None, :]
-        distance = tl.sqrt(tl.sum(difference * difference, 2))
-        distance = tl.where(mask & (j != m)[None, :], distance, 0.0)
-        weight = tanh(distance)
-        s += weight
-        # Distances are symmetric, and along j they lie side by side.
-        pair = (rows[:, None] * M + m) * M + j[None, :]
-        tl.store(distances_ptr + pair, distance, mask=mask)
-        tl.store(inter_ptr + pair, weight, mask=mask)
-    y = delta * features + (1.0 - delta) * tl.sum(s[:, :, None] * g, 1)
-    into = rows[:, None] * D + d[None, :]
-    tl.store(embedding_ptr + into, y.to(embedding_ptr.dtype.element_ty), mask=(rows < N)[:, None])
+    alpha = tl.where(present, alpha, 0.0)
+    tl.store(intra_ptr + at, alpha, mask=present & in_rows[None, :])
+    real = (j < M)[:, None, None]
+    across = j[:, None, None] * D + d[None, None, :]
+    latents = tl.load(latents_ptr + own * (M * D) + across, mask=real, other=0.0).to(tl.float32)
+    y = delta * tl.sum(tl.where(real, alpha[:, :, None] * latents, 0.0), 0)
+    g = load_messages(product_ptr, inter_bias_ptr, alpha, own, j, d, real, M, D, SUB, HAS_BIAS)
+    turn, first, second, counts = partners(M, MP, TURNS)
+    squares = tl.zeros((TURNS, SUB, MP), tl.float32)
+    for t in tl.static_range(1, M // 2 + 1):
+        for i in tl.static_range(0, M // 2 if 2 * t == M else M):
+            square = squared_norm(row_of(g, j, i) - row_of(g, j, (i + t) % M))
+            squares = tl.where((turn == t) & (first == i), square[None, :, None], squares)
+    distance = tl.sqrt(squares)
+    weight = tanh(distance)
+    there = counts & in_rows[None, :, None]
+    pair, turned = own * (M * M) + first * M + second, own * (M * M) + second * M + first
+    tl.store(distances_ptr + pair, distance, mask=there)
+    tl.store(distances_ptr + turned, distance, mask=there)
+    tl.store(inter_ptr + pair, weight, mask=there)
+    tl.store(inter_ptr + turned, weight, mask=there)
+    diagonal = near[None, :] * (M * M) + j[:, None] * (M + 1)
+    nothing = tl.zeros((MP, SUB), tl.float32)
+    tl.store(distances_ptr + diagonal, nothing, mask=present & in_rows[None, :])
+    tl.store(inter_ptr + diagonal, nothing, mask=present & in_rows[None, :])
+    for m in tl.static_range(0, M):
+        s = tl.sum(tl.sum(tl.where((first == m) | (second == m), weight, 0.0), 0), 1)
+        y += (1.0 - delta) * s[:, None] * row_of(g, j, m)
+    into = near[:, None] * D + d[None, :]
+    tl.store(embedding_ptr + into, y.to(embedding_ptr.dtype.element_ty), mask=in_rows[:, None])
     if HAS_CLASSIFIER:
         for start in range(0, K, KB):
-            k = start + tl.arange(0, KB)
-            weight = tl.load(
-                classifier_ptr + k[:, None] * D + d[None, :], mask=(k < K)[:, None], other=0.0
-            ).to(tl.float32)
-            logits = tl.sum(y[:, None, :] * weight[None, :, :], 2)
+            weights, k = load_classifier(classifier_ptr, start, d, K, D, SUB, KB)
+            logits = tl.sum(y[None, :, :] * weights, 2)
             if HAS_CLASSIFIER_BIAS:
                 bias = tl.load(classifier_bias_ptr + k, mask=k < K, other=0.0)
-                logits += bias.to(tl.float32)[None, :]
+                logits += bias.to(tl.float32)[:, None]
             tl.store(
-                logits_ptr + rows[:, None] * K + k[None, :],
+                logits_ptr + near[None, :] * K + k[:, None],
                 logits.to(logits_ptr.dtype.element_ty),
-                mask=(rows < N)[:, None] & (k < K)[None, :],
+                mask=(k < K)[:, None] & in_rows[None, :],
             )
 
 
@@ -143,8 +199,10 @@ def relation_backward(
     delta,
     M: tl.constexpr,
     MP: tl.constexpr,
+    TURNS: tl.constexpr,
     D: tl.constexpr,
     SUB: tl.constexpr,
+    VECTOR: tl.constexpr,
     KB: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_GRAD_LOGITS: tl.constexpr,
@@ -155,57 +213,74 @@ def relation_backward(
 ):
     """From the outputs' gradients to those of y and the messages, and the slope of the gates."""
     rows = tl.program_id(0).to(tl.int64) * SUB + tl.arange(0, SUB)
-    j, d = tl.arange(0, MP), tl.arange(0, D)
-    mask = (rows < N)[:, None] & (j < M)[None, :]
-    at = rows[:, None] * M + j[None, :]
-    line, in_rows = rows[:, None] * D + d[None, :], (rows < N)[:, None]
+    j, d = tl.arange(0, MP), tl.max_contiguous(tl.arange(0, D), VECTOR)
+    in_rows, present, real = rows < N, (j < M)[:, None], (j < M)[:, None, None]
+    near = tl.minimum(rows, N - 1)
+    own, at = near[None, :, None], near[None, :] * M + j[:, None]
+    across = j[:, None, None] * D + d[None, None, :]
+    # Pairs are loaded first: Triton lays out what two kinds of tiles enter as the kind loaded last.
+    turn, first, second, counts = partners(M, MP, TURNS)
+    pair, turned = own * (M * M) + first * M + second, own * (M * M) + second * M + first
+    distance = tl.load(distances_ptr + pair, mask=counts, other=0.0)
+    weight = tanh(distance)
+    pull = tl.zeros((TURNS, SUB, MP), tl.float32)
+    if HAS_GRAD_INTER:
+        pull += tl.load(grad_inter_ptr + pair, mask=counts, other=0.0).to(tl.float32)
+        pull += tl.load(grad_inter_ptr + turned, mask=counts, other=0.0).to(tl.float32)
     dy = tl.zeros((SUB, D), tl.float32)
     if HAS_GRAD_LOGITS:
         for start in range(0, K, KB):
-            k = start + tl.arange(0, KB)
+            weights, k = load_classifier(classifier_ptr, start, d, K, D, SUB, KB)
             grad = tl.load(
-                grad_logits_ptr + rows[:, None] * K + k[None, :],
-                mask=in_rows & (k < K)[None, :],
+                grad_logits_ptr + near[None, :] * K + k[:, None],
+                mask=(k < K)[:, None],
                 other=0.0,
-            ).to(tl.float32)
-            weight = tl.load(
-                classifier_ptr + k[:, None] * D + d[None, :], mask=(k < K)[:, None], other=0.0
-            ).to(tl.float32)
-            dy += tl.sum(grad[:, :, None] * weight[None, :, :], 1)
+            )
+            dy += tl.sum(grad.to(tl.float32)[:, :, None] * weights, 0)
     if HAS_GRAD_EMBEDDING:
-        dy += tl.load(grad_embedding_ptr + line, mask=in_rows, other=0.0).to(tl.float32)
-    tl.store(dy_ptr + line, dy, mask=in_rows)
-    alpha = tl.load(intra_ptr + at, mask=mask, other=0.0)
-    q, g = load_messages(product_ptr, inter_bias_ptr, alpha, rows, j, d, mask, M, HAS_BIAS)
-    beta = 1.0 - delta
-    ds = beta * tl.sum(dy[:, None, :] * g, 2)
-    s = tl.zeros((SUB, MP), tl.float32)
-    mixed = tl.zeros((SUB, MP, D), tl.float32)
-    for m in range(M):
-        pair = (rows[:, None] * M + m) * M + j[None, :]
-        distance = tl.load(distances_ptr + pair, mask=mask, other=0.0)
-        s += tanh(distance)
-        pull = ds + pick_weight(ds, j, m)[:, None]
-        if HAS_GRAD_INTER:
-            turned = (rows[:, None] * M + j[None, :]) * M + m
-            pull += tl.load(grad_inter_ptr + pair, mask=mask, other=0.0).to(tl.float32)
-            pull += tl.load(grad_inter_ptr + turned, mask=mask, other=0.0).to(tl.float32)
-        # sech^2(d) / d, and 0 for messages that coincide.
-        e = tl.exp(-2.0 * distance)
-        apart = tl.where(distance > 0, distance, 1.0)
-        k_m = tl.where(distance > 0, pull * 4.0 * e / ((1.0 + e) * (1.0 + e) * apart), 0.0)
-        mixed += k_m[:, :, None] * (g - pick(g, j, m)[:, None, :])
-    dp = tl.where(g > 0, beta * s[:, :, None] * dy[:, None, :] + mixed, 0.0)
-    stacked = at[:, :, None] * D + d[None, None, :]
-    tl.store(dp_ptr + stacked, dp.to(dp_ptr.dtype.element_ty), mask=mask[:, :, None])
-    latents = tl.load(latents_ptr + stacked, mask=mask[:, :, None], other=0.0).to(tl.float32)
-    dalpha = tl.sum(delta * dy[:, None, :] * latents + dp * q, 2)
+        grad = tl.load(grad_embedding_ptr + own * D + d[None, None, :])
+        dy += tl.sum(grad.to(tl.float32), 0)
+    line = rows[:, None] * D + d[None, :]
+    tl.store(dy_ptr + line, dy, mask=in_rows[:, None])
+    mixed = (1.0 - delta) * dy
+    alpha = tl.where(present, tl.load(intra_ptr + at, mask=present, other=0.0), 0.0)
+    g = load_messages(product_ptr, inter_bias_ptr, alpha, own, j, d, real, M, D, SUB, HAS_BIAS)
+    for m in tl.static_range(0, M):
+        ds = tl.sum(mixed * row_of(g, j, m), 1)
+        pull += tl.where((first == m) | (second == m), ds[None, :, None], 0.0)
+    e = tl.exp(-2.0 * distance)
+    # sech^2(d) / d, and 0 for messages that coincide.
+    apart = tl.where(distance > 0, distance, 1.0)
+    force = tl.where(distance > 0, pull * 4.0 * e / ((1.0 + e) * (1.0 + e) * apart), 0.0)
+    # Every row of it is replaced; a tile of zeros would be laid out in another way.
+    dp = g
+    y = tl.zeros((SUB, D), tl.float32)
+    for m in tl.static_range(0, M):
+        s = tl.sum(tl.sum(tl.where((first == m) | (second == m), weight, 0.0), 0), 1)
+        dp = tl.where((j == m)[:, None, None], (s[:, None] * mixed)[None, :, :], dp)
+        y += s[:, None] * row_of(g, j, m)
+    for t in tl.static_range(1, M // 2 + 1):
+        for i in tl.static_range(0, M // 2 if 2 * t == M else M):
+            drawn = tl.sum(tl.sum(tl.where((turn == t) & (first == i), force, 0.0), 0), 1)
+            step = drawn[:, None] * (row_of(g, j, i) - row_of(g, j, (i + t) % M))
+            dp = tl.where((j == i)[:, None, None], dp + step[None, :, :], dp)
+            dp = tl.where((j == (i + t) % M)[:, None, None], dp - step[None, :, :], dp)
+    dp = tl.where(g > 0, dp, 0.0)
+    stacked = own * (M * D) + across
+    stored = dp.to(dp_ptr.dtype.element_ty)
+    tl.store(dp_ptr + stacked, stored, mask=real & in_rows[None, :, None])
+    latents = tl.load(latents_ptr + stacked, mask=real, other=0.0).to(tl.float32)
+    features = tl.sum(tl.where(real, alpha[:, :, None] * latents, 0.0), 0)
+    y = delta * features + (1.0 - delta) * y
+    tl.store(y_ptr + line, y.to(y_ptr.dtype.element_ty), mask=in_rows[:, None])
+    # Again, as the registers that held it were needed.
+    behind = j[:, None, None] * (2 * D) + D + d[None, None, :]
+    q = tl.load(product_ptr + own * (2 * M * D) + behind, mask=real, other=0.0).to(tl.float32)
+    slope = tl.sum(tl.where(real, (delta * dy)[None, :, :] * latents + dp * q, 0.0), 2)
     if HAS_GRAD_INTRA:
-        dalpha += tl.load(grad_intra_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        slope += tl.load(grad_intra_ptr + at, mask=present, other=0.0).to(tl.float32)
     if REDUCTION == "share":
-        dalpha = alpha * (dalpha - tl.sum(alpha * dalpha, 1)[:, None])
+        slope = alpha * (slope - tl.sum(alpha * slope, 0)[None, :])
     elif REDUCTION == "mean":
-        dalpha = dalpha / D
-    tl.store(slope_ptr + at, dalpha, mask=mask)
-    y = delta * tl.sum(alpha[:, :, None] * latents, 1) + beta * tl.sum(s[:, :, None] * g, 1)
-    tl.store(y_ptr + line, y.to(y_ptr.dtype.element_ty), mask=in_rows)
+        slope = slope / D
+    tl.store(slope_ptr + at, slope, mask=present & in_rows[None, :])

@@ -214,6 +214,16 @@ def test_the_way_of_large_batches(dtype: torch.dtype) -> None:
     check(SMALL, dtype)
 
 
+@pytest.mark.parametrize("width", [32, 128])
+@pytest.mark.parametrize("num_latents", [4, 5])
+def test_lanes_of_large_batches(
+    width: int, num_latents: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several samples a warp, the last program of which has rows beyond the batch.
+    monkeypatch.setattr(kernels, "lanes", lambda *_: kernels.Lanes(256 // width, 8, 1))
+    check(Sizes(3, 20, num_latents, width, 4))
+
+
 @LEVEL
 @REDUCTION
 def test_reads_nothing_unwritten_and_gives_the_same_bits_again(
