@@ -1,4 +1,4 @@
-"""What every test runs under: a hypothesis profile, and torch's settings left as they were."""
+"""What every test runs under: devices, a hypothesis profile, and torch's settings as they were."""
 
 import os
 from collections.abc import Iterator
@@ -7,18 +7,35 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is loaded: processes with a thread each beat threads on arrays this small.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# cuBLAS reads it when it starts: without it torch refuses products in deterministic mode on CUDA.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 import pytest
 import torch
 from hypothesis import settings
 
+import devices
 import strategies
-
-if not torch.cuda.is_available():
-    # Triton reads it when a kernel is defined: without a GPU its interpreter runs the kernels.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 strategies.register_profiles()
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `cuda` where there is no GPU."""
+    if not devices.HAS_CUDA:
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason=devices.WITHOUT_CUDA))
+
+
+@pytest.fixture(params=devices.BOTH)
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test on the CPU and, marked `cuda`, on a GPU where there is one; both exactly."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield request.param
+    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from strategies import normal
 
 
 def upstream(outputs: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """A random weight for each element of each output, so that no gradient cancels another."""
+    """A random weight for each element of each output, on its device; no gradient cancels."""
     return {
-        name: normal(*output.shape, seed=seed + i, dtype=output.dtype)
+        name: normal(*output.shape, seed=seed + i, dtype=output.dtype, device=output.device)
         for i, (name, output) in enumerate(outputs.items())
     }
 

@@ -62,12 +62,16 @@ def scales() -> st.SearchStrategy[float]:
 
 
 def normal(
-    *shape: int, seed: int, scale: float = 1.0, dtype: torch.dtype = torch.float64
+    *shape: int,
+    seed: int,
+    scale: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Normal numbers of the given shape and scale, the same for the same seed."""
+    """Normal numbers of the given shape and scale, the same for the same seed on any device."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return (values * scale).to(dtype)
+    return (values * scale).to(device, dtype)
 
 
 @st.composite
@@ -161,7 +165,7 @@ def parameters_for(
 def oracle_arguments(parameters: dict[str, torch.Tensor]) -> dict[str, Any]:
     """The same parameters as `oracles.fdrl_head` takes them: `intra_weight` and so on, in NumPy."""
     names = {key: key.removeprefix("reconstruction.").replace(".", "_") for key in parameters}
-    return {names[key]: tensor.double().numpy() for key, tensor in parameters.items()}
+    return {names[key]: tensor.double().cpu().numpy() for key, tensor in parameters.items()}
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> torch.Tensor:

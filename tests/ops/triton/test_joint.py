@@ -11,11 +11,12 @@ pytest.importorskip("triton")
 
 from benchmarks.counting import counted_launches
 from comparing import assert_close
+from devices import KERNELS, OF_KERNELS as DEVICE
 from fdrl_layers import FDRLLoss, FDRLOutput
 from loss_cases import JOINT, assert_same_state, state_of
 from strategies import IGNORE_INDEX, Sizes
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = KERNELS
 SMALL = Sizes(N=37, P=1, M=3, D=32, K=5)
 TERMS = ("total", "classification", "compactness", "balance", "distribution")
 WEIGHTS = {"lambda_compactness": 0.3, "lambda_balance": 0.7, "lambda_distribution": 0.2}
@@ -33,7 +34,7 @@ def loss(of: Sizes, dtype: torch.dtype = torch.float32, **options: Any) -> FDRLL
 
 def batch(of: Sizes, dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
     """A batch as a head in `dtype` gives it: Intra-W in float32."""
-    inputs = {k: v.to(dtype) for k, v in JOINT.inputs(of, seed).items()}
+    inputs = {k: v.to(DEVICE, dtype) for k, v in JOINT.inputs(of, seed).items()}
     inputs["intra_weights"] = inputs["intra_weights"].float()
     return inputs
 
@@ -50,8 +51,9 @@ def step(
     criterion: FDRLLoss, inputs: dict[str, Tensor], target: Tensor, weights: tuple[float, ...]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The terms of a batch, and the gradients of their weighted sum."""
-    leaves = {k: v.detach().clone().to(DEVICE).requires_grad_() for k, v in inputs.items()}
-    output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **leaves)
+    # No clone: it would put in order what is strided.
+    leaves = {k: v.detach().requires_grad_() for k, v in inputs.items()}
+    output = FDRLOutput(embedding=torch.empty(0, device=DEVICE), inter_weights=None, **leaves)
     terms = vars(criterion(output, target.to(DEVICE)))
     chosen = [w * terms[name] for w, name in zip(weights, TERMS, strict=True) if w]
     found = torch.autograd.grad(
@@ -135,7 +137,7 @@ def test_a_class_that_there_is_not_gives_nan() -> None:
     for alien in (-1, SMALL.K, 10**12):
         target = labels(SMALL, 0)
         target[1] = alien
-        moved: Any = [v.to(DEVICE) for v in (*inputs.values(), target)]
+        moved: Any = [*inputs.values(), target.to(DEVICE)]
         moved += [v.clone() for v in criterion.buffers()]
         moved += ["alpha", 0.5, (1.0, 1.0, 1.0), 0.0, IGNORE_INDEX]
         found = kernels.forward(*moved)
@@ -178,10 +180,9 @@ def test_second_derivatives_are_those_by_hand() -> None:
         criterion = loss(SMALL, dtype)
         step(criterion, batch(SMALL, dtype, 1), labels(SMALL, 1), (1.0, 0, 0, 0, 0))
         leaves = {
-            k: v.to(DEVICE, dtype).requires_grad_()
-            for k, v in batch(SMALL, torch.float32, 0).items()
+            k: v.to(dtype).requires_grad_() for k, v in batch(SMALL, torch.float32, 0).items()
         }
-        output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **leaves)
+        output = FDRLOutput(embedding=torch.empty(0, device=DEVICE), inter_weights=None, **leaves)
         total = criterion(output, labels(SMALL, 0).to(DEVICE)).total
         first = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
         squares = torch.stack([each.square().sum() for each in first]).sum()
