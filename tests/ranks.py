@@ -1,4 +1,4 @@
-"""Two processes in a gloo group that stay up and run what a test sends them."""
+"""Processes in a gloo group that stay up and run what a test sends them."""
 
 import pickle
 import tempfile
@@ -20,7 +20,8 @@ SECONDS = 60
 class Ranks:
     """Starts on the first call, and anew after a call that a rank did not answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE) -> None:
+        self._size = size
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -34,7 +35,7 @@ class Ranks:
         try:
             for pipe in self._pipes:
                 pipe.send_bytes(request)
-            answers = [self._answer(rank) for rank in range(SIZE)]
+            answers = [self._answer(rank) for rank in range(self._size)]
         except BaseException:
             self.stop()
             raise
@@ -59,9 +60,11 @@ class Ranks:
         spawn = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory()
         meeting_point = Path(self._folder.name, "ranks").as_uri()
-        for rank in range(SIZE):
+        for rank in range(self._size):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(rank, meeting_point, theirs), daemon=True)
+            process = spawn.Process(
+                target=_serve, args=(rank, self._size, meeting_point, theirs), daemon=True
+            )
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -74,13 +77,13 @@ class Ranks:
         return done, found
 
 
-def _serve(rank: int, meeting_point: str, pipe: Connection) -> None:
+def _serve(rank: int, size: int, meeting_point: str, pipe: Connection) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=meeting_point,
         rank=rank,
-        world_size=SIZE,
+        world_size=size,
         timeout=timedelta(seconds=SECONDS),
     )
     while True:

@@ -18,6 +18,7 @@ ORDER = (
     "_precision",
     "_checks",
     "_exported",
+    "_ranks",
     "_optional",
     "_card",
     "hub",

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fdrl_layers._checks import check_floating, check_shape
 from fdrl_layers._precision import widen
-from fdrl_layers.losses._ranks import batch_mean
+from fdrl_layers._ranks import batch_mean
 
 
 def balance_loss(intra_weights: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fdrl_layers._checks import check_choice, check_number, check_size
 from fdrl_layers._precision import widen, widest
-from fdrl_layers.losses._ranks import mean_gradient_over_ranks, sum_over_ranks
+from fdrl_layers._ranks import mean_gradient_over_ranks, sum_over_ranks
 
 CenterUpdate = Literal["alpha", "ema", "gradient"]
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._precision import widen, widest
-from fdrl_layers.losses._ranks import batch_mean
+from fdrl_layers._ranks import batch_mean
 from fdrl_layers.losses.centers import Centers, CenterUpdate
 
 

@@ -15,8 +15,8 @@ from fdrl_layers._checks import (
 )
 from fdrl_layers._exported import register
 from fdrl_layers._precision import widen
+from fdrl_layers._ranks import batch_mean, number_of_ranks
 from fdrl_layers.head import FDRLOutput
-from fdrl_layers.losses._ranks import batch_mean, number_of_ranks
 from fdrl_layers.losses._targets import check_target
 from fdrl_layers.losses.balance import BalanceLoss, balance_loss
 from fdrl_layers.losses.centers import CenterUpdate
@@ -228,7 +228,8 @@ class FDRLLoss(nn.Module):
             often, and gradients must be averaged over ranks, as DDP and FSDP do.
         backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
             Triton where it can run, and what :func:`use_backend` says. One operator for all terms
-            serves training on class indices by one process; other batches are served term by term.
+            serves training on class indices, and exchanges one buffer where there are several
+            ranks; other batches are served term by term.
         device: Where the centers are.
         dtype: Type of the centers.
 
@@ -316,8 +317,9 @@ class FDRLLoss(nn.Module):
         all_counted = _check(output, target, latents.value, classes.value, self.ignore_index)
         weights = (self.lambda_compactness, self.lambda_balance, self.lambda_distribution)
         features = Features(output.logits, output.latents, output.intra_weights)
-        if not self._fused(features, target):
-            across_ranks = self.across_ranks and self.training
+        across_ranks = self.across_ranks and self.training
+        ranks = across_ranks and number_of_ranks() > 1
+        if not self._fused(features, target, ranks):
             return _join(
                 _classification(
                     output.logits, target, self.label_smoothing, self.ignore_index, across_ranks
@@ -335,6 +337,7 @@ class FDRLLoss(nn.Module):
             self.ignore_index,
             all_counted,
             latents.complete() and classes.complete(),
+            ranks,
         )
         terms = joint(
             features,
@@ -346,14 +349,13 @@ class FDRLLoss(nn.Module):
         )
         return FDRLLossOutput(*terms)
 
-    def _fused(self, features: Features, target: Tensor) -> bool:
+    def _fused(self, features: Features, target: Tensor, ranks: bool) -> bool:
         """Whether one operator serves the batch, or each term its own."""
         centers = self.compactness.centers
         if not self.training or centers.update == "gradient" or target.is_floating_point():
             return False
-        if self.across_ranks and number_of_ranks() > 1:
-            return False
-        return by_hand(features, target, (centers.value, self.distribution.centers.value))
+        values = (centers.value, self.distribution.centers.value)
+        return by_hand(features, target, values, ranks=ranks)
 
     def extra_repr(self) -> str:
         """Say the weights of the terms."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fdrl_layers._precision import widen, widened
+from fdrl_layers._ranks import sum_over_ranks
 from fdrl_layers.ops.backend import (
     Backend,
     BackendChoice,
@@ -32,7 +33,10 @@ def joint(
     *,
     backend: Backend = "auto",
 ) -> Terms:
-    """Compute the joint loss of a training batch (N > 0) of class indices; move the centers on."""
+    """Compute the joint loss of a training batch of class indices; move the centers on.
+
+    Only where the batch is joined over ranks may the part of it that is here be empty.
+    """
     choice = backend_choice(features, backend)
     log_once("FDRLLoss", choice)
     with without_autocast(target.device.type):
@@ -54,9 +58,14 @@ def backend_choice(features: Features, backend: Backend) -> BackendChoice:
     return choose("FDRLLoss", backend, obstacle)
 
 
-def by_hand(features: Features, target: Tensor, centers: Sequence[Tensor]) -> bool:
-    """Whether :func:`joint` knows this batch; if not, the single losses do."""
-    if target.is_floating_point() or target.shape[0] == 0:
+def by_hand(
+    features: Features, target: Tensor, centers: Sequence[Tensor], *, ranks: bool = False
+) -> bool:
+    """Whether :func:`joint` knows this batch; if not, the single losses do.
+
+    With `ranks` nothing may decide that one rank has and another has not, such as a part's size.
+    """
+    if target.is_floating_point() or (target.shape[0] == 0 and not ranks):
         return False
     dtype = features.intra_weights.dtype
     alike = all(each.dtype == dtype for each in centers)
@@ -81,9 +90,9 @@ class _Joint(torch.autograd.Function):
         ctx.form, ctx.options = form, options
         forward = _triton_forward if form == "triton" else eager.forward
         terms, saved = forward(Features(*features), target, latent_centers, class_centers, options)
-        # The number of samples is a tensor only where the host does not know it.
-        ctx.count = None if isinstance(saved[-1], Tensor) else saved[-1]
-        tensors = saved if ctx.count is None else saved[:-1]
+        # Numbers of samples are tensors only where the host does not know them.
+        ctx.numbers = tuple(each for each in saved if not isinstance(each, Tensor))
+        tensors = saved[: len(saved) - len(ctx.numbers)]
         ctx.save_for_backward(target, *features, *tensors)
         return tuple(terms)
 
@@ -91,8 +100,10 @@ class _Joint(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         target, *rest = ctx.saved_tensors
         features = Features(*rest[:3])
-        saved = rest[3:] if ctx.count is None else (*rest[3:], ctx.count)
+        saved = (*rest[3:], *ctx.numbers)
         options, needs = ctx.options, ctx.needs_input_grad[5:]
+        if options.ranks:
+            gradients = _over_ranks(gradients, features.intra_weights)
         with without_autocast(target.device.type):
             if ctx.form == "triton" and not torch.is_grad_enabled():
                 found = _triton_backward(gradients, features, target, saved, options, needs)
@@ -101,6 +112,14 @@ class _Joint(torch.autograd.Function):
                 seen = view(features, target, saved, options)
                 found = eager.backward(gradients, features, seen, options, needs)
         return (None, None, None, None, None, *found)
+
+
+def _over_ranks(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
+    """Sum the scalars' gradients over ranks, as each rank's features reach every rank's loss."""
+    nothing = like.new_zeros(())
+    return sum_over_ranks(
+        torch.stack([nothing if each is None else each for each in gradients])
+    ).unbind()
 
 
 def _eager_saved(
@@ -129,7 +148,10 @@ def _triton_saved(
     options: Options,
 ) -> eager.Saved:
     """What the kernels saved, as the passes by hand want it for a second derivative."""
-    latent_centers, class_centers, mean, count = tensors
+    from fdrl_layers.ops.triton.joint import parts_of_state
+
+    m, d = features.latents.shape[1:]
+    latent_centers, class_centers, mean, samples, number = parts_of_state(tensors[0], m, d)
     counted = target != options.ignore_index
     index = torch.where(counted, target, 0)
     num_classes = features.logits.shape[1]
@@ -142,7 +164,8 @@ def _triton_saved(
         latent_centers,
         mean - 1 / mean.shape[0],
         torch.where(counted.unsqueeze(1), offsets, 0),
-        count.reshape(()).clamp_min(1),
+        samples,
+        number,
     )
 
 
@@ -165,6 +188,7 @@ def _triton_forward(
         options.lambdas,
         options.label_smoothing,
         options.ignore_index,
+        options.ranks,
     )
     return Terms(*found[:5]), found[5:]
 
@@ -183,7 +207,7 @@ def _triton_backward(
         gradients,
         *features,
         target,
-        tuple(saved),
+        saved[0],
         options.lambdas,
         options.label_smoothing,
         options.ignore_index,

@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fdrl_layers._precision import widen
+from fdrl_layers._precision import widen, widest
+from fdrl_layers._ranks import sum_over_ranks
 
 SUM = 2
 """ATen's number of the reduction."""
@@ -47,7 +48,8 @@ class Options(NamedTuple):
     """How to weigh the terms and to move the centers.
 
     Two things are true only where they are known without waiting for a device: `all_counted`, no
-    target is `ignore_index`, and `complete`, every center has met data.
+    target is `ignore_index`, and `complete`, every center has met data. With `ranks` the batch is
+    that of all ranks joined, of which each gives its own part.
     """
 
     rule: Literal["alpha", "ema", "gradient"]
@@ -57,6 +59,7 @@ class Options(NamedTuple):
     ignore_index: int
     all_counted: bool
     complete: bool
+    ranks: bool = False
 
 
 class Centers(NamedTuple):
@@ -75,6 +78,7 @@ class Saved(NamedTuple):
         deviation: Of the batch's mean Intra-W from uniform (M,).
         offsets: Of Intra-W from the center of its class (N, M), 0 for ignored samples.
         samples: Number of samples that are not ignored, at least 1.
+        number: Number of samples, at least 1.
     """
 
     residual: Tensor
@@ -82,6 +86,7 @@ class Saved(NamedTuple):
     deviation: Tensor
     offsets: Tensor
     samples: Tensor | int
+    number: Tensor | int
 
 
 def forward(
@@ -92,6 +97,8 @@ def forward(
     options: Options,
 ) -> tuple[Terms, Saved]:
     """Return the joint loss of a batch and what backward wants; move the centers on."""
+    if options.ranks:
+        return forward_over_ranks(features, target, latent_centers, class_centers, options)
     intra_weights = features.intra_weights
     n, m = intra_weights.shape
     logits, latents = widen(features.logits), widen(features.latents)
@@ -112,8 +119,115 @@ def forward(
     sums[:2].div_(samples)
     l1, l2, l3 = options.lambdas
     total = torch.dot(sums, _constant((1.0, l3, l1, l2), sums.dtype, sums.device))
-    saved = Saved(residual, held, deviation, offsets, samples)
+    saved = Saved(residual, held, deviation, offsets, samples, n)
     return Terms(total, classification, compactness, balance, distribution), saved
+
+
+class Sums(NamedTuple):
+    """What the ranks must share, each a sum over samples.
+
+    Attributes:
+        entropy: Cross-entropies.
+        samples: Samples that are not ignored.
+        number: All samples.
+        latent_squares: Squared distances of latents to the centers as they were.
+        class_squares: Those of Intra-W to the centers of the samples' classes.
+        shares: Intra-W (M,).
+        latents: Latents (M, D).
+        counts: Samples of each class (K,).
+        classes: Their Intra-W (K, M).
+    """
+
+    entropy: Tensor
+    samples: Tensor
+    number: Tensor
+    latent_squares: Tensor
+    class_squares: Tensor
+    shares: Tensor
+    latents: Tensor
+    counts: Tensor
+    classes: Tensor
+
+    def over_ranks(self) -> "Sums":
+        """Return the sums over all ranks, by one exchange."""
+        joined = sum_over_ranks(torch.cat([widest(each).flatten() for each in self]))
+        pieces = joined.split([each.numel() for each in self])
+        return Sums(*(piece.view_as(each) for piece, each in zip(pieces, self, strict=True)))
+
+
+def forward_over_ranks(
+    features: Features,
+    target: Tensor,
+    latent_centers: Centers,
+    class_centers: Centers,
+    options: Options,
+) -> tuple[Terms, Saved]:
+    """Do the same where the batch is that of all ranks joined, a part of which may be empty.
+
+    Each rank holds its part against the centers as they were; what those make of it that start
+    with this batch follows from the joined sums.
+    """
+    intra_weights = features.intra_weights
+    (n, m), dtype = intra_weights.shape, intra_weights.dtype
+    logits, latents = widen(features.logits), widen(features.latents)
+    hot, counted, _ = _one_hot(logits, target, options)
+    entropy = intra_weights.new_empty(())
+    residual = _cross_entropy(logits, hot, counted, options.label_smoothing, entropy)
+    wide = latent_centers.value.expand_as(latents)
+    sums = Sums(
+        entropy,
+        intra_weights.new_full((), n) if counted is None else counted.sum(),
+        intra_weights.new_full((), n),
+        torch.ops.aten.mse_loss(latents, wide, SUM),
+        _offsets(intra_weights, hot, class_centers.value, counted).square().sum(),
+        intra_weights.sum(0),
+        latents.sum(0),
+        -hot.sum(0),
+        -(hot.t() @ intra_weights),
+    ).over_ranks()
+    number, samples = sums.number.clamp_min(1), sums.samples.clamp_min(1)
+    counts = sums.number.expand(m)
+    held, squares = _move_by_sums(latent_centers, sums.latents, counts, options)
+    compactness = (sums.latent_squares + squares).clamp_min(0) / number
+    held_classes, squares = _move_by_sums(class_centers, sums.classes, sums.counts, options)
+    distribution = (sums.class_squares + squares).clamp_min(0) / samples
+    deviation = sums.shares / number - 1 / m
+    # The balance loss of no sample is 0.
+    balance = deviation.abs().sum() * (sums.number > 0)
+    classification = sums.entropy / samples
+    l1, l2, l3 = options.lambdas
+    total = classification + l1 * compactness + l2 * balance + l3 * distribution
+    terms = (total, classification, compactness, balance, distribution)
+    offsets = _offsets(intra_weights, hot, held_classes, counted)
+    saved = Saved(residual, held, deviation.to(dtype), offsets, samples.to(dtype), number.to(dtype))
+    return Terms(*(term.to(dtype) for term in terms)), saved
+
+
+def _offsets(intra_weights: Tensor, hot: Tensor, centers: Tensor, counted: Tensor | None) -> Tensor:
+    """Offsets of Intra-W from the center of the sample's class, 0 where it is ignored."""
+    offsets = intra_weights.addmm(hot, centers)
+    return offsets if counted is None else offsets.mul_(counted)
+
+
+def _move_by_sums(
+    centers: Centers, sums: Tensor, counts: Tensor, options: Options
+) -> tuple[Tensor, Tensor]:
+    r"""Return the centers to hold the batch against, and what starting them adds to the squares.
+
+    With v the centers as they were, h as they start, and S and n the sums and the counts, that is
+    :math:`\sum \lVert x - h \rVert^2 - \sum \lVert x - v \rVert^2
+    = n \lVert h - v \rVert^2 - 2 (h - v) (S - n v)`. Then the centers move on.
+    """
+    before, n = widest(centers.value), counts.unsqueeze(1)
+    mean = sums / n.clamp_min(1)
+    starts = ((counts > 0) & ~centers.seen).unsqueeze(1)
+    held = torch.where(starts, mean.to(centers.value.dtype), centers.value)
+    start = widest(held) - before
+    squares = (start * (n * start - 2 * (sums - n * before))).sum()
+    rate = options.rate * n / (1 + n) if options.rule == "alpha" else options.rate * (n > 0)
+    centers.value.copy_(torch.lerp(widest(held), mean, rate.to(mean.dtype)))
+    centers.seen.logical_or_(counts > 0)
+    return held, squares
 
 
 def _one_hot(
@@ -195,7 +309,7 @@ def backward(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of logits, latents and Intra-W from those of :class:`Terms`."""
-    n, samples, (l1, l2, l3) = len(features.latents), saved.samples, options.lambdas
+    n, samples, (l1, l2, l3) = saved.number, saved.samples, options.lambdas
     total, classification, compactness, balance, distribution = gradients
     grad_logits = grad_latents = grad_intra = None
     if needs[0] and (scale := _weigh(total, 1.0, classification, samples)) is not None:
@@ -208,7 +322,8 @@ def backward(
     if needs[2]:
         scale = _weigh(total, 2 * l3, distribution, samples, 2.0)
         grad_intra = None if scale is None else saved.offsets * scale
-        grad_intra = _add_balance(grad_intra, saved.deviation.sign(), total, l2, balance, n)
+        size = len(features.intra_weights)
+        grad_intra = _add_balance(grad_intra, saved.deviation.sign(), total, l2, balance, n, size)
     return grad_logits, grad_latents, grad_intra
 
 
@@ -218,17 +333,23 @@ def _add_balance(
     total: Tensor | None,
     weight: float,
     term: Tensor | None,
-    n: int,
+    n: Tensor | int,
+    size: int,
 ) -> Tensor | None:
-    """Add the gradient of the balance loss to that of the distribution loss, either being None."""
+    """Add the gradient of the balance loss to that of the distribution loss, either being None.
+
+    The mean is over n samples, `size` of which are here.
+    """
     if total is None or term is None:
         term, weight = (term, 1.0) if total is None else (total, weight)
     else:
         term, weight = total * weight + term, 1.0
     if term is None:
         return grad
+    if isinstance(n, Tensor):
+        term, n = term / n, 1
     if grad is None:
-        return (signs * (term * (weight / n))).expand(n, -1)
+        return (signs * (term * (weight / n))).expand(size, -1)
     return torch.addcmul(grad, signs, term, value=weight / n)
 
 

@@ -6,9 +6,11 @@ each; they are added up in float64, always in the same order.
 
 from typing import NamedTuple
 
+import torch
 import triton
 from torch import Tensor
 
+from fdrl_layers._ranks import sum_over_ranks
 from fdrl_layers.ops.triton.sums import finish, partial_sums
 from fdrl_layers.ops.triton.terms import term_gradients
 
@@ -26,6 +28,11 @@ class Sizes(NamedTuple):
     D: int
     MP: int
     KP: int
+
+    @property
+    def width(self) -> int:
+        """How many numbers a program of `partial_sums` writes."""
+        return self.M * self.D + 32 + 4 + self.MP + self.KP + self.KP * self.MP
 
 
 def _sizes(latents: Tensor, logits: Tensor) -> Sizes:
@@ -47,61 +54,49 @@ def forward(
     lambdas: tuple[float, float, float],
     label_smoothing: float,
     ignore_index: int,
+    ranks: bool = False,
 ) -> tuple[Tensor, ...]:
     """Return the joint loss, its four terms and what backward wants; move the centers in place.
 
-    What backward wants are the centers of the latents (M, D) and of the classes (K, M) that the
-    batch was held against, the mean Intra-W (M,) and the number of samples that count (1,).
+    What backward wants is one tensor: :func:`parts_of_state` says what it holds. With `ranks` the
+    batch is that of all ranks, whose sums are exchanged once.
     """
     n, k = logits.shape
     sizes = _sizes(latents, logits)
-    m, d, padded_m, padded_k = sizes
     new = intra_weights.new_empty
     programs = min(triton.cdiv(n, ROWS), MOST_PROGRAMS)
-    sums, squares = new(programs, m, d), new(programs, m + 1)
-    scalars, shares = new(programs, 2), new(programs, padded_m)
-    counts, class_sums = new(programs, padded_k), new(programs, padded_k, padded_m)
-    partial_sums[(programs, m + 1)](
-        logits.contiguous(),
-        latents.contiguous(),
-        intra_weights.contiguous(),
-        target.contiguous(),
-        latent_centers,
-        class_centers,
-        sums,
-        squares,
-        scalars,
-        shares,
-        counts,
-        class_sums,
-        n,
-        k,
-        triton.cdiv(triton.cdiv(n, programs), ROWS) * ROWS,
-        label_smoothing,
-        ignore_index,
-        *sizes,
-        ROWS=ROWS,
-        num_warps=4,
-    )
-    terms = tuple(new(()) for _ in range(5))
-    held, class_held, mean, counted = new(m, d), new(k, m), new(m), new(1)
+    parts = new(programs, sizes.width)
+    if n:
+        partial_sums[(programs, sizes.M + 1)](
+            logits.contiguous(),
+            latents.contiguous(),
+            intra_weights.contiguous(),
+            target.contiguous(),
+            latent_centers,
+            class_centers,
+            parts,
+            sizes.width,
+            n,
+            k,
+            triton.cdiv(triton.cdiv(n, programs), ROWS) * ROWS,
+            label_smoothing,
+            ignore_index,
+            *sizes,
+            ROWS=ROWS,
+            num_warps=4,
+        )
+    if ranks:
+        parts, programs = sum_over_ranks(parts.sum(0, dtype=torch.float64)), 1
+    terms, state = new(5), new(sizes.M * sizes.D + sizes.M + 2 + k * sizes.M)
     finish[(1,)](
-        sums,
-        squares,
-        scalars,
-        shares,
-        counts,
-        class_sums,
+        parts,
         latent_centers,
         latent_seen,
         class_centers,
         class_seen,
-        *terms,
-        held,
-        class_held,
-        mean,
-        counted,
-        n,
+        terms,
+        state,
+        sizes.width,
         k,
         programs,
         rate,
@@ -110,7 +105,20 @@ def forward(
         ALPHA=rule == "alpha",
         num_warps=8,
     )
-    return (*terms, held, class_held, mean, counted)
+    return (*terms.unbind(), state)
+
+
+def parts_of_state(state: Tensor, num_latents: int, width: int) -> tuple[Tensor, ...]:
+    """Return the centers of latents (M, D) and of classes (K, M), mean Intra-W, and two numbers.
+
+    The centers are those that the batch was held against, the numbers those of the samples that
+    count and of all, each at least 1.
+    """
+    m = num_latents
+    held, mean, numbers, class_held = state.split(
+        [m * width, m, 2, state.numel() - m * width - m - 2]
+    )
+    return held.view(m, width), class_held.view(-1, m), mean, *numbers.unbind()
 
 
 def backward(
@@ -119,7 +127,7 @@ def backward(
     latents: Tensor,
     intra_weights: Tensor,
     target: Tensor,
-    saved: tuple[Tensor, ...],
+    state: Tensor,
     lambdas: tuple[float, float, float],
     label_smoothing: float,
     ignore_index: int,
@@ -132,13 +140,15 @@ def backward(
     found = tuple(each.new_empty(each.shape) for each in (logits, latents, intra_weights))
     names = ("HAS_TOTAL", "HAS_CE", "HAS_COMPACTNESS", "HAS_BALANCE", "HAS_DISTRIBUTION")
     given = {name: each is not None for name, each in zip(names, gradients, strict=True)}
+    if n == 0:
+        return found[0], found[1], found[2]
     term_gradients[(triton.cdiv(n, ROWS), sizes.M + 1)](
         *(intra_weights if each is None else each for each in gradients),
         logits,
         latents,
         intra_weights,
         target.contiguous(),
-        *saved,
+        state,
         *found,
         n,
         k,

@@ -1,7 +1,37 @@
-"""Kernels that add up a batch for the joint loss, and move its centers."""
+"""Kernels that add up a batch for the joint loss, and move its centers.
+
+Each program of `partial_sums` writes parts of a row of one buffer (programs, width). Where ranks
+share a batch, `finish` is given the one row that the rows of all ranks add up to.
+"""
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def columns(row_ptr, M: tl.constexpr, D: tl.constexpr, MP: tl.constexpr, KP: tl.constexpr):
+    """Where a row of parts has what, behind the sums of latents (M, D).
+
+    Squared distances (32,), those to class centers at M; the sum of cross-entropies, the number of
+    samples that count and that of all (4,); sums of Intra-W (MP,); numbers of samples (KP,) and
+    sums of Intra-W (KP, MP) by class. `Sizes.width` adds them up.
+    """
+    squares_ptr = row_ptr + M * D
+    scalars_ptr = squares_ptr + 32
+    shares_ptr = scalars_ptr + 4
+    counts_ptr = shares_ptr + MP
+    return squares_ptr, scalars_ptr, shares_ptr, counts_ptr, counts_ptr + KP
+
+
+@triton.jit
+def state_columns(state_ptr, M: tl.constexpr, D: tl.constexpr):
+    """Where a state has what, behind the centers (M, D) that latents were held against.
+
+    Mean Intra-W (M,), the numbers of samples that count and of all, each at least 1, and the
+    centers (K, M) of classes.
+    """
+    mean_ptr = state_ptr + M * D
+    return mean_ptr, mean_ptr + M, mean_ptr + M + 2
 
 
 @triton.jit
@@ -12,12 +42,8 @@ def partial_sums(
     target_ptr,
     latent_centers_ptr,
     class_centers_ptr,
-    sums_ptr,
-    squares_ptr,
-    scalars_ptr,
-    shares_ptr,
-    counts_ptr,
-    class_sums_ptr,
+    parts_ptr,
+    width,
     N,
     K,
     span,
@@ -32,6 +58,9 @@ def partial_sums(
     """Add up `span` samples: program (b, j < M) latent j, program (b, M) all that has classes."""
     b, j = tl.program_id(0), tl.program_id(1)
     begin = b.to(tl.int64) * span
+    row_ptr = parts_ptr + b * width
+    columns_ptr = columns(row_ptr, M, D, MP, KP)
+    squares_ptr, scalars_ptr, shares_ptr, counts_ptr, class_sums_ptr = columns_ptr
     if j < M:
         d = tl.arange(0, D)
         center = tl.load(latent_centers_ptr + j * D + d)
@@ -44,8 +73,8 @@ def partial_sums(
             total += tl.sum(rows, 0)
             offset = tl.where(inside, rows - center[None, :], 0.0)
             square += tl.sum(offset * offset, 1)
-        tl.store(sums_ptr + (b * M + j) * D + d, total)
-        tl.store(squares_ptr + b * (M + 1) + j, tl.sum(square, 0))
+        tl.store(row_ptr + j * D + d, total)
+        tl.store(squares_ptr + j, tl.sum(square, 0))
     else:
         classes(
             logits_ptr,
@@ -57,7 +86,6 @@ def partial_sums(
             shares_ptr,
             counts_ptr,
             class_sums_ptr,
-            b,
             begin,
             N,
             K,
@@ -82,7 +110,6 @@ def classes(
     shares_ptr,
     counts_ptr,
     class_sums_ptr,
-    b,
     begin,
     N,
     K,
@@ -103,6 +130,7 @@ def classes(
     )
     entropy, square = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     number, share = tl.zeros((ROWS,), tl.float32), tl.zeros((MP,), tl.float32)
+    all_samples = tl.zeros((ROWS,), tl.float32)
     count, class_sum = tl.zeros((KP,), tl.float32), tl.zeros((KP, MP), tl.float32)
     for start in range(0, span, ROWS):
         n = begin + start + tl.arange(0, ROWS)
@@ -125,6 +153,7 @@ def classes(
         each = tl.where((target >= 0) & (target < K), each, float("nan"))
         entropy += tl.where(counted > 0, each, 0.0)
         number += counted
+        all_samples += inside.to(tl.float32)
         w = tl.load(
             intra_ptr + n[:, None] * M + m[None, :],
             mask=inside[:, None] & (m < M)[None, :],
@@ -136,12 +165,13 @@ def classes(
         near = tl.dot(hot, centers, input_precision="ieee")
         offset = (w - near) * counted[:, None]
         square += tl.sum(offset * offset, 1)
-    tl.store(scalars_ptr + b * 2, tl.sum(entropy, 0))
-    tl.store(scalars_ptr + b * 2 + 1, tl.sum(number, 0))
-    tl.store(squares_ptr + b * (M + 1) + M, tl.sum(square, 0))
-    tl.store(shares_ptr + b * MP + m, share)
-    tl.store(counts_ptr + b * KP + k, count)
-    tl.store(class_sums_ptr + (b * KP + k[:, None]) * MP + m[None, :], class_sum)
+    tl.store(scalars_ptr, tl.sum(entropy, 0))
+    tl.store(scalars_ptr + 1, tl.sum(number, 0))
+    tl.store(scalars_ptr + 2, tl.sum(all_samples, 0))
+    tl.store(squares_ptr + M, tl.sum(square, 0))
+    tl.store(shares_ptr + m, share)
+    tl.store(counts_ptr + k, count)
+    tl.store(class_sums_ptr + k[:, None] * MP + m[None, :], class_sum)
 
 
 @triton.jit
@@ -174,26 +204,14 @@ def moved(held, mean, count, rate, ALPHA: tl.constexpr):
 
 @triton.jit
 def finish(
-    sums_ptr,
-    squares_ptr,
-    scalars_ptr,
-    shares_ptr,
-    counts_ptr,
-    class_sums_ptr,
+    parts_ptr,
     latent_centers_ptr,
     latent_seen_ptr,
     class_centers_ptr,
     class_seen_ptr,
-    total_ptr,
-    classification_ptr,
-    compactness_ptr,
-    balance_ptr,
-    distribution_ptr,
-    held_ptr,
-    class_held_ptr,
-    mean_ptr,
-    counted_ptr,
-    N,
+    terms_ptr,
+    state_ptr,
+    width,
     K,
     programs,
     rate,
@@ -212,33 +230,41 @@ def finish(
     held at its mean c instead of its value v, where they are less by n ||c - v||^2.
     """
     m, d, k = tl.arange(0, MP), tl.arange(0, D), tl.arange(0, KP)
-    n = (N + 0.0 * rate).to(tl.float64)
-    squared = add_up(squares_ptr, M + 1, tl.arange(0, 32), tl.arange(0, 32) <= M, programs, 16)
+    squares_ptr, scalars_ptr, shares_ptr, counts_ptr, class_sums_ptr = columns(
+        parts_ptr, M, D, MP, KP
+    )
+    mean_ptr, numbers_ptr, class_held_ptr = state_columns(state_ptr, M, D)
+    four = tl.arange(0, 4)
+    scalars = add_up(scalars_ptr, width, four, four < 3, programs, 16)
+    all_samples = tl.sum(tl.where(four == 2, scalars, 0.0), 0)
+    counted = tl.sum(tl.where(four == 1, scalars, 0.0), 0)
+    n, divisor = tl.maximum(all_samples, 1.0), tl.maximum(counted, 1.0)
+    classification = tl.sum(tl.where(four == 0, scalars, 0.0), 0) / divisor
+    squared = add_up(squares_ptr, width, tl.arange(0, 32), tl.arange(0, 32) <= M, programs, 16)
     where = tl.arange(0, 32)
     compactness = tl.sum(tl.where(where < M, squared, 0.0), 0)
     distribution = tl.sum(tl.where(where == M, squared, 0.0), 0)
     for j in range(M):
-        mean = add_up(sums_ptr + j * D, M * D, d, d < D, programs, 16) / n
+        mean = add_up(parts_ptr + j * D, width, d, d < D, programs, 16) / n
         value = tl.load(latent_centers_ptr + j * D + d).to(tl.float64)
         seen = tl.load(latent_seen_ptr + j).to(tl.int1)
-        held = tl.where(seen, value, mean).to(tl.float32).to(tl.float64)
+        held = tl.where(seen | (all_samples == 0), value, mean).to(tl.float32).to(tl.float64)
         compactness -= n * tl.sum((held - value) * (held - value), 0)
-        tl.store(held_ptr + j * D + d, held.to(tl.float32))
-        tl.store(latent_centers_ptr + j * D + d, moved(held, mean, n, rate, ALPHA).to(tl.float32))
-        tl.store(latent_seen_ptr + j, True)
+        tl.store(state_ptr + j * D + d, held.to(tl.float32))
+        tl.store(
+            latent_centers_ptr + j * D + d,
+            moved(held, mean, all_samples, rate, ALPHA).to(tl.float32),
+        )
+        tl.store(latent_seen_ptr + j, seen | (all_samples > 0))
     compactness = tl.where(compactness < 0, 0.0, compactness) / n
-    two = tl.arange(0, 2)
-    scalars = add_up(scalars_ptr, 2, two, two < 2, programs, 16)
-    counted = tl.sum(tl.where(two == 1, scalars, 0.0), 0)
-    divisor = tl.maximum(counted, 1.0)
-    classification = tl.sum(tl.where(two == 0, scalars, 0.0), 0) / divisor
-    mean_share = add_up(shares_ptr, MP, m, m < M, programs, 16) / n
+    mean_share = add_up(shares_ptr, width, m, m < M, programs, 16) / n
     tl.store(mean_ptr + m, mean_share.to(tl.float32), mask=m < M)
     balance = tl.sum(tl.where(m < M, tl.abs(mean_share - 1.0 / M), 0.0), 0)
-    counts = add_up(counts_ptr, KP, k, k < K, programs, 1)
+    balance = tl.where(all_samples > 0, balance, 0.0)
+    counts = add_up(counts_ptr, width, k, k < K, programs, 1)
     class_seen = tl.load(class_seen_ptr + k, mask=k < K, other=0).to(tl.int1)
     for i in range(M):
-        own = add_up(class_sums_ptr + i, KP * MP, k * MP, k < K, programs, 1)
+        own = add_up(class_sums_ptr + i, width, k * MP, k < K, programs, 1)
         mean = own / tl.maximum(counts, 1.0)
         value = tl.load(class_centers_ptr + k * M + i, mask=k < K, other=0.0).to(tl.float64)
         starts = (counts > 0) & (class_seen == 0)
@@ -254,9 +280,10 @@ def finish(
     distribution = tl.where(distribution < 0, 0.0, distribution) / divisor
     total = classification + lambda_compactness * compactness + lambda_balance * balance
     total += lambda_distribution * distribution
-    tl.store(total_ptr, total.to(tl.float32))
-    tl.store(classification_ptr, classification.to(tl.float32))
-    tl.store(compactness_ptr, compactness.to(tl.float32))
-    tl.store(balance_ptr, balance.to(tl.float32))
-    tl.store(distribution_ptr, distribution.to(tl.float32))
-    tl.store(counted_ptr, counted.to(tl.float32))
+    tl.store(terms_ptr + 0, total.to(tl.float32))
+    tl.store(terms_ptr + 1, classification.to(tl.float32))
+    tl.store(terms_ptr + 2, compactness.to(tl.float32))
+    tl.store(terms_ptr + 3, balance.to(tl.float32))
+    tl.store(terms_ptr + 4, distribution.to(tl.float32))
+    tl.store(numbers_ptr, divisor.to(tl.float32))
+    tl.store(numbers_ptr + 1, n.to(tl.float32))

@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from fdrl_layers.ops.triton.sums import state_columns
+
 
 @triton.jit
 def weigh(total_ptr, weight, term_ptr, HAS_TOTAL: tl.constexpr, HAS_TERM: tl.constexpr):
@@ -26,10 +28,7 @@ def term_gradients(
     latents_ptr,
     intra_ptr,
     target_ptr,
-    held_ptr,
-    class_held_ptr,
-    mean_ptr,
-    counted_ptr,
+    state_ptr,
     grad_logits_ptr,
     grad_latents_ptr,
     grad_intra_ptr,
@@ -55,17 +54,18 @@ def term_gradients(
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     j = tl.program_id(1)
     inside = n < N
+    mean_ptr, numbers_ptr, class_held_ptr = state_columns(state_ptr, M, D)
+    divisor, samples = tl.load(numbers_ptr), tl.load(numbers_ptr + 1)
     if j < M:
         d = tl.arange(0, D)
         pull = weigh(total_ptr, lambda_compactness, compactness_ptr, HAS_TOTAL, HAS_COMPACTNESS)
         spot = (n * M + j)[:, None] * D + d[None, :]
         rows = tl.load(latents_ptr + spot, mask=inside[:, None], other=0.0).to(tl.float32)
-        pulled = 2.0 * pull / N * (rows - tl.load(held_ptr + j * D + d)[None, :])
+        pulled = 2.0 * pull / samples * (rows - tl.load(state_ptr + j * D + d)[None, :])
         into = grad_latents_ptr + spot
         tl.store(into, pulled.to(grad_latents_ptr.dtype.element_ty), mask=inside[:, None])
     else:
         k, m = tl.arange(0, KP), tl.arange(0, MP)
-        divisor = tl.maximum(tl.load(counted_ptr), 1.0)
         target = tl.load(target_ptr + n, mask=inside, other=ignore_index)
         counted = (target != ignore_index)[:, None]
         hot = (k[None, :] == target[:, None]) & counted
@@ -97,4 +97,4 @@ def term_gradients(
         g = weigh(total_ptr, lambda_balance, balance_ptr, HAS_TOTAL, HAS_BALANCE)
         mean = tl.load(mean_ptr + m, mask=m < M, other=0.0) - 1.0 / M
         sign = (mean > 0).to(tl.float32) - (mean < 0).to(tl.float32)
-        tl.store(grad_intra_ptr + own, drawn + (g / N * sign)[None, :], mask=mask)
+        tl.store(grad_intra_ptr + own, drawn + (g / samples * sign)[None, :], mask=mask)

@@ -117,23 +117,22 @@ def loss_cases(kind: str, capability: int) -> Iterator[Case]:
     lambdas = {f"lambda_{name}": number for name in weights}
     terms = f"total classification {' '.join(weights)}"
     common = {"target_ptr": "*i64", "N": "i32", "K": "i32", "ignore_index": "i32"}
-    parts = "sums squares scalars shares counts class_sums"
     yield Case(
         KERNELS + "sums",
         "partial_sums",
         types("logits latents", kind)
-        | wide(f"intra latent_centers class_centers {parts}")
+        | wide("intra latent_centers class_centers parts")
         | common
-        | {"span": "i32", "smoothing": number},
+        | {"width": "i32", "span": "i32", "smoothing": number},
         {**LOSS, "ROWS": 16},
         capability,
     )
     yield Case(
         KERNELS + "sums",
         "finish",
-        wide(f"{parts} latent_centers class_centers {terms} held class_held mean counted")
+        wide("parts latent_centers class_centers terms state")
         | {"latent_seen_ptr": "*i1", "class_seen_ptr": "*i1"}
-        | {"N": "i32", "K": "i32", "programs": "i32", "rate": number}
+        | {"width": "i32", "K": "i32", "programs": "i32", "rate": number}
         | lambdas,
         {**LOSS, "ALPHA": True},
         capability,
@@ -143,7 +142,7 @@ def loss_cases(kind: str, capability: int) -> Iterator[Case]:
         KERNELS + "terms",
         "term_gradients",
         types("logits latents grad_logits grad_latents", kind)
-        | wide(f"{terms} intra held class_held mean counted grad_intra")
+        | wide(f"{terms} intra state grad_intra")
         | common
         | lambdas
         | {"smoothing": number},

@@ -1,0 +1,171 @@
+"""The fused joint loss over ranks: one exchange each way, and the values of the joined batch."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, distributed as dist, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from comparing import assert_close
+from fdrl_layers import FDRLHead, FDRLLoss, FDRLOutput
+from fdrl_layers.ops import joint as operator
+from loss_cases import JOINT, assert_same_state, state_of
+from ranks import Ranks
+from strategies import Sizes, normal
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(120)]
+
+OF = Sizes(N=11, P=4, M=3, D=32, K=5)
+CUTS = {2: ([5, 6], [11, 0], [0, 11]), 3: ([4, 4, 3], [0, 11, 0], [1, 0, 10])}
+"""How many samples each rank has, in one step after another."""
+LABELS = (
+    torch.tensor([0, 1, -100, 0, 2, 2, -100, -100, 1, 1, 0]),
+    torch.tensor([1, 2, 1, 0, 3, -100, 3, 3, 0, 2, 2]),
+    torch.tensor([-100] * 8 + [4, 3, 0]),
+)
+FORMS = ("torch", "triton")
+UPSTREAM = (1.0, 0.5, 2.0, 0.25, 3.0)
+TERMS = ("total", "classification", "compactness", "balance", "distribution")
+
+
+@pytest.fixture(
+    scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)], ids="{} ranks".format
+)
+def ranks(request: pytest.FixtureRequest) -> Iterator[tuple[int, Ranks]]:
+    group = Ranks(request.param)
+    yield request.param, group
+    group.stop()
+
+
+def part(tensor: Tensor, rank: int | None, cut: list[int]) -> Tensor:
+    return tensor if rank is None else tensor.split(cut)[rank]
+
+
+def follow(
+    rank: int | None, cuts: tuple[list[int], ...], form: str, options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Give a loss three batches; return terms, gradients, state and the number of exchanges."""
+    if form == "triton":
+        pytest.importorskip("triton")
+    dtype = torch.float32 if form == "triton" else torch.float64
+    loss = JOINT.new(OF, dtype, backend=form, lambda_compactness=0.3, **options)
+    steps = []
+    for seed, (target, cut) in enumerate(zip(LABELS, cuts, strict=True)):
+        inputs = {n: part(v.to(dtype), rank, cut) for n, v in JOINT.inputs(OF, seed).items()}
+        leaves = {n: v.clone().requires_grad_() for n, v in inputs.items()}
+        output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **leaves)
+        with (
+            mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as exchange,
+            mock.patch.object(operator, "_triton_forward", wraps=operator._triton_forward) as run,
+        ):
+            terms = vars(loss(output, part(target, rank, cut)))
+            forward = exchange.call_count
+            weighted = [w * terms[name] for w, name in zip(UPSTREAM, TERMS, strict=True)]
+            found = torch.autograd.grad(torch.stack(weighted).sum(), list(leaves.values()))
+            exchanges = forward, exchange.call_count - forward
+            assert run.called == (form == "triton")
+        steps.append(
+            {
+                "terms": {name: term.detach() for name, term in terms.items()},
+                "gradients": dict(zip(leaves, found, strict=True)),
+                "state": state_of(loss),
+                "exchanges": exchanges,
+            }
+        )
+    return steps
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rule", ["alpha", "ema"])
+def test_ranks_are_one_process(ranks: tuple[int, Ranks], rule: str, form: str) -> None:
+    size, group = ranks
+    options = {"center_update": rule, "label_smoothing": 0.1}
+    arguments = CUTS[size], form, options
+    expected = follow(None, *arguments)
+    found = group.run(follow, *arguments)
+    dtype = torch.float32 if form == "triton" else torch.float64
+    for number, one in enumerate(expected):
+        for rank, steps in enumerate(found):
+            step, cut = steps[number], CUTS[size][number]
+            assert step["exchanges"] == (1, 1)
+            assert_close(f"step {number}, rank {rank}", step["terms"], one["terms"], dtype)
+            for name, gradient in step["gradients"].items():
+                # What averaging over the ranks makes into the gradient of the joint batch.
+                wanted = size * part(one["gradients"][name], rank, cut)
+                assert_close(f"step {number}, rank {rank}, {name}", gradient, wanted, dtype)
+            assert_same_state(step["state"], found[0][number]["state"])
+            for key, value in one["state"].items():
+                assert_close(key, step["state"][key].double(), value.double(), dtype)
+
+
+class Model(nn.Module):
+    """A backbone of one layer and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Linear(3, OF.P, dtype=torch.float64)
+        self.head = FDRLHead(
+            OF.P, OF.K, latent_dim=OF.D, num_latents=OF.M, reduction="mean", dtype=torch.float64
+        )
+
+    def forward(self, input: Tensor) -> FDRLOutput:
+        found = self.head(self.backbone(input).relu())
+        assert isinstance(found, FDRLOutput)
+        return found
+
+
+def train(rank: int | None, cuts: tuple[list[int], ...], static: bool, late: bool) -> Any:
+    """Train by SGD; with `late` the second batch's gradients wait for the third's."""
+    model = Model()
+    loss = JOINT.new(OF, lambda_compactness=0.1, lambda_distribution=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapped: Any = model
+    if rank is not None:
+        wrapped = DistributedDataParallel(model, static_graph=static)
+    for number, (target, cut) in enumerate(
+        zip((*LABELS, LABELS[0]), (*cuts, cuts[0]), strict=True)
+    ):
+        # DDP with a static graph cannot begin with a step that waits.
+        waits = late and number == 1
+        waiting = wrapped.no_sync() if waits and rank is not None else nullcontext()
+        with waiting:
+            output = wrapped(part(normal(OF.N, 3, seed=number), rank, cut))
+            loss(output, part(target, rank, cut)).total.backward()
+        if not waits:
+            optimizer.step()
+            optimizer.zero_grad()
+    return {
+        name: value.clone()
+        for name, value in (*model.state_dict().items(), *state_of(loss).items())
+    }
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static_graph"])
+@pytest.mark.parametrize("late", [False, True], ids=["each step", "no_sync"])
+def test_a_training_under_ddp_is_that_of_one_process(
+    ranks: tuple[int, Ranks], static: bool, late: bool
+) -> None:
+    size, group = ranks
+    expected = train(None, CUTS[size], static, late)
+    for found in group.run(train, CUTS[size], static, late):
+        for name, value in expected.items():
+            assert_close(name, found[name].double(), value.double(), torch.float64)
+
+
+def test_the_loss_is_fused(ranks: tuple[int, Ranks]) -> None:
+    _, group = ranks
+    assert all(group.run(_is_fused))
+
+
+def _is_fused(rank: int) -> bool:
+    loss, inputs = JOINT.new(OF), JOINT.inputs(OF, 0)
+    assert isinstance(loss, FDRLLoss)
+    output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **inputs)
+    with mock.patch("fdrl_layers.losses.joint.joint", wraps=operator.joint) as fused:
+        loss(output, LABELS[0])
+    return bool(fused.called)
