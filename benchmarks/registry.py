@@ -221,7 +221,7 @@ FLOOR = "gemm"
 
 def shared_head(sizes: Sizes) -> FDRLHead:
     """Return a head with the parameters that all versions share."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return FDRLHead(sizes.P, sizes.K, latent_dim=sizes.D, num_latents=sizes.M)
 

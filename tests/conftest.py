@@ -17,8 +17,22 @@ from hypothesis import settings
 import devices
 import strategies
 
+if not devices.HAS_CUDA:
+    devices.pretend_to_have_cuda()
+
 strategies.register_profiles()
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Let `timeout` stand in pyproject.toml where pytest-timeout is missing."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds that a test may take, with pytest-timeout")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the mark of pytest-timeout stand where it is missing."""
+    config.addinivalue_line("markers", "timeout(seconds): known to pytest-timeout")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=devices.WITHOUT_CUDA))
 
 
-@pytest.fixture(params=devices.BOTH)
+@pytest.fixture(params=[pytest.param(d, marks=devices.marks_of(d)) for d in devices.AVAILABLE])
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a test on the CPU and, marked `cuda`, on a GPU where there is one; both exactly."""
     before = torch.backends.cudnn.allow_tf32

@@ -17,14 +17,14 @@ FIELDS = ("logits", "embedding", "latents", "intra_weights", "inter_weights")
 
 def head(**options: Any) -> FDRLHead:
     """A head of the paper's sizes. Its Intra-W is a mean, so that no tanh is saturated."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return FDRLHead(512, 7, **({"reduction": "mean"} | options)).eval()
 
 
 def whole_model() -> nn.Sequential:
     """A ResNet-18 with a head on it, in evaluation; 32 pixels are enough for it."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         backbone = resnet18()
     backbone.fc = nn.Identity()

@@ -4,11 +4,20 @@
 """
 
 import os
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pytest
 import torch
 
+ROOT = Path(__file__).resolve().parents[1]
 HAS_CUDA = torch.cuda.is_available()
+WITHOUT_CUDA = "needs a GPU that torch.cuda can use"
+AVAILABLE = ("cpu", "cuda") if HAS_CUDA else ("cpu",)
+"""What the `device` fixture goes through, and `everywhere`."""
 
 if not HAS_CUDA:
     # Triton reads it when a kernel is defined: without a GPU its interpreter runs the kernels.
@@ -17,10 +26,55 @@ if not HAS_CUDA:
 OF_KERNELS = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 """Where Triton's kernels run: on the GPU, or in the interpreter."""
 
-KERNELS = [pytest.mark.cuda] if OF_KERNELS == "cuda" else []
-"""Marks for modules whose tests run on the device of the kernels, as their `pytestmark`."""
 
-BOTH = ["cpu", *([pytest.param("cuda", marks=pytest.mark.cuda)] if HAS_CUDA else [])]
-"""Parameters of the `device` fixture."""
+class Placed(Protocol):
+    """A dataclass that says where it is, such as a layer or a loss with its options."""
 
-WITHOUT_CUDA = "needs a GPU that torch.cuda can use"
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """What the tests call it."""
+
+    @property
+    def device(self) -> str:
+        """Where it is."""
+
+
+Case = TypeVar("Case", bound=Placed)
+
+
+def marks_of(device: str) -> list[pytest.MarkDecorator]:
+    """Marks of what runs on a device."""
+    return [pytest.mark.cuda] if device == "cuda" else []
+
+
+def everywhere(cases: Iterable[Case]) -> tuple[Case, ...]:
+    """Each case on each device, for tests that put all they make where their case is."""
+    return tuple(replace(case, device=device) for device in AVAILABLE for case in cases)
+
+
+def name_of(case: Placed) -> str:
+    """The name of a case, with the device where it is not the CPU."""
+    return case.name if case.device == "cpu" else f"{case.name}-{case.device}"
+
+
+def each_of(cases: Iterable[Placed]) -> pytest.MarkDecorator:
+    """Run a test with each case, as `case`."""
+    params = [pytest.param(case, id=name_of(case), marks=marks_of(case.device)) for case in cases]
+    return pytest.mark.parametrize("case", params)
+
+
+def pretend_to_have_cuda() -> None:
+    """Let `torch.cuda.is_available` say yes to what is in this project, where there is no GPU.
+
+    What takes a GPU without being told to then fails here too, for it finds none: where there is
+    one, nothing but what is marked `cuda` may use it.
+    """
+    is_available = torch.cuda.is_available
+
+    def claimed() -> bool:
+        asking = Path(sys._getframe(1).f_code.co_filename)
+        return asking.is_relative_to(ROOT) or is_available()
+
+    torch.cuda.is_available = claimed

@@ -52,7 +52,7 @@ class LayerCase:
     """A layer with options: how to build it, to feed it, and to name what it gives.
 
     `prefix` is where a head keeps its parameters, `takes` the argument of its `forward`,
-    `arguments` what else that is given.
+    `arguments` what else that is given, and `device` where all of it is.
     """
 
     name: str
@@ -62,6 +62,7 @@ class LayerCase:
     outputs: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     arguments: tuple[Any, ...] = ()
+    device: str = "cpu"
 
     def sizes(self, of: Sizes) -> dict[str, int]:
         """The sizes the constructor wants."""
@@ -74,7 +75,8 @@ class LayerCase:
 
     def new(self, of: Sizes = SMALL, **factory: Any) -> nn.Module:
         """A layer as a user builds it, drawn from the global generator."""
-        return self.layer(**(self.sizes(of) | dict(self.options) | factory))
+        given = {"device": self.device} | self.sizes(of) | dict(self.options) | factory
+        return self.layer(**given)
 
     def loaded(self, of: Sizes = SMALL, seed: int = 0, regime: Regime = "default") -> nn.Module:
         """A layer in float64 with the parameters of `seed`, loaded by their public keys."""
@@ -95,7 +97,8 @@ class LayerCase:
         self, of: Sizes = SMALL, seed: int = 0, *, lead: tuple[int, ...] | None = None
     ) -> Tensor:
         """Features of either sign in float64, with leading axes `lead` or (N,)."""
-        return normal(*((of.N,) if lead is None else lead), *self.shape(of), seed=seed)
+        lead = (of.N,) if lead is None else lead
+        return normal(*lead, *self.shape(of), seed=seed, device=self.device)
 
     def named(self, output: Any) -> dict[str, Tensor]:
         """What the layer gave, by name, without what it left out."""

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import oracles
+from devices import marks_of, name_of
 from fdrl_layers import (
     BalanceLoss,
     CenterLoss,
@@ -44,7 +46,10 @@ class CenterCase:
 
 @dataclass(frozen=True)
 class LossCase:
-    """A loss: how to build it, to feed it, and to name what it gives. `axes` are of its inputs."""
+    """A loss: how to build it, to feed it, and to name what it gives.
+
+    `axes` are of its inputs, and `device` is where all is but targets, which a test makes.
+    """
 
     loss: type[nn.Module]
     function: Callable[..., Any]
@@ -53,6 +58,7 @@ class LossCase:
     sizes: Mapping[str, str]
     centers: tuple[CenterCase, ...] = ()
     labeled: bool = True
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -63,7 +69,7 @@ class LossCase:
         self, of: Sizes = SMALL, dtype: torch.dtype = torch.float64, **options: Any
     ) -> nn.Module:
         """A loss without data; one without centers has no type and no rule to be told."""
-        options = {"dtype": dtype, **options}
+        options = {"dtype": dtype, "device": self.device, **options}
         if not self.centers:
             options = {k: v for k, v in options.items() if k == "across_ranks"}
         sizes = {name: getattr(of, letter) for name, letter in self.sizes.items()}
@@ -82,7 +88,7 @@ class LossCase:
     def inputs(self, of: Sizes = SMALL, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
         """A batch in float64: latents as a ReLU leaves them, Intra-W positive, others not."""
         drawn = {
-            name: normal(*shape(axes, of), seed=seed + i, scale=scale)
+            name: normal(*shape(axes, of), seed=seed + i, scale=scale, device=self.device)
             for i, (name, axes) in enumerate(self.axes.items())
         }
         signs = {"latents": torch.relu, "intra_weights": torch.abs}
@@ -93,7 +99,9 @@ class LossCase:
     ) -> dict[str, Tensor]:
         """Centers in float64, by the argument they are."""
         return {
-            each.argument: normal(*shape(each.axes, of), seed=seed + 50 + i, scale=scale)
+            each.argument: normal(
+                *shape(each.axes, of), seed=seed + 50 + i, scale=scale, device=self.device
+            )
             for i, each in enumerate(self.centers)
         }
 
@@ -107,7 +115,8 @@ class LossCase:
         values: tuple[Any, ...] = tuple(inputs.values())
         if self.loss is FDRLLoss:
             # No loss reads the embedding or Inter-W.
-            values = (FDRLOutput(embedding=torch.empty(0), inter_weights=None, **inputs),)
+            nothing = torch.empty(0, device=self.device)
+            values = (FDRLOutput(embedding=nothing, inter_weights=None, **inputs),)
         return (*values, target) if self.labeled else values
 
     def run(self, loss: nn.Module, inputs: Mapping[str, Any], target: object) -> dict[str, Tensor]:
@@ -136,7 +145,7 @@ class LossCase:
         if self.loss is FDRLLoss:
             nothing = np.empty(0)
             arrays = {"head": oracles.Head(embedding=nothing, inter_weights=None, **arrays)}
-        values = [*arrays.values(), *([target.numpy()] if self.labeled else [])]
+        values = [*arrays.values(), *([target.cpu().numpy()] if self.labeled else [])]
         found = self.oracle(*values, *(array(c) for c in centers.values()), **options)
         return {"loss": found} if isinstance(found, float) else dict(vars(found))
 
@@ -158,7 +167,7 @@ def scalar(found: Mapping[str, Tensor]) -> Tensor:
 
 def array(values: Tensor) -> NDArray[np.float64]:
     """The tensor for the oracle."""
-    return np.asarray(values.detach().double().numpy())
+    return np.asarray(values.detach().double().cpu().numpy())
 
 
 def targets(of: Sizes) -> st.SearchStrategy[Tensor]:
@@ -186,19 +195,23 @@ def shares(of: Sizes = SMALL, seed: int = 0) -> Tensor:
     return found / found.sum(1, keepdim=True)
 
 
-def each_of(cases: Sequence[LossCase]) -> pytest.MarkDecorator:
-    """Run a test with each case, as `case`."""
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
-
-
 def each_target_of(cases: Sequence[LossCase]) -> pytest.MarkDecorator:
     """Run a test with each case as `case` and each way to make its target as `target_of`."""
     pairs = [
-        pytest.param(case, target_of, id=f"{case.name}-{kind}")
+        pytest.param(
+            case,
+            partial(_target_at, case.device, target_of),
+            id=f"{name_of(case)}-{kind}",
+            marks=marks_of(case.device),
+        )
         for case in cases
         for kind, target_of in (("hard", labels), ("soft", shares))[: 1 + case.labeled]
     ]
     return pytest.mark.parametrize(("case", "target_of"), pairs)
+
+
+def _target_at(device: str, target_of: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
+    return target_of(*args, **options).to(device)
 
 
 def wanting(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ def branches(**options: Any) -> dict[str, Tensor]:
 
 def resnet18() -> nn.Module:
     """A ResNet-18 whose normalizations have seen data, so that a lost buffer is found out."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: nn.Module = models.resnet18()
         for module in model.modules():
@@ -52,7 +52,7 @@ def resnet18() -> nn.Module:
 def test_a_checkpoint_gives_what_its_layout_gives(
     tmp_path: Path, mixes_messages: bool, regime: str
 ) -> None:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         theirs = BranchModel(resnet18(), 512, 7, delta=0.3, mixes_messages=mixes_messages).eval()
     if regime == "trained":

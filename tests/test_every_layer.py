@@ -14,13 +14,13 @@ from torch.func import functional_call, grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from comparing import assert_close
+from devices import each_of, everywhere
 from gradients import gradients, upstream, weighted_sum
 from layer_cases import CASES, LATENT_AXES, RELATION_WEIGHTS, SMALL, TRACED, LayerCase
 from rejecting import SPOILS, spoil
 from strategies import Sizes, seeds, sizes
 
-CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-TRACED_CASE = pytest.mark.parametrize("case", TRACED, ids=lambda case: case.name)
+CASE, TRACED_CASE = each_of(everywhere(CASES)), each_of(everywhere(TRACED))
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float64, torch.float32, *HALF)
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -143,7 +143,7 @@ def test_law_permuting_the_latents_permutes_what_belongs_to_them(
 ) -> None:
     layer = case.loaded(of, seed)
     x = case.input(of, seed)
-    order = torch.randperm(of.M, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(of.M, generator=torch.Generator().manual_seed(seed)).to(case.device)
     expected = {}
     for name, output in case.run(layer, x).items():
         for axis in LATENT_AXES[name]:
@@ -170,7 +170,7 @@ def test_types_and_precision(case: LayerCase, dtype: torch.dtype | str) -> None:
     exact = case.run(copy.deepcopy(layer).double(), x.double())
     if dtype == "autocast":
         layer, x = layer.float(), x.float()
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "autocast"):
+    with torch.autocast(case.device, torch.bfloat16, enabled=dtype == "autocast"):
         outputs = case.run(layer, x)
     for name, output in outputs.items():
         if name in RELATION_WEIGHTS:
@@ -184,7 +184,7 @@ def test_types_and_precision(case: LayerCase, dtype: torch.dtype | str) -> None:
 def test_types_under_autocast(case: LayerCase) -> None:
     layer = case.new(dtype=torch.float32)
     x = case.input().float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(case.device, torch.bfloat16):
         outputs = case.run(layer, x)
     # A head and an FDN begin with a matrix product. The others are given float32 latents, which
     # Intra-RM only scales; what Inter-RM gives is sums of messages, and they are products.
@@ -334,7 +334,7 @@ def test_has_no_submodule_or_parameter_per_latent(case: LayerCase) -> None:
 @CASE
 @DTYPE
 def test_respects_device_and_dtype(case: LayerCase, dtype: torch.dtype) -> None:
-    for device in ("cpu", "meta"):
+    for device in (case.device, "meta"):
         state = case.new(device=device, dtype=dtype).state_dict()
         assert all((v.device.type, v.dtype) == (device, dtype) for v in state.values())
 
@@ -366,12 +366,12 @@ def test_every_slice_is_drawn_as_linear_would(
 ) -> None:
     # `deterministic` fills with NaN what nobody wrote to.
     of = Sizes(N=1, P=100, M=4, D=64, K=48)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if how == "built":
             layer = case.new(of)
         else:
-            layer = case.new(of, device="meta").to_empty(device="cpu")
+            layer = case.new(of, device="meta").to_empty(device=case.device)
             assert all(parameter.isnan().all() for parameter in layer.parameters())
             layer.reset_parameters()  # type: ignore[operator]
     for name, parameter in layer.named_parameters():
@@ -381,7 +381,7 @@ def test_every_slice_is_drawn_as_linear_would(
 
 
 def test_the_check_of_slices_can_fail() -> None:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         check_drawn_as_linear(nn.Linear(100, 64).weight.detach()[None], 100)
         stack = torch.empty(4, 64, 100)
@@ -437,4 +437,4 @@ def test_rejects_shapes(case: LayerCase) -> None:
             continue
         match = rf"`{case.takes}` must have shape \(\*, .*, got \({', '.join(map(str, bad))},?\)"
         with pytest.raises(ValueError, match=match):
-            layer(torch.ones(bad), *case.arguments)
+            layer(torch.ones(bad, device=case.device), *case.arguments)

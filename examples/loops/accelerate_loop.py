@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from fdrl_layers import FDRLLoss
 
 
-def train(folder: str) -> list[float]:
+def train(folder: str, cpu: bool = False) -> list[float]:
     """Train for a few epochs, with a checkpoint in `folder`; return the mean loss of each."""
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=cpu)
     network = model()
     # Nothing in the loss wants a gradient, so it is not prepared: only moved, and registered, so
     # that `save_state` and `load_state` know the centers. Its own sums go over all processes.

@@ -44,14 +44,14 @@ class FDRL(lightning.LightningModule):
         return torch.optim.Adam(parameters, lr=self.lr, betas=(0.5, 0.999))
 
 
-def train(folder: str) -> FDRL:
+def train(folder: str, accelerator: str = "auto") -> FDRL:
     """Train for a few epochs, and keep the best in `folder`."""
     module = FDRL()
     trainer = lightning.Trainer(
         max_epochs=EPOCHS,
         default_root_dir=folder,
         callbacks=[ModelCheckpoint(folder, monitor="valid/accuracy", mode="max", filename="best")],
-        accelerator="auto",
+        accelerator=accelerator,
         devices=1,
         gradient_clip_val=5.0,
         log_every_n_steps=1,

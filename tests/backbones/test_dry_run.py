@@ -80,7 +80,7 @@ def test_heeds_no_override_of_train() -> None:
         pass
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_leaves_no_trace_in_the_random_state_of_a_gpu() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3)).cuda()
     module.register_forward_hook(lambda *_: torch.rand(3, device="cuda") and None)

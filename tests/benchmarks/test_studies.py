@@ -25,6 +25,7 @@ from fer.options import Options
 from small_runs import SMALL
 
 PARTS = ("command", "compare", "everything", "meaning", "plan", "store", "tables", "train")
+CPU = ("--scale", "cpu", "--device", "cpu")
 TINY = {**SMALL, "dataset": "synthetic", "width": 8, "backbone": "resnet10", "epochs": 2}
 
 
@@ -122,7 +123,7 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     after = Row("FDRL, after linear", {}, LINEAR)
     study = Study("tiny", "?", (LINEAR, FDRL, after), against="linear", by_class=("FDRL",))
     results, runs = tmp_path / "results", tmp_path / "runs"
-    said: list[Any] = ["--data", tmp_path, "--runs", runs, "--results", results, "--scale", "cpu"]
+    said: list[Any] = [*CPU, "--data", tmp_path, "--runs", runs, "--results", results]
 
     def run(*more: Any) -> list[str]:
         command.run(study, "", [*map(str, (*said, *more))])
@@ -184,7 +185,7 @@ def test_a_difference_is_bold_where_its_interval_excludes_zero() -> None:
 @pytest.mark.usefixtures("_tiny")
 def test_a_result_is_read_strictly(tmp_path: Path) -> None:
     study = Study("tiny", "?", (LINEAR,), against="linear")
-    said = ["--data", "", "--runs", tmp_path / "runs", "--results", tmp_path, "--seeds", 0]
+    said = [*CPU, "--data", "", "--runs", tmp_path / "runs", "--results", tmp_path, "--seeds", 0]
     command.run(study, "", [*map(str, said)])
     path = path_of(LINEAR, "cpu", 0, tmp_path)
     found = read(path)

@@ -12,7 +12,7 @@ DECAY = 0.75
 
 
 def test_the_average_is_that_of_the_parameters_and_buffers() -> None:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         norm, head = nn.BatchNorm1d(5), FDRLHead(5, 2, latent_dim=6, num_latents=3)
     model, loss = nn.Sequential(norm, head), FDRLLoss(2, num_latents=3, latent_dim=6)

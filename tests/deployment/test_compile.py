@@ -21,7 +21,7 @@ def step(model: nn.Module, loss: nn.Module, x: Tensor, target: Tensor) -> Tensor
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_a_training_step_compiles_in_one_graph() -> None:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

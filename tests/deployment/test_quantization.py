@@ -13,7 +13,7 @@ from strategies import normal
 
 
 def head() -> FDRLHead:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return FDRLHead(512, 7, reduction="mean").eval()
 

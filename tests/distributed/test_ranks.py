@@ -9,6 +9,7 @@ from torch import Tensor, distributed as dist, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from comparing import assert_close
+from devices import each_of
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLOutput
 from loss_cases import (
     CASES,
@@ -17,7 +18,6 @@ from loss_cases import (
     RULES,
     LossCase,
     assert_same_state,
-    each_of,
     gradients_of,
     scalar,
     state_of,

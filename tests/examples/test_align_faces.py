@@ -24,6 +24,7 @@ VIEWS = {
     "sad/deep/S02_a.png": View(roll=-0.3, zoom=0.8),
 }
 SIZE = 120
+CPU = ("--device", "cpu")
 
 
 def points_of(name: str) -> list[float]:
@@ -55,7 +56,7 @@ def write_landmarks(root: Path, rows: dict[str, list[float]], header: str = "") 
 
 def align(root: Path, *arguments: str) -> int:
     marked = () if "--detector" in arguments else ("--landmarks", str(root.parent / "eyes.csv"))
-    return align_faces.main([str(root), str(root.parent / "out"), *marked, *arguments])
+    return align_faces.main([*CPU, str(root), str(root.parent / "out"), *marked, *arguments])
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -100,7 +101,10 @@ def test_goes_on_where_it_was_stopped(source: Path, capsys: pytest.CaptureFixtur
 def test_the_eyes_it_writes_are_landmarks_it_reads(source: Path) -> None:
     align(source)
     first, again = source.parent / "out", source.parent / "again"
-    assert align_faces.main([str(source), str(again), "--landmarks", str(first / "eyes.csv")]) == 0
+    assert (
+        align_faces.main([*CPU, str(source), str(again), "--landmarks", str(first / "eyes.csv")])
+        == 0
+    )
     for path in first.rglob("*.png"):
         one, other = (
             np.asarray(Image.open(root / path.relative_to(first))).astype(int)
@@ -162,7 +166,7 @@ def test_rafdb_comes_with_landmarks(source: Path, tmp_path: Path) -> None:
     points = f"{x1}\t{y1}\n{x2}\t{y2}\n60\t70\n50\t90\n70\t90\n0\n1\n2\n"
     (manual / "train_00001_manu_attri.txt").write_text(points)
     out = tmp_path / "aligned"
-    assert align_faces.main([str(original), str(out), "--landmarks", str(manual)]) == 0
+    assert align_faces.main([*CPU, str(original), str(out), "--landmarks", str(manual)]) == 0
     (row,) = rows_of(out / "eyes.csv")[1:]
     assert [float(each) for each in row[1:5]] == pytest.approx([x1, y1, x2, y2], abs=1e-3)
 
@@ -274,7 +278,7 @@ def test_rejects_crops_of_two_kinds_in_one_folder(source: Path) -> None:
 def test_rejects_writing_among_the_pictures(source: Path) -> None:
     arguments = [str(source), str(source / "aligned"), "--detector", "mtcnn"]
     with pytest.raises(SystemExit, match="OUT must not lie in the folder of pictures"):
-        align_faces.main(arguments)
+        align_faces.main([*CPU, *arguments])
 
 
 def test_says_how_to_get_a_detector(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

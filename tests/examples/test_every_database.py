@@ -19,6 +19,7 @@ from fer.data.synthetic import synthetic_faces
 SIDE = 32
 BASIC = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 QUICK = ["--image-size", "28", "--batch-size", "14", "--epochs", "1", "--no-check-counts"]
+QUICK += ["--device", "cpu"]
 
 Writer = Callable[[Path, FaceSet], None]
 

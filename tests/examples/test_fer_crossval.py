@@ -22,6 +22,7 @@ from image_trees import CK48_CLIPS, write_ck48, write_image, write_tree
 
 FOLDS = 3
 QUICK = ["--image-size", "16", "--batch-size", "32", "--limit", "64", "--epochs", "1"]
+QUICK += ["--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +223,7 @@ def test_the_other_databases_are_folded_as_well(
 ) -> None:
     arguments = ["--dataset", dataset, "--data", str(tmp_path / "data"), *write(tmp_path / "data")]
     arguments += ["--folds", "2", "--image-size", "16", "--batch-size", "16", "--epochs", "1"]
+    arguments += ["--device", "cpu"]
 
     summary = fer_crossval.main([*arguments, "--head", "linear", "--out", str(runs)])
 

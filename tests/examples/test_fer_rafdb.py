@@ -25,6 +25,7 @@ from small_runs import (
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "fer_rafdb.py"
 SMALL = ["--faces", "160", "--image-size", "32", "--batch-size", "32", "--epochs", "2"]
+SMALL += ["--device", "cpu"]
 
 
 def run(folder: Path, *arguments: str) -> dict[str, Any]:

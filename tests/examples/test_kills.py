@@ -21,7 +21,7 @@ KILLS = 10
 EPOCHS = 6
 # Twelve steps an epoch, and a head whose checkpoints of 30 MB take a while to write.
 RUN = ["--faces", "96", "--image-size", "24", "--batch-size", "8", "--epochs", str(EPOCHS)]
-RUN += ["--latent-dim", "256"]
+RUN += ["--latent-dim", "256", "--device", "cpu"]
 Start = Callable[[list[str]], tuple[BaseProcess, Path]]
 
 

@@ -19,7 +19,7 @@ NAMES = {"plain", "lightning_loop", "accelerate_loop"}
 @pytest.fixture(autouse=True)
 def _loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(FOLDER))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
     for name in NAMES:
@@ -36,21 +36,23 @@ def test_every_loop_is_tried() -> None:
     assert {path.stem for path in FOLDER.glob("*.py")} == NAMES
 
 
-def test_plain(tmp_path: Path) -> None:
-    history = loop("plain").train(tmp_path)
+def test_plain(tmp_path: Path, device: str) -> None:
+    history = loop("plain").train(tmp_path, device)
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert bool(state["criterion"]["compactness.centers.seen"].all())
     assert state["average"]["n_averaged"] == 4
     assert len(history) == 2
-    assert history[1] < history[0]
+    assert all(torch.tensor(history).isfinite())
+    # In float16 the first steps may be left out, until the scale fits.
+    assert device == "cuda" or history[1] < history[0]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_lightning(tmp_path: Path) -> None:
+def test_lightning(tmp_path: Path, device: str) -> None:
     lightning = pytest.importorskip("lightning")
     assert lightning.__version__ not in ("2.6.2", "2.6.3"), "a malicious release"
-    module = loop("lightning_loop").train(str(tmp_path))
+    module = loop("lightning_loop").train(str(tmp_path), "gpu" if device == "cuda" else "cpu")
     seen = module.criterion.compactness.centers.seen
     assert bool(seen.all())
     checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=False)["state_dict"]
@@ -60,9 +62,11 @@ def test_lightning(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_accelerate(tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
-    history = loop("accelerate_loop").train(str(tmp_path))
+def test_accelerate(tmp_path: Path, device: str) -> None:
+    state = pytest.importorskip("accelerate.state")
+    # It keeps the first device of a process.
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+    history = loop("accelerate_loop").train(str(tmp_path), cpu=device == "cpu")
     assert all(torch.tensor(history).isfinite())
     centers = torch.load(tmp_path / "custom_checkpoint_0.pkl", weights_only=True)
     assert bool(centers["compactness.centers.seen"].all())

@@ -16,7 +16,8 @@ from fer.model import load_trained, outputs
 from fer.options import stored
 from fer.pictures import as_picture, as_tensor, pictures_under
 
-SMALL = ["--faces", "64", "--image-size", "32", "--batch-size", "32", "--epochs", "1"]
+CPU = ["--device", "cpu"]
+SMALL = [*CPU, "--faces", "64", "--image-size", "32", "--batch-size", "32", "--epochs", "1"]
 KEYS = ["image", "label", "probability", "probabilities", "intra_weights", "eyes", "note", "error"]
 
 
@@ -44,7 +45,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Any:
 
     def tell(*arguments: object) -> tuple[list[dict[str, Any]], int]:
         capsys.readouterr()
-        status = predict.main([*map(str, arguments), "--json"])
+        status = predict.main([*CPU, *map(str, arguments), "--json"])
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()], status
 
     return tell
@@ -107,7 +108,7 @@ def test_names_what_it_cannot_read_and_predicts_the_rest(
     assert "expected 8 bits a channel, got mode I;16" in said[2]["error"]
     assert said[3]["error"] == "there is no such file"
 
-    assert predict.main([*map(str, paths), "--run", str(run)]) == 1
+    assert predict.main([*CPU, *map(str, paths), "--run", str(run)]) == 1
     printed = capsys.readouterr()
     assert [line.split()[0] for line in printed.out.splitlines()[2:]] == [str(good)]
     assert f"error: {tmp_path / 'broken.png'}: cannot be decoded" in printed.err
@@ -162,7 +163,7 @@ def test_the_table_has_a_column_for_each_class_and_latent(
 ) -> None:
     path = pictures_under(faces)[0]
     ((said,), _) = told(path, "--run", run)
-    assert predict.main([str(path), "--run", str(run)]) == 0
+    assert predict.main([*CPU, str(path), "--run", str(run)]) == 0
     _, head, row = capsys.readouterr().out.splitlines()
     short = ["Surpr", "Fear", "Disgu", "Happi", "Sadne", "Anger", "Neutr"]
     assert head.split() == ["image", "label", *short, *map(str, range(1, 10))]
@@ -181,7 +182,10 @@ def test_the_baseline_has_no_intra_weights(
     path = pictures_under(faces)[0]
     ((said,), _) = told(path, "--run", folder)
     assert said["intra_weights"] is None
-    assert predict.main([str(path), "--run", str(folder), "--annotate", str(tmp_path / "a")]) == 0
+    assert (
+        predict.main([*CPU, str(path), "--run", str(folder), "--annotate", str(tmp_path / "a")])
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert "Intra-W" not in lines[0]
     assert lines[1].split()[-1] == "Neutr"
@@ -231,17 +235,17 @@ def test_rejects_what_no_prediction_can_be_made_with(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="holds no model to predict with"):
-        predict.main(["a.png", "--run", str(tmp_path)])
+        predict.main([*CPU, "a.png", "--run", str(tmp_path)])
     with pytest.raises(SystemExit, match="holds no pictures"):
-        predict.main([str(tmp_path), "--run", str(run)])
+        predict.main([*CPU, str(tmp_path), "--run", str(run)])
     with pytest.raises(SystemExit, match="eye_height must be in"):
-        predict.main(["a.png", "--run", str(run), "--eye-height", "2"])
+        predict.main([*CPU, "a.png", "--run", str(run), "--eye-height", "2"])
     damaged = copied(run, tmp_path / "damaged", "best.pt", {})
     (damaged / "last.pt").write_bytes(b"half a checkpoint")
     with pytest.raises(SystemExit, match="damaged holds no model to predict with"):
-        predict.main(["a.png", "--run", str(damaged)])
+        predict.main([*CPU, "a.png", "--run", str(damaged)])
     with pytest.raises(SystemExit):
-        predict.main(["a.png", "--run", str(run), "--batch-size", "0"])
+        predict.main([*CPU, "a.png", "--run", str(run), "--batch-size", "0"])
     assert "--batch-size must be at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         predict.main(["a.png", "--run", str(run), "--device", "abacus"])

@@ -269,6 +269,7 @@ def test_a_run_goes_on_without_the_file_that_it_started_from(
     path, folder = tmp_path / "weights.pth", tmp_path / "run"
     torch.save(trained, path)
     quick = ["--faces", "32", "--batch-size", "16", "--image-size", "16", "--epochs", "1"]
+    quick += ["--device", "cpu"]
     fer_rafdb.main(
         [*quick, "--head", "linear", "--backbone-weights", str(path), "--out", str(folder)]
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from devices import each_of
 from loss_cases import (
     BALANCE,
     CASES,
@@ -17,7 +18,6 @@ from loss_cases import (
     SMALL,
     LossCase,
     assert_same_state,
-    each_of,
     labels,
     shape,
     shares,

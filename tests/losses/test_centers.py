@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import oracles
 from comparing import assert_close
+from devices import each_of
 from fdrl_layers.losses.centers import Centers, alpha_rule, ema_rule
 from gradients import gradients
 from loss_cases import (
@@ -19,7 +20,6 @@ from loss_cases import (
     SMALL,
     LossCase,
     assert_same_state,
-    each_of,
     each_target_of,
     gradients_of,
     labels,

@@ -10,6 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import fdrl_layers
 from comparing import assert_close
+from devices import each_of, everywhere
 from gradients import gradients
 from loss_cases import (
     CASES,
@@ -20,7 +21,6 @@ from loss_cases import (
     SMALL,
     LossCase,
     assert_same_state,
-    each_of,
     each_target_of,
     labels,
     targets,
@@ -38,31 +38,36 @@ def test_every_public_loss_is_a_case() -> None:
     assert public == {case.name for case in CASES}
 
 
-@each_of(CASES)
+@each_of(everywhere(CASES))
 @given(data=st.data(), of=sizes(), seed=seeds(), scale=scales())
 def test_matches_oracle(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, scale: float
 ) -> None:
-    inputs, target = case.inputs(of, seed, scale), data.draw(targets(of))
+    inputs, target = case.inputs(of, seed, scale), data.draw(targets(of)).to(case.device)
     centers = case.drawn_centers(of, seed, scale)
     expected = case.expect(inputs, target, centers)
     # A cross-entropy near 0 is what remains of logits of this size.
     assert_close(case.name, case.apply(inputs, target, centers), expected, scale=scale)
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 def test_matches_oracle_at_paper_sizes(case: LossCase, target_of: TargetOf) -> None:
     inputs, centers, target = case.inputs(PAPER), case.drawn_centers(PAPER), target_of(PAPER)
     expected = case.expect(inputs, target, centers)
     assert_close(case.name, case.apply(inputs, target, centers), expected)
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 def test_module_equals_function(case: LossCase, target_of: TargetOf) -> None:
     inputs, centers, target = case.inputs(), case.drawn_centers(), target_of()
     actual = case.run(case.loaded(centers).eval(), inputs, target)
     for name, expected in case.apply(inputs, target, centers).items():
         assert torch.equal(actual[name], expected), name
+
+
+def drawn_labels(case: LossCase, of: Sizes, seed: int) -> Tensor:
+    drawn = torch.randint(of.K, (of.N,), generator=torch.Generator().manual_seed(seed))
+    return drawn.to(case.device)
 
 
 def check_derivatives(
@@ -78,17 +83,17 @@ def check_derivatives(
     assert check(loss, (*inputs.values(), *centers.values()))
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 def test_gradcheck(case: LossCase, target_of: TargetOf) -> None:
     check_derivatives(gradcheck, case, target_of, SMALL)
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 def test_gradgradcheck(case: LossCase, target_of: TargetOf) -> None:
     check_derivatives(gradgradcheck, case, target_of, Sizes(N=3, P=1, M=2, D=1, K=3))
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 @HALF
 def test_is_computed_in_float32(case: LossCase, target_of: TargetOf, dtype: torch.dtype) -> None:
     # Inputs are rounded before, so that the row of float32 holds: nothing more may be rounded.
@@ -103,7 +108,7 @@ def test_is_computed_in_float32(case: LossCase, target_of: TargetOf, dtype: torc
         assert_close(case.name, actual, expected)
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 @pytest.mark.parametrize("rule", RULES)
 def test_is_computed_in_float32_under_autocast(
     case: LossCase, target_of: TargetOf, rule: str
@@ -114,14 +119,14 @@ def test_is_computed_in_float32_under_autocast(
         target = target.float() if target.is_floating_point() else target
         inputs = {n: v.float() for n, v in case.inputs(seed=seed, scale=100).items()}
         expected = case.run(plain, inputs, target)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(case.device, torch.bfloat16):
             actual = case.run(cast, inputs, target)
         for name, value in expected.items():
             assert torch.equal(actual[name], value), name
     assert_same_state(cast.state_dict(), plain.state_dict())
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_is_finite_at_any_scale(
@@ -135,7 +140,7 @@ def test_is_finite_at_any_scale(
         assert all(value.isfinite().all() for value in found.values())
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 @pytest.mark.parametrize("rule", RULES)
 def test_an_empty_batch_is_zero_and_no_start(
     case: LossCase, target_of: TargetOf, rule: str
@@ -147,11 +152,11 @@ def test_an_empty_batch_is_zero_and_no_start(
     assert_same_state(loss.state_dict(), case.new(EMPTY, center_update=rule).state_dict())
 
 
-@each_of(LABELED)
+@each_of(everywhere(LABELED))
 @pytest.mark.parametrize("rule", RULES)
 def test_a_batch_without_labels_is_zero_and_no_start(case: LossCase, rule: str) -> None:
     loss, inputs = case.new(center_update=rule), wanting(case.inputs())
-    outputs = case.run(loss, inputs, torch.full((SMALL.N,), -100))
+    outputs = case.run(loss, inputs, torch.full((SMALL.N,), -100, device=case.device))
     labeled = {n: v for n, v in outputs.items() if n in ("loss", "classification", "distribution")}
     assert all(value.item() == 0 for value in labeled.values())
     assert not any(value.any() for value in gradients(labeled, inputs).values())
@@ -159,7 +164,7 @@ def test_a_batch_without_labels_is_zero_and_no_start(case: LossCase, rule: str) 
     assert not any(v.any() for key, v in loss.state_dict().items() if key.startswith(prefix))
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 def test_takes_any_memory_layout(case: LossCase, target_of: TargetOf) -> None:
     centers, target = case.drawn_centers(), target_of()
     inputs = {name: value[:1].expand_as(value) for name, value in case.inputs().items()}
@@ -171,14 +176,14 @@ def test_takes_any_memory_layout(case: LossCase, target_of: TargetOf) -> None:
         assert_close(case.name, case.run(case.new(), given_as, target), module)
 
 
-@each_of(CASES)
+@each_of(everywhere(CASES))
 def test_leaves_the_global_generator_alone(case: LossCase) -> None:
     before = torch.get_rng_state()
-    case.run(case.new(), case.inputs(), labels())
+    case.run(case.new(), case.inputs(), labels().to(case.device))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@each_target_of(CASES)
+@each_target_of(everywhere(CASES))
 @pytest.mark.usefixtures("deterministic")
 def test_is_deterministic(case: LossCase, target_of: TargetOf) -> None:
     inputs, target = wanting(case.inputs()), target_of()
@@ -189,18 +194,19 @@ def test_is_deterministic(case: LossCase, target_of: TargetOf) -> None:
     assert_same_state(losses[1].state_dict(), losses[0].state_dict())
 
 
-@each_of(CASES)
+@each_of(everywhere(CASES))
 @given(data=st.data(), of=sizes(), seed=seeds(), letter=st.sampled_from("NMDK"))
 def test_law_no_axis_has_an_order(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, letter: str
 ) -> None:
-    order = torch.randperm(getattr(of, letter), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(getattr(of, letter), generator=generator).to(case.device)
 
     def moved(tensor: Tensor, axes: str) -> Tensor:
         return tensor.index_select(axes.index(letter), order) if letter in axes else tensor
 
     inputs, centers = case.inputs(of, seed), case.drawn_centers(of, seed)
-    target = data.draw(targets(of))
+    target = data.draw(targets(of)).to(case.device)
     loss = case.loaded(centers, of)
     expected = case.run(loss, inputs, target)
     held = case.held(loss)
@@ -217,22 +223,24 @@ def test_law_no_axis_has_an_order(
         assert_close(each.argument, case.held(loss)[each.argument], after)
 
 
-@each_of(CASES)
+@each_of(everywhere(CASES))
 @given(data=st.data(), of=sizes(), seed=seeds(), scale=scales())
 def test_law_a_loss_is_never_negative(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, scale: float
 ) -> None:
     centers = case.drawn_centers(of, seed, scale)
-    found = case.apply(case.inputs(of, seed, scale), data.draw(targets(of)), centers)
+    found = case.apply(
+        case.inputs(of, seed, scale), data.draw(targets(of)).to(case.device), centers
+    )
     assert all(value.item() >= 0 for value in found.values())
 
 
-@each_of(CENTERED)
+@each_of(everywhere(CENTERED))
 @given(of=sizes(), seed=seeds(), scale=scales(), rule=st.sampled_from(RULES))
 def test_law_it_is_exactly_zero_at_the_centers(
     case: LossCase, of: Sizes, seed: int, scale: float, rule: str
 ) -> None:
-    target = torch.randint(of.K, (of.N,), generator=torch.Generator().manual_seed(seed))
+    target = drawn_labels(case, of, seed)
     inputs, centers = case.inputs(of, seed), case.drawn_centers(of, seed, scale)
     for each in case.centers:
         rows = centers[each.argument]
@@ -240,28 +248,28 @@ def test_law_it_is_exactly_zero_at_the_centers(
         inputs[each.follows] = at
     loss = case.loaded(centers, of, center_update=rule)
     found = case.run(loss, inputs, target)
-    names = ("compactness", "distribution") if case is JOINT else ("loss",)
+    names = ("compactness", "distribution") if case.loss is JOINT.loss else ("loss",)
     assert all(found[name].item() == 0 for name in names)
     for name, value in centers.items():
         assert_close(name, case.held(loss)[name], value)
 
 
-@each_of(CASES)
+@each_of(everywhere(CASES))
 @given(data=st.data(), of=sizes(), seed=seeds(), times=st.integers(2, 4))
 def test_law_a_repeated_batch_is_no_news(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, times: int
 ) -> None:
-    inputs, target = case.inputs(of, seed), data.draw(targets(of))
+    inputs, target = case.inputs(of, seed), data.draw(targets(of)).to(case.device)
     centers = case.drawn_centers(of, seed)
     expected = case.apply(inputs, target, centers)
     inputs = {name: torch.cat([value] * times) for name, value in inputs.items()}
     assert_close(case.name, case.apply(inputs, torch.cat([target] * times), centers), expected)
 
 
-@each_of(LABELED)
+@each_of(everywhere(LABELED))
 @given(of=sizes(), seed=seeds(), rule=st.sampled_from(RULES))
 def test_law_a_one_hot_target_is_its_label(case: LossCase, of: Sizes, seed: int, rule: str) -> None:
-    target = torch.randint(of.K, (of.N,), generator=torch.Generator().manual_seed(seed))
+    target = drawn_labels(case, of, seed)
     one_hot = torch.nn.functional.one_hot(target, of.K).double()
     hard, soft = (case.new(of, center_update=rule) for _ in range(2))
     for step in range(2):
@@ -271,9 +279,9 @@ def test_law_a_one_hot_target_is_its_label(case: LossCase, of: Sizes, seed: int,
         assert_close(key, soft.state_dict()[key].double(), value.double())
 
 
-@each_of(CASES)
+@each_of(everywhere(CASES))
 def test_says_what_it_is(case: LossCase) -> None:
     text = repr(case.new())
     assert "across_ranks=True" in text
     assert ("update='alpha', rate=0.5" in text) == bool(case.centers)
-    assert ("lambda_balance=1" in text) == (case is JOINT)
+    assert ("lambda_balance=1" in text) == (case.loss is JOINT.loss)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from devices import each_of
 from fdrl_layers import FDRLLoss
 from loss_cases import (
     CENTERED,
@@ -17,7 +18,6 @@ from loss_cases import (
     SMALL,
     LossCase,
     assert_same_state,
-    each_of,
     labels,
     state_of,
 )

@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 from benchmarks import registry
 from benchmarks.counting import counted_launches, kernels_of
 from comparing import assert_close
-from devices import KERNELS, OF_KERNELS as DEVICE
+from devices import OF_KERNELS as DEVICE, marks_of
 from fdrl_layers import FDRLHead, FDRLLoss, use_backend
 from fdrl_layers.ops import library
 from fdrl_layers.ops.backend import Backend
@@ -22,7 +22,7 @@ from head_forms import expected, inputs_of, run, stacked
 from layer_cases import Regime
 from strategies import Sizes, normal, parameters_for
 
-pytestmark = KERNELS
+pytestmark = marks_of(DEVICE)
 SMALL = Sizes(N=5, P=20, M=3, D=32, K=4)
 REDUCTION = pytest.mark.parametrize("reduction", get_args(Reduction))
 DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

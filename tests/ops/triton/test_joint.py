@@ -11,12 +11,12 @@ pytest.importorskip("triton")
 
 from benchmarks.counting import counted_launches
 from comparing import assert_close
-from devices import KERNELS, OF_KERNELS as DEVICE
+from devices import OF_KERNELS as DEVICE, marks_of
 from fdrl_layers import FDRLLoss, FDRLOutput
 from loss_cases import JOINT, assert_same_state, state_of
 from strategies import IGNORE_INDEX, Sizes
 
-pytestmark = KERNELS
+pytestmark = marks_of(DEVICE)
 SMALL = Sizes(N=37, P=1, M=3, D=32, K=5)
 TERMS = ("total", "classification", "compactness", "balance", "distribution")
 WEIGHTS = {"lambda_compactness": 0.3, "lambda_balance": 0.7, "lambda_distribution": 0.2}
