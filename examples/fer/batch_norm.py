@@ -7,7 +7,7 @@ several processes train as one does.
 import torch
 from torch import Tensor, nn
 
-from fdrl_layers.losses._ranks import sum_over_ranks
+from fdrl_layers._ranks import sum_over_ranks
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
