@@ -1,24 +1,121 @@
-"""Before a version is timed it must agree with the loop in float64: values and every gradient."""
+"""Before a version is timed it must agree with the tests' loop in float64: values and gradients.
+
+Parameters and features are first rounded to the type in question, for both: a ReLU that opens for
+unrounded numbers may stay shut for rounded ones, and no version could be held against that.
+"""
+
+import copy
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.registry import VERSIONS, Mode, Sizes, Step, build
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import strategies
+from benchmarks.registry import Lambdas, Mode, Sizes, Step, Version, batch, build
 from comparing import assert_close
+from fdrl_layers import FDRLHead
+from layer_cases import Regime
+from loop_head import LoopHead
+from loop_loss import LoopLoss
 
 OUTPUTS = ("logits", "embedding", "latents", "intra_weights")
+LAYERS = ("decomposition", "intra", "inter", "classifier")
+DELTA = 0.25
+"""Not a half, where what delta weighs and what 1 - delta weighs could be mixed up."""
+LOUDER = {"reconstruction.intra.weight": 4.0, "classifier.bias": 8.0}
+"""What parameters are multiplied by, so that each gradient and each bias counts."""
+REGIMES: dict[Regime, Lambdas] = {"small": (0.5, 1.0, 20.0), "default": (0.5, 1.0, 0.05)}
+"""Of Intra-W: about 1/9, where Inter-W depends on all messages, and D/2, where it is saturated.
+
+Beside each the weights of the losses, such that the gradient of each counts.
+"""
 
 
-def disagreement(step: Step, expected: dict[str, Tensor], dtype: torch.dtype) -> str | None:
-    """Say where a step's results are off by more than rounding, or None."""
-    try:
-        for name, value in results(step).items():
-            want = expected[name]
-            # In a gradient much cancels: it is judged by its largest element.
-            assert_close(name, value, want, dtype, scale=float(want.abs().max()))
-    except AssertionError as error:
-        return str(error)
+def disagreement(
+    version: Version, sizes: Sizes, mode: Mode, device: str, dtype: torch.dtype
+) -> str | None:
+    """Say where a version's results are off by more than rounding, or None."""
+    # What is compiled for one set of parameters is the same for the other.
+    for regime, lambdas in list(REGIMES.items())[: 1 if version.compiled else None]:
+        head = rounded_head(sizes, dtype, regime)
+        expected = expected_results(head, sizes, mode, dtype, lambdas)
+        step = build(version, sizes, mode, device, dtype, head=head, lambdas=lambdas)
+        try:
+            for name, value in results(step).items():
+                want = expected[name]
+                # In a gradient much cancels: it is judged by its largest element.
+                assert_close(name, value, want, dtype, scale=float(want.abs().max()))
+        except AssertionError as error:
+            return str(error)
     return None
+
+
+def rounded_head(sizes: Sizes, dtype: torch.dtype, regime: Regime) -> FDRLHead:
+    """Return a head with parameters that `dtype` holds exactly."""
+    head = FDRLHead(sizes.P, sizes.K, latent_dim=sizes.D, num_latents=sizes.M, delta=DELTA)
+    drawn = strategies.parameters_for(strategies.Sizes(*sizes), 3, regime=regime)
+    for name, factor in LOUDER.items():
+        drawn[name] *= factor
+    if dtype.itemsize < 4:
+        distance = _decide(drawn, batch(sizes, "cpu", dtype)[0].double())
+        if regime == "small":
+            for name in ("reconstruction.inter.weight", "reconstruction.inter.bias"):
+                drawn[name] /= distance
+    head.load_state_dict({name: value.to(dtype) for name, value in drawn.items()})
+    return head
+
+
+def _decide(drawn: dict[str, Tensor], input: Tensor) -> float:
+    """Give both ReLUs biases that keep each unit open, or shut, for a whole batch.
+
+    What reaches them has been rounded on the way, by each version in other places. A sum near 0
+    would open one version's ReLU and shut another's, and either gradient would be right.
+
+    Returns the mean distance between messages.
+    """
+
+    def products(of: Tensor, layer: str) -> Tensor:
+        found: Tensor = torch.einsum("nmp,mdp->nmd", of, drawn[f"{layer}.weight"])
+        return found
+
+    def decided(layer: str, sums: Tensor) -> Tensor:
+        bias = drawn[f"{layer}.bias"]
+        bias.copy_(bias.sign() * (sums.abs().amax(0) + sums.abs().mean()))
+        opened: Tensor = (sums + bias).relu()
+        return opened
+
+    wide = input[:, None].expand(-1, len(drawn["decomposition.bias"]), -1)
+    latents = decided("decomposition", products(wide, "decomposition"))
+    intra = "reconstruction.intra"
+    gates = (products(latents, intra) + drawn[f"{intra}.bias"]).sigmoid()
+    features = gates.sum(2, keepdim=True) * latents
+    messages = decided("reconstruction.inter", products(features, "reconstruction.inter"))
+    return float(torch.cdist(messages, messages).mean())
+
+
+def expected_results(
+    head: FDRLHead, sizes: Sizes, mode: Mode, dtype: torch.dtype, lambdas: Lambdas
+) -> dict[str, Tensor]:
+    """Return the results of the tests' loop in float64, on features rounded to `dtype`."""
+    loop = LoopHead(sizes.P, sizes.K, latent_dim=sizes.D, num_latents=sizes.M, delta=DELTA).double()
+    loop.load_stacked(copy.deepcopy(head).double())
+    loss = LoopLoss(sizes.K, num_latents=sizes.M, latent_dim=sizes.D, weights=lambdas)
+    input, target = batch(sizes, "cpu", dtype)
+    input = input.double().requires_grad_(mode == "training")
+
+    def run() -> Tensor:
+        output = loop(input)
+        if mode == "inference":
+            logits: Tensor = output.logits.detach()
+            return logits
+        total = loss(output, target).total
+        total.backward()
+        return total
+
+    return results(Step(run, loop, input, target if mode == "training" else None, loop))
 
 
 def results(step: Step) -> dict[str, Tensor]:
@@ -26,12 +123,12 @@ def results(step: Step) -> dict[str, Tensor]:
     assert step.model is not None
     assert step.forward is not None
     assert step.input is not None
-    total = step.run()
+    ran = step.run()
     with torch.no_grad():
         output = step.forward(step.input)
     found = {name: getattr(output, name).detach() for name in OUTPUTS}
+    found["run"] = ran.detach()
     if step.target is None:
-        found["run"] = total.detach()
         return found
     assert step.input.grad is not None
     gradients = {name: p.grad for name, p in step.model.named_parameters() if p.grad is not None}
@@ -48,12 +145,3 @@ def _stacked(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         layer = next(part for part in path if part in LAYERS)
         rows.setdefault(f"{layer}.{kind}", []).append(gradient)
     return {key: row[0] if len(row) == 1 else torch.stack(row) for key, row in rows.items()}
-
-
-LAYERS = ("decomposition", "intra", "inter", "classifier")
-
-
-def expected_results(sizes: Sizes, mode: Mode) -> dict[str, Tensor]:
-    """The loop's results, in float64 on the CPU."""
-    loop = next(version for version in VERSIONS if version.name == "loop")
-    return results(build(loop, sizes, mode, "cpu", torch.float64))

@@ -1,21 +1,18 @@
 """The versions of the head and its losses that are measured against each other.
 
-Every version does the same work from the same parameters. A training step is a forward pass, all
-losses with the centers' update, and a backward pass to the parameters and the input, without an
-optimizer; inference is the logits alone.
+Every version starts from the same parameters. A training step is a forward pass, all losses, and a
+backward pass to the parameters and the input, without an optimizer; inference is the logits alone.
+Ours move the centers within the step; the baseline's are parameters, whose gradients it computes.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+from benchmarks.loop import LoopHead, LoopLoss
 from fdrl_layers import (
     BalanceLoss,
     CompactnessLoss,
@@ -29,11 +26,11 @@ from fdrl_layers import (
     IntraRelation,
 )
 from fdrl_layers.ops.reference.head import reference
-from loop_head import LoopHead
-from loop_loss import LoopLoss
 
 Mode = Literal["training", "inference"]
-LAMBDAS = (1e-4, 1.0, 1e-4)
+Lambdas = tuple[float, float, float]
+LAMBDAS: Lambdas = (1e-4, 1.0, 1e-4)
+"""Weights of the losses but cross-entropy, in equation 13's order; the paper's."""
 
 
 class Sizes(NamedTuple):
@@ -86,8 +83,9 @@ class Reference(nn.Module):
 class Terms(nn.Module):
     """The separate losses, and their weighted sum."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, lambdas: Lambdas) -> None:
         super().__init__()
+        self.lambdas = lambdas
         self.compactness = CompactnessLoss(sizes.D, sizes.M)
         self.balance = BalanceLoss()
         self.distribution = DistributionLoss(sizes.K, num_latents=sizes.M)
@@ -101,7 +99,7 @@ class Terms(nn.Module):
             self.distribution(output.intra_weights, target),
         )
         total = terms[0]
-        for weight, term in zip(LAMBDAS, terms[1:], strict=True):
+        for weight, term in zip(self.lambdas, terms[1:], strict=True):
             total = total + weight * term
         return FDRLLossOutput(total, *terms)
 
@@ -125,6 +123,14 @@ class Step:
     forward: Callable[[Tensor], FDRLOutput] | None = None
 
 
+class Build(Protocol):
+    """Make a model and a loss of a head with the parameters that all versions share."""
+
+    def __call__(  # noqa: D102
+        self, head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS
+    ) -> tuple[nn.Module, nn.Module]: ...
+
+
 @dataclass(frozen=True)
 class Version:
     """A way to compute head and losses.
@@ -132,7 +138,7 @@ class Version:
     Attributes:
         name: As in the results.
         says: One line for the documentation.
-        build: Makes the model and the loss of a head with the parameters that all versions share.
+        build: Makes its model and its loss.
         modes: Where it is measured.
         cuda_only: Whether it wants a GPU.
         compiled: The mode of torch.compile, if any.
@@ -142,7 +148,7 @@ class Version:
 
     name: str
     says: str
-    build: Callable[[FDRLHead, Sizes], tuple[nn.Module, nn.Module]]
+    build: Build
     modes: tuple[Mode, ...] = ("training", "inference")
     cuda_only: bool = False
     compiled: str | None = None
@@ -150,43 +156,65 @@ class Version:
     graph: bool = False
 
 
-def _ours(head: FDRLHead, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+def _loop(head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS) -> tuple[nn.Module, nn.Module]:
+    return LoopHead(head), LoopLoss(sizes.K, sizes.M, sizes.D, lambdas)
+
+
+def _batched(
+    head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS
+) -> tuple[nn.Module, nn.Module]:
+    return Batched(head), Terms(sizes, lambdas)
+
+
+def _reference(
+    head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS
+) -> tuple[nn.Module, nn.Module]:
+    return Reference(head), Terms(sizes, lambdas)
+
+
+def _ours(head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS) -> tuple[nn.Module, nn.Module]:
     head.backend = "torch"
-    return head, _loss(sizes, "torch")
+    return head, _loss(sizes, lambdas, "torch")
 
 
-def _loss(sizes: Sizes, backend: Any) -> FDRLLoss:
-    return FDRLLoss(sizes.K, num_latents=sizes.M, latent_dim=sizes.D, backend=backend)
-
-
-def _recomputing(head: FDRLHead, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+def _recomputing(
+    head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS
+) -> tuple[nn.Module, nn.Module]:
     head.recompute = True
-    return _ours(head, sizes)
+    return _ours(head, sizes, lambdas)
 
 
-def _triton(head: FDRLHead, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+def _triton(
+    head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS
+) -> tuple[nn.Module, nn.Module]:
     head.backend = "triton"
-    return head, _loss(sizes, "triton")
+    return head, _loss(sizes, lambdas, "triton")
 
 
-def _loop(head: FDRLHead, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
-    loop = LoopHead(sizes.P, sizes.K, latent_dim=sizes.D, num_latents=sizes.M)
-    loop.load_stacked(head)
-    return loop, LoopLoss(sizes.K, num_latents=sizes.M, latent_dim=sizes.D, weights=LAMBDAS)
+def _loss(sizes: Sizes, lambdas: Lambdas, backend: Any) -> FDRLLoss:
+    compactness, balance, distribution = lambdas
+    return FDRLLoss(
+        sizes.K,
+        num_latents=sizes.M,
+        latent_dim=sizes.D,
+        lambda_compactness=compactness,
+        lambda_balance=balance,
+        lambda_distribution=distribution,
+        backend=backend,
+    )
 
+
+BASELINE = "loop"
+"""The version whose time all others are compared with."""
 
 VERSIONS = (
-    Version("loop", "one `nn.Linear` a branch, as public code has it; the baseline", _loop),
     Version(
-        "batched",
-        "the separate layers and losses, stacked over the latents",
-        lambda head, sizes: (Batched(head), Terms(sizes)),
+        BASELINE,
+        "one `nn.Linear` a branch and the rest stacked, as a good user writes it; the baseline",
+        _loop,
     ),
-    Version(
-        "reference",
-        "the merged algebra under autograd",
-        lambda head, sizes: (Reference(head), Terms(sizes)),
-    ),
+    Version("batched", "the separate layers and losses, stacked over the latents", _batched),
+    Version("reference", "the merged algebra under autograd", _reference),
     Version("ours", "`FDRLHead` and `FDRLLoss`, passes by hand", _ours),
     Version("ours recompute", "the same with `recompute=True`", _recomputing, ("training",)),
     Version("ours compiled", "the same under `torch.compile`", _ours, compiled="default"),
@@ -235,16 +263,23 @@ def batch(sizes: Sizes, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 
 def build(
-    version: Version, sizes: Sizes, mode: Mode, device: str = "cpu", dtype: Any = torch.float32
+    version: Version,
+    sizes: Sizes,
+    mode: Mode,
+    device: str = "cpu",
+    dtype: Any = torch.float32,
+    *,
+    head: FDRLHead | None = None,
+    lambdas: Lambdas = LAMBDAS,
 ) -> Step:
-    """Make a step of a version."""
-    model, loss = version.build(shared_head(sizes), sizes)
+    """Make a step of a version, from the parameters that all share or from those of a head."""
+    model, loss = version.build(head or shared_head(sizes), sizes, lambdas)
     model, loss = model.to(device, dtype), loss.to(device)
     input, target = batch(sizes, device, dtype)
     if mode == "inference":
         return _inference(version, model.eval(), input)
     input.requires_grad_()
-    leaves = [input, *model.parameters()]
+    leaves = [input, *model.parameters(), *loss.parameters()]
 
     def losses(input: Tensor, target: Tensor) -> Tensor:
         total: Tensor = loss(model(input), target).total

@@ -1,4 +1,8 @@
-"""The files under results/: dataclasses, written as JSON and read back strictly."""
+"""The files under results/: dataclasses, written as JSON and read back strictly.
+
+Files of format 1 are read too. What they call "loop" was the loop over branches and classes that
+the tests hold everything against; it is "oracle loop" now, and "loop" is the baseline since then.
+"""
 
 import dataclasses
 import json
@@ -9,7 +13,10 @@ from typing import Any, TypeVar
 from benchmarks.machine import Machine
 
 Kind = TypeVar("Kind")
-FORMAT = 1
+FORMAT = 2
+FIRST = 1
+"""The format in which operators had no time of the GPU."""
+ORACLE = "oracle loop"
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -21,13 +28,15 @@ class Measured:
         version: Its name in the registry.
         batch: Number N of samples.
         seconds: Of a step; empty where it was refused.
-        times_faster: Than the loop, within the same round; empty without one.
+        times_faster: Than the run's baseline, within the same round; empty without one.
         over_floor: Its time over that of the matrix products alone; empty without them.
         over_roofline: Its median over the least time of its bytes and operations.
-        kernels: Launched in a step; 0 where they were not counted.
+        kernels: Launched in a step, as PyTorch dispatches; 0 where they were not counted.
         saved: Bytes a sample kept for backward, beside input and parameters; 0 if not counted.
         peak: Bytes of device memory at most; 0 on a CPU.
         compile_seconds: Of the first step, where it is compiled; 0 elsewhere.
+        busy: Seconds of a step in which the GPU works; 0 on a CPU.
+        gpu_kernels: That the GPU runs in a step; 0 on a CPU.
         refused: Where it disagrees with the loop; empty where it agrees.
     """
 
@@ -41,6 +50,8 @@ class Measured:
     saved: float
     peak: int
     compile_seconds: float
+    busy: float
+    gpu_kernels: int
     refused: str
 
 
@@ -52,6 +63,7 @@ class Results:
         mode: "training" or "inference".
         dtype: Type of features and parameters.
         rounds: Number of paired rounds.
+        baseline: The version that the others are compared with.
         machine: What it ran on.
         measured: A row for each version and batch size.
     """
@@ -59,6 +71,7 @@ class Results:
     mode: str
     dtype: str
     rounds: int
+    baseline: str
     machine: Machine
     measured: tuple[Measured, ...]
 
@@ -151,12 +164,14 @@ def rounded(value: Any, digits: int = 4) -> Any:
 
 def read(path: Path) -> Kinds:
     """Read results, and raise where a file is not what this module writes."""
-    content = content_of(path)
+    content = content_of(path, known=(FIRST, FORMAT))
     kind = content.pop("kind", None)
     if kind not in ("Results", "WholeStep", "Throughput"):
         raise ValueError(
             f"{path.name}: `kind` must be Results, WholeStep or Throughput, got {kind!r}"
         )
+    if content.pop("format") == FIRST:
+        _bring_up(content, kind)
     if kind == "WholeStep":
         return load(path, WholeStep, content)
     if kind == "Throughput":
@@ -170,12 +185,26 @@ def read(path: Path) -> Kinds:
     return found
 
 
-def content_of(path: Path) -> dict[str, Any]:
-    """Return what a file of this format holds, its machine as such."""
+def content_of(path: Path, known: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a file of a known format holds, its machine as such."""
     content: dict[str, Any] = json.loads(path.read_text())
-    if content.pop("format", None) != FORMAT:
-        raise ValueError(f"{path.name}: `format` must be {FORMAT}")
+    if content.get("format") not in known:
+        raise ValueError(f"{path.name}: `format` must be {' or '.join(map(str, known))}")
     return content | {"machine": load(path, Machine, content.get("machine"))}
+
+
+def _bring_up(content: dict[str, Any], kind: str) -> None:
+    """Name the baseline of format 1 for what it was, and say that the GPU's time is unknown."""
+    if kind == "Results":
+        content.setdefault("baseline", ORACLE)
+        for row in content.get("measured", ()):
+            row |= {"busy": 0.0, "gpu_kernels": 0}
+            row["version"] = row["version"].replace("loop", ORACLE)
+    elif kind == "WholeStep":
+        for name in ("seconds", "added"):
+            content[name] = {
+                head.replace("loop", ORACLE): found for head, found in content[name].items()
+            }
 
 
 def _load_all(path: Path, kind: type[Kind], content: Any, name: str) -> tuple[Kind, ...]:

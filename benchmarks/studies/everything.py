@@ -19,6 +19,7 @@ from benchmarks.studies import (
     features,
     few,
     finer,
+    full,
     latents,
     longer,
     meaning,
@@ -34,7 +35,7 @@ from benchmarks.studies.command import parser_of, run
 STUDIES = tuple(
     each.STUDY
     for each in (
-        *(recipe, baseline, parts, longer, few, reduction, stages, features),
+        *(full, recipe, baseline, parts, longer, few, reduction, stages, features),
         *(centers, latents, departures, width, attachment, finer, pretraining),
     )
 )

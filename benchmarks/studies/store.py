@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.schema import FORMAT, RESULTS, content_of, load, rounded
+from benchmarks.schema import RESULTS, content_of, load, rounded
 from benchmarks.studies.plan import Row
 
+FORMAT = 1
 DIGITS = 6
 """Of the numbers in a file."""
 STUDIES = RESULTS / "studies"
@@ -62,4 +63,6 @@ def write(path: Path, trained: Trained) -> None:
 
 def read(path: Path) -> Trained:
     """Read a result, and raise where a file is not what this module writes."""
-    return load(path, Trained, content_of(path))
+    content = content_of(path, known=(FORMAT,))
+    del content["format"]
+    return load(path, Trained, content)

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.machine import describe
 from benchmarks.schema import (
+    ORACLE,
     RESULTS,
     Measured,
     Results,
@@ -30,7 +31,7 @@ def test_results_are_valid(file: Path) -> None:
     assert not results.machine.commit.endswith("+")
     if isinstance(results, Results):
         assert file.name == f"operators-{results.mode}-{results.dtype}.json"
-        assert {row.version for row in results.measured} >= {"loop", "ours", "gemm"}
+        assert {row.version for row in results.measured} >= {results.baseline, "ours", "gemm"}
         assert not any(row.refused for row in results.measured if row.version == "ours")
     elif isinstance(results, Throughput):
         assert file.name == f"throughput-{results.dtype}.json"
@@ -41,12 +42,12 @@ def test_results_are_valid(file: Path) -> None:
 
 def row(**changes: Any) -> Measured:
     triple = (1.0, 2.0, 3.0)
-    given = Measured("ours", 64, triple, triple, triple, 2.5, 80, 14336.0, 0, 0.0, "")
+    given = Measured("ours", 64, triple, triple, triple, 2.5, 80, 14336.0, 0, 0.0, 0.0, 0, "")
     return dataclasses.replace(given, **changes)
 
 
 def results(*rows: Measured) -> Results:
-    return Results("training", "float32", 31, describe(), rows or (row(),))
+    return Results("training", "float32", 31, "loop", describe(), rows or (row(),))
 
 
 def throughput(**changes: Any) -> Throughput:
@@ -74,7 +75,8 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"format": 2}, "`format` must be 1"),
+        ({"format": 3}, "`format` must be 1 or 2"),
+        ({"baseline": 1}, "`baseline` must be"),
         ({"kind": "Other"}, "`kind` must be Results, WholeStep or Throughput"),
         ({"mode": "sleeping"}, "`mode` must be training or inference"),
         ({"rounds": "many"}, "`rounds` must be"),
@@ -89,6 +91,27 @@ def test_rejects_what_it_did_not_write(tmp_path: Path, changes: dict[str, Any], 
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(ValueError, match=match):
         read(file)
+
+
+def test_the_loop_of_the_first_format_keeps_a_name_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    write(file, results(row(version="loop"), row(version="loop compiled"), row()))
+    old = json.loads(file.read_text()) | {"format": 1}
+    del old["baseline"]
+    for each in old["measured"]:
+        del each["busy"], each["gpu_kernels"]
+    file.write_text(json.dumps(old))
+    found = read(file)
+    assert isinstance(found, Results)
+    assert found.baseline == ORACLE
+    assert [each.version for each in found.measured] == [ORACLE, f"{ORACLE} compiled", "ours"]
+    assert {(each.busy, each.gpu_kernels) for each in found.measured} == {(0.0, 0)}
+    step: dict[str, tuple[float, ...]] = {"linear": (1.0,), "loop": (2.0,), "ours": (1.5,)}
+    write(file, WholeStep("resnet18", 224, 64, "float32", 7, describe(), step, step))
+    file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
+    whole = read(file)
+    assert isinstance(whole, WholeStep)
+    assert list(whole.seconds) == list(whole.added) == ["linear", ORACLE, "ours"]
 
 
 @pytest.mark.parametrize(
