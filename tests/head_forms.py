@@ -1,6 +1,7 @@
 """The forms of the head's operator, under one signature, and cases that all of them must serve."""
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import torch
@@ -48,6 +49,17 @@ FORMS: dict[str, Form] = {
     "registered": registered,
     "registered, recomputing": registered_recomputing,
 }
+
+
+def placed(form: Form, device: str) -> Form:
+    """A form that does its work on a device, wherever its inputs are; gradients come back."""
+
+    @wraps(form)
+    def there(x: Tensor, p: HeadParameters, delta: float, reduction: Reduction) -> Any:
+        moved = HeadParameters._make(None if each is None else each.to(device) for each in p)
+        return form(x.to(device), moved, delta, reduction)
+
+    return there
 
 
 def stacked(parameters: Mapping[str, Tensor], dtype: torch.dtype = torch.float64) -> HeadParameters:

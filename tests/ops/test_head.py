@@ -11,17 +11,29 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from comparing import assert_close
+from devices import AVAILABLE, marks_of
 from fdrl_layers import FDRLHead, FDRLLoss
 from fdrl_layers.ops import library
 from fdrl_layers.ops.head import head
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
-from gradients import leaves
-from head_forms import FORMS, Form, by_hand, expected, inputs_of, registered, run, stacked
+from gradients import leaves, upstream, weighted_sum
+from head_forms import FORMS, Form, by_hand, expected, inputs_of, placed, registered, run, stacked
 from layer_cases import Regime
 from loop_head import LoopHead
 from strategies import PAPER, Sizes, normal, parameters_for
 
-FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+FORM = pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(
+            form if device == "cpu" else placed(form, device),
+            id=name if device == "cpu" else f"{name}, {device}",
+            marks=marks_of(device),
+        )
+        for device in AVAILABLE
+        for name, form in FORMS.items()
+    ],
+)
 REDUCTION = pytest.mark.parametrize("reduction", get_args(Reduction))
 REGIME = pytest.mark.parametrize("regime", get_args(Regime))
 SMALL = Sizes(N=4, P=5, M=3, D=6, K=2)
@@ -91,7 +103,7 @@ def test_any_upstream_gradient_may_be_missing(form: Form, bias: bool, missing: i
         twins, leaf = stacked(parameters), x.clone().requires_grad_()
         outputs = each(leaf, twins, 0.25, "sum")
         kept = [value for i, value in enumerate(outputs) if i != missing]
-        ups = [normal(*value.shape, seed=i) for i, value in enumerate(kept)]
+        ups = [normal(*v.shape, seed=i, device=v.device) for i, v in enumerate(kept)]
         named = inputs_of(leaf, twins)
         found = torch.autograd.grad(kept, list(named.values()), ups, materialize_grads=True)
         results.append(dict(zip(named, found, strict=True)))
@@ -109,9 +121,7 @@ def test_what_wants_no_gradient_gets_none(form: Form, only: str) -> None:
         tensor.requires_grad_(name == only)
     outputs = form(x, parameters, 0.25, "sum")
     full = dict(zip(HeadOutput._fields, outputs, strict=True))
-    total = sum(
-        2 * (normal(*value.shape, seed=i) * value).sum() for i, value in enumerate(full.values())
-    )
+    total = weighted_sum(full, upstream(full))
     assert_close(only, torch.autograd.grad(total, named[only])[0], everything)
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from comparing import assert_close
+from devices import each_of, everywhere
 from fdrl_layers import FDRLLoss, FDRLOutput
-from loss_cases import JOINT, SMALL, assert_same_state, labels, state_of, wanting
+from loss_cases import JOINT, SMALL, LossCase, assert_same_state, labels, state_of, wanting
 from strategies import IGNORE_INDEX, Sizes
 
 RULES = pytest.mark.parametrize("rule", ["alpha", "ema"])
@@ -18,8 +19,8 @@ WEIGHTS = {"lambda_compactness": 0.3, "lambda_balance": 0.7, "lambda_distributio
 TERMS = ("total", "classification", "compactness", "balance", "distribution")
 
 
-def loss(of: Sizes = SMALL, **options: Any) -> FDRLLoss:
-    found = JOINT.new(of, **(WEIGHTS | {"center_rate": 0.4} | options))
+def loss(of: Sizes = SMALL, case: LossCase = JOINT, **options: Any) -> FDRLLoss:
+    found = case.new(of, **(WEIGHTS | {"center_rate": 0.4} | options))
     assert isinstance(found, FDRLLoss)
     return found
 
@@ -48,22 +49,26 @@ def no_label(of: Sizes = SMALL, seed: int = 0) -> Tensor:
     return torch.full((of.N,), IGNORE_INDEX)
 
 
+CASE = each_of(everywhere([JOINT]))
 TARGETS = pytest.mark.parametrize("target_of", [every_label, labels, no_label])
 
 
+@CASE
 @RULES
 @TARGETS
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("of", [SMALL, Sizes(1, 2, 3, 4, 5), Sizes(37, 2, 16, 3, 2)], ids=str)
-def test_equals_its_terms(rule: str, target_of: Any, smoothing: float, of: Sizes) -> None:
-    ours = loss(of, center_update=rule, label_smoothing=smoothing)
+def test_equals_its_terms(
+    case: LossCase, rule: str, target_of: Any, smoothing: float, of: Sizes
+) -> None:
+    ours = loss(of, case, center_update=rule, label_smoothing=smoothing)
     theirs = copy.deepcopy(ours)
-    ways: tuple[tuple[FDRLLoss, Any], ...] = ((ours, JOINT.run), (theirs, by_terms))
+    ways: tuple[tuple[FDRLLoss, Any], ...] = ((ours, case.run), (theirs, by_terms))
     for seed in range(4):
         found = []
         for criterion, how in ways:
-            inputs = wanting(JOINT.inputs(of, seed))
-            terms = how(criterion, inputs, target_of(of, seed))
+            inputs = wanting(case.inputs(of, seed))
+            terms = how(criterion, inputs, target_of(of, seed).to(case.device))
             leaves = list(inputs.values())
             gradients: dict[str, Tensor] = {}
             for name in TERMS:
@@ -109,15 +114,17 @@ def test_what_wants_no_gradient_gets_none(only: str) -> None:
     assert torch.equal(*results)
 
 
+@CASE
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_types(dtype: torch.dtype) -> None:
-    single, double = loss(dtype=torch.float32), loss()
+def test_types(case: LossCase, dtype: torch.dtype) -> None:
+    single, double = loss(case=case, dtype=torch.float32), loss(case=case)
     for seed in range(3):
-        rounded = {k: v.to(dtype) for k, v in JOINT.inputs(seed=seed).items()}
+        rounded = {k: v.to(dtype) for k, v in case.inputs(seed=seed).items()}
         rounded["intra_weights"] = rounded["intra_weights"].float()
         inputs, exact = wanting(rounded), wanting({k: v.double() for k, v in rounded.items()})
-        terms = JOINT.run(single, inputs, labels(seed=seed))
-        expected = JOINT.run(double, exact, labels(seed=seed))
+        target = labels(seed=seed).to(case.device)
+        terms = case.run(single, inputs, target)
+        expected = case.run(double, exact, target)
         assert all(term.dtype == torch.float32 for term in terms.values())
         assert_close("terms", terms, expected, torch.float32)
         found = torch.autograd.grad(terms["total"], list(inputs.values()))
@@ -127,13 +134,14 @@ def test_types(dtype: torch.dtype) -> None:
             assert_close(f"d {name}", gradient, want)
 
 
+@CASE
 @RULES
 @pytest.mark.usefixtures("deterministic")
-def test_reads_nothing_unwritten_and_gives_the_same_bits_again(rule: str) -> None:
+def test_reads_nothing_unwritten_and_gives_the_same_bits_again(case: LossCase, rule: str) -> None:
     runs = []
     for _ in range(2):
-        criterion, inputs = loss(center_update=rule), wanting(JOINT.inputs())
-        terms = JOINT.run(criterion, inputs, labels())
+        criterion, inputs = loss(case=case, center_update=rule), wanting(case.inputs())
+        terms = case.run(criterion, inputs, labels().to(case.device))
         found = torch.autograd.grad(terms["total"], list(inputs.values()))
         gradients = {f"d {k}": v for k, v in zip(inputs, found, strict=True)}
         runs.append({k: v.detach() for k, v in terms.items()} | gradients | state_of(criterion))
@@ -141,14 +149,15 @@ def test_reads_nothing_unwritten_and_gives_the_same_bits_again(rule: str) -> Non
     assert_same_state(*runs)
 
 
-def test_strided_and_expanded_inputs() -> None:
+@CASE
+def test_strided_and_expanded_inputs(case: LossCase) -> None:
     results = []
     for strided in (False, True):
-        inputs = {k: v[:1].expand(SMALL.N, *v.shape[1:]) for k, v in JOINT.inputs().items()}
+        inputs = {k: v[:1].expand(SMALL.N, *v.shape[1:]) for k, v in case.inputs().items()}
         if not strided:
             inputs = {k: v.contiguous() for k, v in inputs.items()}
         inputs = {k: v.detach().requires_grad_() for k, v in inputs.items()}
-        terms = JOINT.run(loss(), inputs, every_label())
+        terms = case.run(loss(case=case), inputs, every_label().to(case.device))
         found = torch.autograd.grad(terms["total"], list(inputs.values()))
         results.append(dict(zip(inputs, found, strict=True)) | {"total": terms["total"].detach()})
     assert_close("strided", results[1], results[0])
