@@ -26,11 +26,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import fdrl_layers
 from fdrl_layers import FDRLHead, FDRLOutput
 from fer import augment, checkpoint, evaluation, figures, precision
+from fer.averaging import average_weights
 from fer.batch_norm import joined_batch_norm
 from fer.batches import TrainingBatches, cached, limited, require_even
 from fer.command import parse
 from fer.data import Database, read_database
 from fer.ending import told
+from fer.graph import GraphedStep, obstacle_to_graph, wants_graph
 from fer.in_parts import backward_in_parts
 from fer.model import (
     logits_of,
@@ -43,6 +45,7 @@ from fer.model import (
 from fer.options import Options
 from fer.progress import Progress, require_finite_state
 from fer.ranks import Ranks, joined
+from fer.rates import capturable, plain_rates
 from fer.relations import relations
 from fer.stopping import Requests, Stopped, listening
 from fer.summary import best_epoch, epoch_line, greeting, result_lines, summarize
@@ -100,6 +103,10 @@ class Run:
         self.adam = torch.optim.AdamW(groups, options.lr, betas=(0.5, 0.999), fused=fused)
         self.scaler = precision.gradient_scaler(options, device)
         self.faces = cached(database.splits["train"], options, ranks)
+        self.graph: GraphedStep | None = None
+        if wants_graph(options, ranks, self.faces.images.device):
+            self.graph = GraphedStep(self)
+            capturable(self.adam, device)
         self.steps = len(self.faces) // options.batch_size
         self.schedule = make_schedule(options, self.adam, self.steps)
         self.history: list[dict[str, Any]] = []
@@ -117,21 +124,28 @@ class Run:
             self.restore(checkpoint.read_checkpoint(folder / "last.pt", self.ranks.device))
         if self.ranks.first and not quiet:
             print(greeting(self.database, self.options, self.ranks, folder), flush=True)
+            if self.ranks.device.type == "cuda":
+                print(f"steps: {self.how_steps_run()}", flush=True)
         return self
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Learn from a batch; return its losses and its accuracy."""
-        self.adam.zero_grad()
         self.criterion.lambda_balance = self.lambda_balance * self.warmed_up()
+        values = self.learn(images, labels)
+        self.schedule.step()
+        return values
+
+    def learn(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Do the device's part of a step, which a CUDA graph can hold."""
+        self.adam.zero_grad()
         losses, output = self.backward(images, labels)
         if self.options.clip is not None:
             self.scaler.unscale_(self.adam)
             nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
         self.scaler.step(self.adam)
         self.scaler.update()
-        self.schedule.step()
         if self.ema is not None:
-            self.ema.update_parameters(self.model)
+            average_weights(self.ema, self.model, begin=self.schedule.last_epoch == 0)
         right = (logits_of(output).argmax(1) == labels).float().mean() * 100
         return {name: value.detach() for name, value in losses.items()} | {"accuracy": right}
 
@@ -146,11 +160,34 @@ class Run:
         """Compute the gradients of a batch, at once or in the parts that fit into memory."""
         if self.options.accumulate > 1:
             return backward_in_parts(self, images, labels)
-        with precision.autocast(self.options, self.ranks.device):
+        cache = self.graph is None
+        with precision.autocast(self.options, self.ranks.device, cache=cache):
             output = self.forward(images)
         losses = losses_of(self.criterion, output, labels)
         self.scaler.scale(losses["total"]).backward()
         return losses, output
+
+    def how_steps_run(self) -> str:
+        """Say whether a step is one CUDA graph, and if not, why."""
+        if self.graph is not None:
+            return "one CUDA graph each"
+        images = self.faces.images.device
+        reason = obstacle_to_graph(self.options, self.ranks, images) or "as --no-graph asks"
+        return f"without a CUDA graph: {reason}"
+
+    def take_steps(self, batches: TrainingBatches) -> Iterator[None]:
+        """Take a step for each batch that is left, and add to the epoch's sums."""
+        progress = self.progress
+        if self.graph is None:
+            for images, labels in batches.after(progress.steps):
+                progress.add(self.step(images, labels))
+                yield
+            return
+        self.graph.begin(progress)
+        for index, drawn in batches.drawn_after(progress.steps):
+            self.graph(index, drawn)
+            progress.steps += 1
+            yield
 
     def train_epoch(self, epoch: int, requests: Requests) -> dict[str, float]:
         """Take a step for each batch that is left; return the epoch's means."""
@@ -160,8 +197,7 @@ class Run:
         progress = self.progress
         batches = TrainingBatches(self.faces, self.options, epoch, self.ranks)
         began = time.perf_counter()
-        for images, labels in batches.after(progress.steps):
-            progress.add(self.step(images, labels))
+        for _ in self.take_steps(batches):
             due = progress.steps % CHECK_EVERY == 0 or progress.steps == self.steps
             stop = self.ranks.largest(requests.signal) if due or self.ranks.prompt else 0
             if due or stop:
@@ -256,7 +292,7 @@ class Run:
             if best_epoch(self.history) is self.history[-1]:
                 checkpoint.write_checkpoint(self.folder / "best.pt", result)
             checkpoint.write_csv(self.folder / "metrics.csv", self.history)
-        moving = {name: getattr(self, name).state_dict() for name in MOVING}
+        moving = {name: plain_rates(getattr(self, name).state_dict()) for name in MOVING}
         moving["progress"] = self.progress.state()
         checkpoint.write_checkpoint(self.folder / "last.pt", result | moving)
 
@@ -268,10 +304,10 @@ class Run:
             raise ValueError(f"{self.folder} was trained on {before}, and now there are {now}")
         for name in ("model", "criterion", *MOVING):
             getattr(self, name).load_state_dict(state[name])
+        if self.graph is not None:
+            capturable(self.adam, self.ranks.device)
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-            # From the first step on the average moves, rather than begin as a copy.
-            self.ema.n_averaged.fill_(self.schedule.last_epoch)
         self.history = state["history"]
         self.progress = Progress(**state["progress"])
 

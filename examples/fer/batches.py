@@ -114,6 +114,13 @@ class TrainingBatches:
 
     def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the batches that follow the first `steps`."""
+        for index, drawn in self.drawn_after(steps):
+            with self._making.running():
+                batch = make_batch(self.faces, self.options, self.ranks.device, index, drawn)
+            yield batch
+
+    def drawn_after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give what those batches are made of: the faces' indices, and what is drawn for each."""
         options, count = self.options, len(self.faces)
         generator = torch.Generator().manual_seed(1_000_003 * options.seed + self.epoch)
         order = torch.randperm(count, generator=generator)
@@ -127,17 +134,19 @@ class TrainingBatches:
                 )
                 if step < steps:
                     continue
-                batch = self._batch(order[start : start + options.batch_size], drawn)
-            yield batch
+                chosen = order[start : start + options.batch_size]
+                mine = self.ranks.mine(len(chosen))
+            yield chosen[mine], drawn[mine]
 
-    def _batch(self, chosen: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        mine, device = self.ranks.mine(len(chosen)), self.ranks.device
-        index = chosen[mine].to(self.faces.images.device)
-        images = self.faces.images[index].to(device, non_blocking=True)
-        labels = self.faces.labels[index].to(device, non_blocking=True)
-        made = augment.for_training(
-            images, drawn[mine], self.options.image_size, self.options.augment
-        )
-        if self.options.channels_last:
-            made = made.contiguous(memory_format=torch.channels_last)
-        return made, labels
+
+def make_batch(
+    faces: FaceSet, options: Options, device: torch.device, index: Tensor, drawn: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return augmented faces and their labels, on the device that trains."""
+    index = index.to(faces.images.device)
+    images = faces.images[index].to(device, non_blocking=True)
+    labels = faces.labels[index].to(device, non_blocking=True)
+    made = augment.for_training(images, drawn, options.image_size, options.augment)
+    if options.channels_last:
+        made = made.contiguous(memory_format=torch.channels_last)
+    return made, labels

@@ -36,6 +36,11 @@ def parser_of(description: str, datasets: Sequence[str] = DATASETS) -> argparse.
     run.add_argument("--channels-last", action="store_true", help="memory format of the backbone")
     run.add_argument("--compile", action="store_true", help="torch.compile the backbone")
     run.add_argument(
+        "--graph", action=argparse.BooleanOptionalAction,
+        help="one CUDA graph a step; by default where it is possible: on one GPU that holds the "
+        "faces, without --amp fp16, --accumulate, --compile and --balance-warmup",
+    )  # fmt: skip
+    run.add_argument(
         "--cache", choices=("auto", "ram", "device"),
         help="where decoded faces are kept; auto: on a GPU if they fill under a quarter of it",
     )  # fmt: skip

@@ -108,6 +108,7 @@ class Options:
     channels_last: bool = False
     compile: bool = False
     cache: str = "auto"
+    graph: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no run can be made of."""

@@ -20,11 +20,15 @@ def product_type(options: Options, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def autocast(options: Options, device: torch.device) -> AbstractContextManager[object]:
-    """Return autocast to that type."""
+def autocast(
+    options: Options, device: torch.device, *, cache: bool = True
+) -> AbstractContextManager[object]:
+    """Return autocast to that type; without `cache` it casts a weight each time it is used."""
     dtype = product_type(options, device)
     lowered = dtype is not torch.float32
-    return torch.autocast(device.type, dtype if lowered else None, enabled=lowered)
+    return torch.autocast(
+        device.type, dtype if lowered else None, enabled=lowered, cache_enabled=cache
+    )
 
 
 def gradient_scaler(options: Options, device: torch.device) -> torch.amp.GradScaler:

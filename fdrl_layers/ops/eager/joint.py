@@ -117,8 +117,7 @@ def forward(
     flat = offsets.flatten()
     torch.dot(flat, flat, out=distribution)
     sums[:2].div_(samples)
-    l1, l2, l3 = options.lambdas
-    total = torch.dot(sums, _constant((1.0, l3, l1, l2), sums.dtype, sums.device))
+    total = _weighted_sum(sums, options.lambdas)
     saved = Saved(residual, held, deviation, offsets, samples, n)
     return Terms(total, classification, compactness, balance, distribution), saved
 
@@ -258,6 +257,17 @@ def _cross_entropy(
     torch.dot(hot.flatten(), logp.flatten(), out=out)
     residual: Tensor = torch.ops.aten._log_softmax_backward_data(hot, logp, 1, logp.dtype)
     return residual
+
+
+def _weighted_sum(sums: Tensor, lambdas: tuple[float, float, float]) -> Tensor:
+    """Weigh classification, distribution, compactness and balance."""
+    l1, l2, l3 = lambdas
+    if sums.device.type == "cpu":
+        total: Tensor = torch.dot(sums, _constant((1.0, l3, l1, l2), sums.dtype, sums.device))
+        return total
+    # A tensor of weights would be copied from the host, and a CUDA graph would outlive the cache.
+    classification, distribution, compactness, balance = sums
+    return classification + l1 * compactness + l2 * balance + l3 * distribution
 
 
 @functools.lru_cache(maxsize=16)

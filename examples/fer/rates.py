@@ -1,0 +1,28 @@
+"""Learning rates as tensors, which a captured step reads, and as numbers, which are kept."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def capturable(adam: torch.optim.AdamW, device: torch.device) -> None:
+    """Let a graph hold the optimizer's step: its rate is a tensor that the schedule fills."""
+    for group in adam.param_groups:
+        if device.type == "cuda":
+            group["capturable"] = True
+        # The fused step takes float32 on a GPU, and the exact number elsewhere.
+        exact = torch.float32 if device.type == "cuda" else torch.float64
+        group["lr"] = torch.tensor(float(group["lr"]), dtype=exact, device=device)
+
+
+def plain_rates(state: Any) -> Any:
+    """Return an optimizer's or a schedule's state with numbers, as runs without a graph keep it."""
+    if isinstance(state, dict):
+        plain = {
+            name: value if name == "state" else plain_rates(value) for name, value in state.items()
+        }
+        return plain | ({"capturable": False} if "capturable" in plain else {})
+    if isinstance(state, list):
+        return [plain_rates(value) for value in state]
+    return float(state) if isinstance(state, Tensor) and state.ndim == 0 else state

@@ -1,0 +1,236 @@
+"""A step over buffers that stay is the step as before, waits for no device, and fits a graph."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fer_rafdb
+from fer.batches import TrainingBatches
+from fer.graph import WARM_UP, GraphedStep, obstacle_to_graph, wants_graph
+from fer.options import Options
+from fer.progress import Progress
+from fer.ranks import Ranks
+from fer.rates import capturable, plain_rates
+from small_runs import ALONE, assert_same, kept, options_of, use_small_backbone
+
+CUDA = Ranks(0, 1, torch.device("cuda"))
+GPU = torch.device("cuda")
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {"augment": "paper", "schedule": "steps"},
+    "strong": {
+        "augment": "strong",
+        "schedule": "onecycle",
+        "ema": 0.9,
+        "clip": 0.5,
+        "weight_decay": 0.05,
+        "label_smoothing": 0.1,
+        "channels_last": True,
+    },
+    "gradient": {"center_update": "gradient", "reduction": "sum"},
+    "linear": {"head": "linear", "ema": 0.9},
+}
+RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_backbone(monkeypatch)
+
+
+def over_buffers(run: fer_rafdb.Run) -> fer_rafdb.Run:
+    """Let a run take its steps as a graph holds them; without a GPU nothing is captured."""
+    run.graph = GraphedStep(run)
+    capturable(run.adam, run.ranks.device)
+    return run
+
+
+def trained(folder: Path, recipe: dict[str, Any], *, buffers: bool) -> dict[str, Any]:
+    folder.mkdir()
+    run = fer_rafdb.begin(options_of(**recipe), folder, ALONE, quiet=True)
+    (over_buffers(run) if buffers else run).train(quiet=True)
+    return kept(folder)
+
+
+@RECIPE
+def test_a_training_over_buffers_is_the_same_bit_for_bit(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    before = trained(tmp_path / "before", recipe, buffers=False)
+    assert_same(trained(tmp_path / "buffers", recipe, buffers=True), before)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["first without", "first over buffers"])
+def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) -> None:
+    recipe = RECIPES["strong"] | {"epochs": 3}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    begun = fer_rafdb.begin(options_of(**recipe), folder, ALONE, quiet=True)
+    if first:
+        over_buffers(begun)
+    take(begun, 1, 3)
+    begun.keep()
+    again = fer_rafdb.begin(options_of(**recipe), folder, ALONE, quiet=True)
+    if not first:
+        over_buffers(again)
+    assert again.progress.steps == 3
+    again.train(quiet=True)
+    assert_same(kept(folder), trained(tmp_path / "whole", recipe, buffers=False))
+
+
+def take(run: fer_rafdb.Run, epoch: int, count: int) -> None:
+    """Take some steps of an epoch."""
+    run.progress.lr = float(run.schedule.get_last_lr()[0])
+    run.model.train()
+    batches = TrainingBatches(run.faces, run.options, epoch, run.ranks)
+    for _, _ in zip(range(count), run.take_steps(batches), strict=False):
+        pass
+
+
+class Waiting(TorchDispatchMode):
+    """Counts what is dispatched; with `refuse` it raises where a step would wait for a device."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh", "equal")
+
+    def __init__(self, *, refuse: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.refuse, self.count = refuse, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        name = str(func).split(".")[1]
+        self.count += 1
+        if self.refuse:
+            if name.startswith(self.REFUSED):
+                raise AssertionError(f"{func} waits for the device")
+            chosen = args[1] if name.startswith("index") and isinstance(args[1], list) else ()
+            if any(each is not None and each.dtype == torch.bool for each in chosen):
+                raise AssertionError(f"{func} by a mask has a size that the host waits for")
+            if "device" in (kwargs or {}) and name in ("_to_copy", "empty", "full", "arange"):
+                device = (kwargs or {})["device"]
+                assert device is not None, f"{func} makes a tensor wherever the default is"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip what the losses do only where values can be read without waiting: on the CPU."""
+    monkeypatch.setattr("fdrl_layers.losses._targets._readable", lambda tensor: False)
+    monkeypatch.setattr("fdrl_layers.losses.centers.Centers.complete", lambda self: False)
+    monkeypatch.setattr(
+        "fdrl_layers.losses._targets.F.one_hot",
+        lambda index, number: (index.unsqueeze(1) == torch.arange(number)).long(),
+    )
+
+
+@RECIPE
+@pytest.mark.usefixtures("as_on_an_accelerator")
+def test_what_a_graph_holds_waits_for_no_device(recipe: dict[str, Any]) -> None:
+    run = over_buffers(fer_rafdb.made(options_of(**recipe), ALONE))
+    take(run, 1, WARM_UP)
+    assert run.graph is not None
+    with Waiting(refuse=True) as mode:
+        run.graph.learn()
+    assert mode.count > 50
+
+
+def test_the_mode_refuses_what_waits() -> None:
+    for wait in (
+        lambda: torch.ones(2).sum().item(),
+        lambda: torch.ones(2).nonzero(),
+        lambda: torch.ones(2)[torch.tensor([True, False])],
+        lambda: torch.tensor(1.0),
+        lambda: bool(torch.ones(1)),
+    ):
+        with Waiting(refuse=True), pytest.raises(AssertionError):
+            wait()
+
+
+class Replayed:
+    """Stands in for a graph: what it holds costs the host nothing."""
+
+    def replay(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("recipe", ["paper", "strong"])
+def test_a_replayed_step_takes_few_operations_of_the_host(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = over_buffers(fer_rafdb.made(options_of(**RECIPES[recipe]), ALONE))
+    take(run, 1, WARM_UP)
+    assert run.graph is not None
+    monkeypatch.setattr(run.graph, "learn", Replayed().replay)
+    batches = TrainingBatches(run.faces, run.options, 2, run.ranks)
+    steps = run.take_steps(batches)
+    next(steps)
+    with Waiting(refuse=False) as mode:
+        next(steps)
+    assert 2 <= mode.count <= 20
+
+
+def test_what_cannot_be_a_graph_says_why() -> None:
+    options = options_of(amp="bf16")
+    assert obstacle_to_graph(options, CUDA, GPU) is None
+    reasons = {
+        "CUDA device": (options, ALONE, GPU),
+        "processes": (options, Ranks(0, 2, GPU), GPU),
+        "--cache device": (options, CUDA, torch.device("cpu")),
+        "--amp fp16": (options_of(amp="fp16"), CUDA, GPU),
+        "--accumulate": (options_of(amp="bf16", accumulate=2), CUDA, GPU),
+        "--compile": (options_of(amp="bf16", compile=True), CUDA, GPU),
+        "--balance-warmup": (options_of(amp="bf16", balance_warmup=0.5), CUDA, GPU),
+    }
+    for reason, arguments in reasons.items():
+        assert reason in str(obstacle_to_graph(*arguments))
+        assert not wants_graph(*arguments)
+        asked = Options(**{**arguments[0].plain(), "graph": True})
+        with pytest.raises(ValueError, match=f"--graph is not possible: .*{reason}"):
+            wants_graph(asked, *arguments[1:])
+    assert wants_graph(options, CUDA, GPU)
+    assert not wants_graph(options_of(amp="bf16", graph=False), CUDA, GPU)
+
+
+def test_a_run_says_how_its_steps_run() -> None:
+    run = fer_rafdb.made(options_of(), ALONE)
+    assert "it needs a CUDA device" in run.how_steps_run()
+    assert over_buffers(run).how_steps_run() == "one CUDA graph each"
+
+
+def test_rates_are_kept_as_numbers() -> None:
+    layer = torch.nn.Linear(2, 2)
+    adam = torch.optim.AdamW(layer.parameters(), 0.5)
+    plain = adam.state_dict()
+    capturable(adam, torch.device("cpu"))
+    adam.param_groups[0]["capturable"] = True
+    assert isinstance(adam.param_groups[0]["lr"], Tensor)
+    assert plain_rates(adam.state_dict()) == plain
+
+
+def fifty_steps(recipe: dict[str, Any], *, graph: bool) -> tuple[Any, dict[str, Tensor]]:
+    """Train on a GPU; return the sums of each epoch, and the weights."""
+    changes = recipe | {"device": "cuda", "faces": 80, "amp": "off", "graph": graph, "epochs": 5}
+    run = fer_rafdb.made(options_of(**changes), CUDA)
+    assert (run.graph is not None) == graph
+    sums = []
+    for epoch in range(1, 6):
+        run.progress = Progress()
+        take(run, epoch, 10)
+        sums.append({name: float(value) for name, value in run.progress.sums.items()})
+    return sums, {name: value.cpu() for name, value in run.model.state_dict().items()}
+
+
+@pytest.mark.cuda
+@RECIPE
+def test_replayed_steps_are_eager_ones(recipe: dict[str, Any]) -> None:
+    sums, weights = fifty_steps(recipe, graph=True)
+    first, second = (fifty_steps(recipe, graph=False) for _ in range(2))
+    if first[0] == second[0]:
+        assert sums == first[0]
+        assert_same(weights, first[1])
+    for found, want in zip(sums, first[0], strict=True):
+        assert found == pytest.approx(want, rel=1e-2)
