@@ -111,7 +111,7 @@ def expected_results(
         if mode == "inference":
             logits: Tensor = output.logits.detach()
             return logits
-        total = loss(output, target).total
+        total: Tensor = loss(output, target).total
         total.backward()
         return total
 
