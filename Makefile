@@ -8,7 +8,7 @@ MIN_VENV ?= .venv-min
 MIN_VERSIONS = torch==2.6.0 torchvision==0.21.0 einops==0.8.0 numpy==2.1.3
 
 .DEFAULT_GOAL := help
-.PHONY: help install check lint format types test test-slow test-fast test-min docs doctest dist bench bench-faces studies ci clean
+.PHONY: help install check lint format types test test-slow test-fast test-min docs doctest dist bench gpu bench-faces studies ci clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: ## Measure the head and its losses, what they add to a backbone, and the 
 	$(PYTHON) benchmarks/run.py
 	$(PYTHON) benchmarks/whole_step.py
 	$(PYTHON) benchmarks/throughput.py
+
+gpu: ## Check and measure everything on a GPU, in nine minutes (OUT=folder, ONLY=tests,operators,...)
+	$(PYTHON) benchmarks/gpu.py $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
 
 bench-faces: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
 	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))

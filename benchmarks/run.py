@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     options = _options(argv)
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
+    options.known = {}
     options.rates = measure_rates(options.device, getattr(torch, options.dtype))
     for mode in options.modes:
         rows: list[Measured] = []
@@ -74,7 +75,7 @@ def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list
     steps, compiling, refused = {}, {}, {}
     for version in chosen(sizes, mode, options):
         # Every batch is a shape of its own; a compiler gives up on the eighth.
-        reason = _refusal(version, sizes, mode, options.device, dtype)
+        reason = _refusal(version, sizes, mode, options)
         if reason is not None:
             refused[version.name] = reason
             continue
@@ -111,23 +112,26 @@ def chosen(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list[Versio
         and (options.device == "cuda" or not version.cuda_only)
         and (version.only is None or sizes.N in version.only)
         and (options.versions is None or version.name in options.versions)
-        and not (options.quick and version.compiled)
+        and not (version.compiled and (options.quick or not _compiled_at(sizes, options)))
     ]
 
 
-def _refusal(
-    version: Version,
-    sizes: Sizes,
-    mode: Mode,
-    device: str,
-    dtype: torch.dtype,
-) -> str | None:
+def _compiled_at(sizes: Sizes, options: argparse.Namespace) -> bool:
+    return options.compiled_at is None or sizes.N in options.compiled_at
+
+
+def _refusal(version: Version, sizes: Sizes, mode: Mode, options: argparse.Namespace) -> str | None:
     if version.graph:
         return None  # its kernels are those of the version that is not captured
     number = min(sizes.N, AGREE_AT)
-    reason = disagreement(version, sizes._replace(N=number), mode, device, dtype)
-    if version.compiled:
-        torch.compiler.reset()
+    # Larger batches are all held against the loop at the same one.
+    case = (version.name, number, mode)
+    if case not in options.known:
+        sizes, dtype = sizes._replace(N=number), getattr(torch, options.dtype)
+        options.known[case] = disagreement(version, sizes, mode, options.device, dtype)
+        if version.compiled:
+            torch.compiler.reset()
+    reason: str | None = options.known[case]
     return reason
 
 
@@ -200,6 +204,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="few rounds, and nothing compiled")
+    parser.add_argument(
+        "--compiled-at", nargs="+", type=int, metavar="N", help="compile at these batches alone"
+    )
     parser.add_argument("--seconds", type=float, help="begin no batch after so many")
     parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args(argv)

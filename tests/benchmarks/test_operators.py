@@ -1,12 +1,16 @@
 """The operators' benchmark counts, compares and times what it says it does."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import run, timing
+from benchmarks import busy, run, timing
 from benchmarks.busy import summed
 from benchmarks.counting import counted_kernels, kernels_of, saved_bytes
 from benchmarks.registry import VERSIONS, Mode, Sizes, build, floor, shared_head
@@ -126,6 +130,49 @@ def test_a_run_that_is_short_of_time_leaves_batches_out(
     assert isinstance(found, Results)
     assert {row.batch for row in found.measured} == {1}
     assert "inference, N = 2: left out" in capsys.readouterr().out
+
+
+def test_what_is_slow_to_compile_is_compiled_where_it_is_asked_for() -> None:
+    options = run._options(["--compiled-at", "64"])
+    at = [
+        [v.compiled for v in run.chosen(Sizes(n), "training", options) if v.compiled]
+        for n in (64, 1024)
+    ]
+    assert at == [["default", "default"], []]
+
+
+def test_the_work_of_a_gpu_is_that_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def event(name: str, began: float, device: str = "CUDA", annotation: bool = False) -> Any:
+        return SimpleNamespace(
+            name=name,
+            time_range=SimpleNamespace(start=began, end=began + 2.0),
+            device_type=SimpleNamespace(name=device),
+            is_user_annotation=annotation,
+        )
+
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        events.append(event("kernel", 10.0 * steps))
+        events.append(event("Memset (Device)", 10.0 * steps + 5))
+        events.append(event("launch", 10.0 * steps + 7, "CPU"))
+        events.append(event("step", 10.0 * steps + 7, annotation=True))
+
+    @contextmanager
+    def recording(**_: Any) -> Iterator[Any]:
+        events.clear()
+        yield SimpleNamespace(events=lambda: events)
+
+    events: list[Any] = []
+    monkeypatch.setattr(busy, "profile", recording)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    seconds, kernels = busy.gpu_work(step)
+    assert seconds == pytest.approx(4e-6)
+    assert kernels == 1
+    # What has been set up in the first steps is not of the step that is told of.
+    assert steps > busy.STEPS
 
 
 def test_the_gpu_is_busy_once_where_work_overlaps() -> None:

@@ -1,0 +1,191 @@
+"""Commands that run one after the other, each within a time of its own, and a table of them all."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+ROOT = Path(__file__).resolve().parents[1]
+GRACE = 4.0
+"""Seconds of a part's time that it has to end by itself once it is told to."""
+TAIL = 15
+"""Lines of a part that failed that are shown."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command.
+
+    Attributes:
+        name: By which it is asked for; "a" asks for "a-b" too.
+        command: Program and arguments.
+        seconds: That it may take.
+        figure: Regular expression of the one figure of its output; the last one that is found.
+        environment: Variables it wants beside those there are.
+        obstacle: Says what it lacks, where it lacks something.
+    """
+
+    name: str
+    command: Sequence[str]
+    seconds: float
+    figure: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    obstacle: Callable[[], str | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a part.
+
+    Attributes:
+        part: Its name.
+        says: "passed", or why not.
+        seconds: That it took.
+        figure: Of its output.
+        failed: Whether it ran and did not pass.
+    """
+
+    part: str
+    says: str
+    seconds: float = 0.0
+    figure: str = ""
+    failed: bool = False
+
+
+def chosen(parts: Sequence[Part], only: str | None) -> list[str]:
+    """Return the names of the parts that are asked for, as in "tests,operators".
+
+    Raises:
+        ValueError: if there is no such part.
+    """
+    if only is None:
+        return [part.name for part in parts]
+    found: list[str] = []
+    for asked in filter(None, only.split(",")):
+        names = [p.name for p in parts if p.name == asked or p.name.startswith(f"{asked}-")]
+        if not names:
+            raise ValueError(f"there is no part {asked}; there are {', '.join(map(_name, parts))}")
+        found += names
+    return found
+
+
+def run_all(parts: Sequence[Part], asked: Sequence[str], log: Path) -> list[Outcome]:
+    """Run parts in their order, one at a time, whatever comes of them; all they say goes to `log`.
+
+    What is stopped by the keyboard, or by SIGTERM, says so for every part that is left.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    stopped = False
+    with log.open("wb") as file, _interrupted_by_sigterm():
+        for part in parts:
+            if part.name not in asked:
+                outcome = Outcome(part.name, "not run: not asked for")
+            elif stopped:
+                outcome = Outcome(part.name, "not run: stopped")
+            elif (obstacle := part.obstacle()) is not None:
+                outcome = Outcome(part.name, f"not run: {obstacle}")
+            else:
+                print(f"{part.name}: at most {part.seconds:.0f} s", flush=True)
+                outcome = run(part, file, log)
+                stopped = outcome.says == STOPPED
+            outcomes.append(outcome)
+    return outcomes
+
+
+STOPPED = "stopped"
+
+
+def run(part: Part, file: BinaryIO, log: Path) -> Outcome:
+    """Run a part, and end all that it started once its time is up."""
+    file.write(f"=== {part.name}: {' '.join(part.command)}\n".encode())
+    file.flush()
+    before = file.tell()
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        part.command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        status = process.wait(max(0.0, part.seconds - GRACE))
+        says = "passed" if status == 0 else f"failed: exit status {status}"
+    except subprocess.TimeoutExpired:
+        says = f"time limit of {part.seconds:.0f} s"
+    except KeyboardInterrupt:
+        says = STOPPED
+    _end(process)
+    seconds = time.perf_counter() - began
+    with log.open("rb") as read:
+        read.seek(before)
+        output = read.read().decode(errors="replace")
+    file.seek(0, os.SEEK_END)
+    failed = says != "passed"
+    if failed:
+        print("\n".join(f"  {line}" for line in output.splitlines()[-TAIL:]), flush=True)
+    found = re.findall(part.figure, output, re.MULTILINE)
+    figure = " ".join(found[-1].split()) if found else ""
+    return Outcome(part.name, says, seconds, figure, failed)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those it started: pytest sums up at an interrupt, the rest is ended."""
+    if process.poll() is None:
+        _signal(process, signal.SIGINT)
+        try:
+            process.wait(GRACE)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            _signal(process, signal.SIGKILL)
+    # What is left of its group would take time from the next part.
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+class _interrupted_by_sigterm:
+    """Let SIGTERM do what the keyboard's interrupt does, so that no part outlives this process."""
+
+    def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self.before)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return a line for each part: outcome, seconds and its figure."""
+    lines = [("part", "outcome", "s", "figure")]
+    lines += [
+        (each.part, each.says, f"{each.seconds:.0f}" if each.seconds else "", each.figure)
+        for each in outcomes
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _name(part: Part) -> str:
+    return part.name
+
+
+def python(*arguments: str) -> tuple[str, ...]:
+    """Return a command of this Python."""
+    return (sys.executable, *arguments)

@@ -1,0 +1,239 @@
+"""The command for a machine with a GPU: its parts end, fail and are left out as it says."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu, kernels, parts
+from benchmarks.parts import Outcome, Part, chosen, python, run_all, table
+from devices import OF_KERNELS, marks_of
+
+# Starts a process of its own and waits; each says who it is.
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print("child", child.pid, flush=True)
+{wait}
+"""
+SLEEP = "time.sleep(60)"
+STUBBORN = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+time.sleep(60)
+"""
+
+
+def stub(name: str, code: str, seconds: float = 30.0, figure: str = r"figure (.*)") -> Part:
+    return Part(name, python("-c", code), seconds, figure)
+
+
+def ends(pid: int, within: float = 5.0) -> bool:
+    """Whether a process is gone, or about to be: its parent may not have waited for it yet."""
+    until = time.perf_counter() + within
+    while time.perf_counter() < until:
+        status = Path(f"/proc/{pid}/status")
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def child_of(log: Path) -> int:
+    found = re.search(r"^child (\d+)$", log.read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+def test_it_goes_on_when_a_part_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "deep" / "gpu.log"
+    wrong = stub("wrong", "print('figure 7 of 9'); print('this is why'); raise SystemExit(3)")
+    right = stub("right", "print('figure 1'); print('figure   9 of 9')")
+    outcomes = run_all((wrong, right), ["wrong", "right"], log)
+    assert [(each.says, each.figure, each.failed) for each in outcomes] == [
+        ("failed: exit status 3", "7 of 9", True),
+        ("passed", "9 of 9", False),
+    ]
+    # What it said is shown where it failed, and kept in any case.
+    assert "  this is why" in capsys.readouterr().out
+    assert "figure   9 of 9" in log.read_text()
+
+
+@pytest.mark.parametrize("wait", [SLEEP, STUBBORN], ids=["sleeping", "stubborn"])
+def test_a_part_and_what_it_started_end_in_time(
+    wait: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "GRACE", 0.5)
+    log = tmp_path / "gpu.log"
+    began = time.perf_counter()
+    slow = stub("slow", f"print('figure early', flush=True)\n{PARENT.format(wait=wait)}", 2.0)
+    outcomes = run_all((slow, stub("next", "print('figure 2')")), ["slow", "next"], log)
+    assert time.perf_counter() - began < 6
+    assert outcomes[0].says == "time limit of 2 s"
+    assert outcomes[0].failed
+    assert outcomes[0].figure == "early"
+    assert 1.4 < outcomes[0].seconds < 4
+    assert (outcomes[1].says, outcomes[1].figure) == ("passed", "2")
+    assert ends(child_of(log))
+
+
+def test_what_a_part_left_running_is_ended_before_the_next(tmp_path: Path) -> None:
+    log = tmp_path / "gpu.log"
+    outcomes = run_all((stub("hasty", PARENT.format(wait="")),), ["hasty"], log)
+    assert outcomes[0].says == "passed"
+    assert ends(child_of(log))
+
+
+def test_a_part_that_is_interrupted_may_sum_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "GRACE", 1.0)
+    code = (
+        "import time\ntry:\n  time.sleep(60)\nexcept KeyboardInterrupt:\n  print('figure so far')"
+    )
+    outcomes = run_all((stub("slow", code, 2.0),), ["slow"], tmp_path / "gpu.log")
+    assert outcomes[0].figure == "so far"
+    assert outcomes[0].failed
+
+
+def test_parts_say_why_they_did_not_run(tmp_path: Path) -> None:
+    lacking = Part("lacking", python("-c", ""), 9, "", obstacle=lambda: "sonar is not installed")
+    outcomes = run_all((stub("other", ""), lacking), ["lacking"], tmp_path / "gpu.log")
+    assert [each.says for each in outcomes] == [
+        "not run: not asked for",
+        "not run: sonar is not installed",
+    ]
+    assert not any(each.failed for each in outcomes)
+
+
+def test_sigterm_ends_the_part_and_still_sums_up(tmp_path: Path) -> None:
+    log = tmp_path / "gpu.log"
+    code = f"""
+import pathlib, sys
+sys.path.insert(0, {str(parts.ROOT)!r})
+from benchmarks.parts import Part, python, run_all, table
+slow = Part("slow", python("-c", {PARENT.format(wait=SLEEP)!r}), 50, "")
+print(table(run_all((slow, slow), ["slow"], pathlib.Path({str(log)!r}))))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    while not log.is_file() or not re.search(r"^child \d", log.read_text(), re.MULTILINE):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert [line.split("  ")[1].strip() for line in said.splitlines()[-2:]] == [
+        "stopped",
+        "not run: stopped",
+    ]
+    assert ends(child_of(log))
+
+
+def test_only_what_is_asked_for() -> None:
+    named = [stub(name, "") for name in ("tests", "operators-a", "operators-b")]
+    assert chosen(named, None) == ["tests", "operators-a", "operators-b"]
+    assert chosen(named, "operators,tests") == ["operators-a", "operators-b", "tests"]
+    assert chosen(named, "operators-b") == ["operators-b"]
+    for unknown in ("operator", "tests,other"):
+        with pytest.raises(ValueError, match=r"there is no part o.*there are tests, operators-a"):
+            chosen(named, unknown)
+
+
+def test_the_table_has_a_line_for_each_part() -> None:
+    outcomes = [Outcome("a", "passed", 61.4, "9 of 9"), Outcome("long", "not run: stopped")]
+    assert table(outcomes).splitlines() == [
+        "part  outcome           s   figure",
+        "a     passed            61  9 of 9",
+        "long  not run: stopped",
+    ]
+
+
+def test_all_parts_together_end_in_under_nine_minutes(tmp_path: Path) -> None:
+    everything = gpu.parts(tmp_path)
+    assert sum(part.seconds for part in everything) <= 525
+    assert len({part.name for part in everything}) == len(everything)
+    for part in everything:
+        script = next((word for word in part.command if word.endswith(".py")), None)
+        assert script is None or (parts.ROOT / script).is_file()
+
+
+def test_timed_parts_can_be_told_what_they_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import run, throughput, whole_step
+
+    class Parsed(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Parsed
+
+    monkeypatch.setattr(torch, "set_num_threads", stop)
+    mains = {"run": run.main, "throughput": throughput.main, "whole_step": whole_step.main}
+    told = 0
+    for part in gpu.parts(tmp_path):
+        script = Path(part.command[1])
+        if script.stem in mains:
+            with pytest.raises(Parsed):
+                mains[script.stem]([*part.command[2:]])
+            assert part.command[-1] == str(tmp_path)
+            told += 1
+    assert told >= 4
+
+
+def test_without_a_gpu_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["--out", str(tmp_path), "--only", "kernels,operators"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("not run: no CUDA device") == 3
+    assert said.count("not run: not asked for") == len(gpu.parts(tmp_path)) - 3
+    assert "no GPU; torch" in said
+    assert said.splitlines()[1:3] == (tmp_path / "gpu.log").read_text().splitlines()[1:3]
+    with pytest.raises(SystemExit):
+        gpu.main(["--only", "kernel"])
+    assert "there is no part kernel" in capsys.readouterr().err
+
+
+def test_figures_are_found_in_what_parts_say(tmp_path: Path) -> None:
+    said = {
+        "tests": "== 2 failed, 118 passed in 61.20s ==",
+        "kernels": "float16, N = 64: agrees\n12 of 12 agree with the loop in float64\n",
+        "sanitizer-memcheck": "========= ERROR SUMMARY: 0 errors\n",
+        "operators-float32": (
+            "training, N = 64\n  loop  9 us\n  triton  5 us\n  triton graph  1 us\n"
+            "training, N = 1024\n  triton  8 us\n"
+        ),
+        "throughput": "224 pixels: 9 images/s, 1.0 % waiting; data alone 5 images/s\n",
+        "whole-step": "loop adds 3.00 % to 9.0 ms\nours adds 1.00 % to 9.0 ms\n",
+    }
+    wanted = {
+        "tests": "2 failed, 118 passed",
+        "kernels": "12 of 12 agree with the loop in float64",
+        "sanitizer-memcheck": "0 errors",
+        "operators-float32": "triton 5 us",
+        "throughput": "224 pixels: 9 images/s, 1.0 % waiting",
+        "whole-step": "ours adds 1.00 % to 9.0 ms",
+    }
+    for part in gpu.parts(tmp_path):
+        if part.name in said:
+            speaking = Part(part.name, python("-c", f"print({said[part.name]!r})"), 20, part.figure)
+            outcome = run_all((speaking,), [part.name], tmp_path / "gpu.log")[0]
+            assert outcome.figure == wanted[part.name]
+
+
+@pytest.mark.parametrize("device", [pytest.param(OF_KERNELS, marks=marks_of(OF_KERNELS))])
+def test_kernels_are_held_against_the_loop(
+    device: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    said = ["--smallest", "--device", device]
+    assert kernels.main(said) == 0
+    assert capsys.readouterr().out.endswith("3 of 3 agree with the loop in float64\n")
+    monkeypatch.setattr(kernels, "disagreement", lambda *_: "d input: off")
+    assert kernels.main(said) == 1
+    assert "bfloat16, N = 5: d input: off" in capsys.readouterr().out
