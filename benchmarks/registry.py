@@ -296,7 +296,7 @@ def build(
         return total
 
     if version.graph:
-        return Step(_captured(run), model, input, target, model)
+        return Step(captured(run), model, input, target, model)
     return Step(run, model, input, target, model)
 
 
@@ -315,7 +315,7 @@ def _inference(version: Version, model: nn.Module, input: Tensor) -> Step:
     return Step(run, model, input, None, model)
 
 
-def _captured(run: Callable[[], Tensor]) -> Callable[[], Any]:
+def captured(run: Callable[[], object]) -> Callable[[], Any]:
     """Capture a step in a CUDA graph, after steps that leave nothing to set up."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

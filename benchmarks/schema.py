@@ -86,6 +86,7 @@ class WholeStep:
         batch: Number of images.
         dtype: Type of the products.
         rounds: Number of paired rounds.
+        graph: Whether a step is one CUDA graph.
         machine: What it ran on.
         seconds: Percentiles of a step with each head.
         added: Percentiles of what each head adds to the step with a linear layer, in percent.
@@ -96,6 +97,7 @@ class WholeStep:
     batch: int
     dtype: str
     rounds: int
+    graph: bool
     machine: Machine
     seconds: dict[str, tuple[float, ...]]
     added: dict[str, tuple[float, ...]]
@@ -173,6 +175,7 @@ def read(path: Path) -> Kinds:
     if content.pop("format") == FIRST:
         _bring_up(content, kind)
     if kind == "WholeStep":
+        content.setdefault("graph", False)
         return load(path, WholeStep, content)
     if kind == "Throughput":
         content["speeds"] = _load_all(path, Speed, content, "speeds")

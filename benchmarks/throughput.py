@@ -1,10 +1,11 @@
 """How fast the examples train, and how long they wait for data.
 
-    python benchmarks/throughput.py [--device cuda --dtype bfloat16 --channels-last --compile]
+    python benchmarks/throughput.py [--device cuda --dtype bfloat16 --channels-last --graph]
 
 A ResNet-18 with the FDRL head learns from synthetic faces at 64 and 224 pixels in batches of 64,
 by the engine of examples/fer_rafdb.py itself; beside it, what its data path makes without a model.
-Writes benchmarks/results/MACHINE/throughput-DTYPE.json, in under three minutes on two CPU cores.
+Writes benchmarks/results/MACHINE/throughput-DTYPE.json, or throughput-graph-DTYPE.json, in under
+three minutes on two CPU cores.
 """
 
 import argparse
@@ -75,9 +76,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="epochs that are timed")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--graph", action="store_true", help="one CUDA graph a step")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="folder for the results")
     said = parser.parse_args(argv)
+    if said.graph and said.device != "cuda":
+        parser.error("--graph needs --device cuda")
     torch.set_num_threads(said.threads)
     ranks = Ranks(0, 1, torch.device(said.device))
     steps = STEPS[said.device]
@@ -93,11 +97,13 @@ def main(argv: list[str] | None = None) -> None:
             amp=AMP[said.dtype],
             channels_last=said.channels_last,
             compile=said.compile,
+            graph=said.graph,
         )
         speeds.append(measure(options, said.rounds, ranks))
         print(line(speeds[-1]), flush=True)
     settings = [f"cache {'device' if said.device == 'cuda' else 'ram'}"]
     settings += ["channels last"] * said.channels_last + ["compiled"] * said.compile
+    settings += ["one CUDA graph a step"] * said.graph
     results = Throughput(
         model="ResNet-18, FDRL head",
         batch=said.batch,
@@ -108,7 +114,8 @@ def main(argv: list[str] | None = None) -> None:
         speeds=tuple(speeds),
     )
     folder = said.out or RESULTS / results.machine.slug()
-    write(folder / f"throughput-{said.dtype}.json", results)
+    name = "throughput-graph" if said.graph else "throughput"
+    write(folder / f"{name}-{said.dtype}.json", results)
 
 
 def line(speed: Speed) -> str:

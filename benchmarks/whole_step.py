@@ -1,9 +1,10 @@
 """What a head adds to a training step of a whole network.
 
-    python benchmarks/whole_step.py [--device cuda] [--dtype bfloat16] [--rounds 31]
+    python benchmarks/whole_step.py [--device cuda] [--dtype bfloat16] [--graph] [--rounds 31]
 
 A ResNet-18 at 224 x 224 with batches of 64, with a linear layer and cross-entropy, with the loop
-over branches, and with ours. Writes benchmarks/results/MACHINE/whole-step-DTYPE.json.
+over branches, and with ours; with --graph each step is one CUDA graph. Writes
+benchmarks/results/MACHINE/whole-step-DTYPE.json, or whole-step-graph-DTYPE.json.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from torchvision.models import resnet18
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe
-from benchmarks.registry import VERSIONS, Sizes, shared_head
+from benchmarks.registry import VERSIONS, Sizes, captured, shared_head
 from benchmarks.schema import RESULTS, WholeStep, write
 from benchmarks.timing import measure, percentiles
 
@@ -50,7 +51,10 @@ class WithLosses(nn.Module):
 
 
 def step_with(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Callable[[], object]:
-    """Make a training step of the backbone with a tail, without an optimizer."""
+    """Make a training step of the backbone with a tail, without an optimizer.
+
+    With `options.graph` it is captured.
+    """
     device, dtype = options.device, getattr(torch, options.dtype)
     torch.manual_seed(0)
     backbone: Any = resnet18()
@@ -66,11 +70,13 @@ def step_with(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Cal
     def run() -> None:
         for parameter in parameters:
             parameter.grad = None
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        cached = not options.graph
+        lowered = dtype != torch.float32
+        with torch.autocast(device, dtype, enabled=lowered, cache_enabled=cached):
             loss = tail(backbone(images), target)
         loss.backward()
 
-    return run
+    return captured(run) if options.graph else run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,12 +86,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--graph", action="store_true", help="capture each step in a CUDA graph")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args(argv)
+    if options.graph and options.device != "cuda":
+        parser.error("--graph needs --device cuda")
     torch.set_num_threads(options.threads)
     sizes = Sizes(N=options.batch)
     built = {version.name: version.build for version in VERSIONS}
@@ -110,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         batch=options.batch,
         dtype=options.dtype,
         rounds=options.rounds,
+        graph=options.graph,
         machine=describe(options.device),
         seconds={name: tuple(percentiles(taken)) for name, taken in seconds.items()},
         added=added,
@@ -117,7 +127,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in added.items():
         print(f"{name} adds {value[1]:.2f} % to {results.seconds['linear'][1] * 1e3:.1f} ms")
     folder = options.out or RESULTS / results.machine.slug()
-    write(folder / f"whole-step-{options.dtype}.json", results)
+    name = "whole-step-graph" if options.graph else "whole-step"
+    write(folder / f"{name}-{options.dtype}.json", results)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def whole_steps(found: list[WholeStep]) -> str:
         [
             each.machine.gpu or f"{each.machine.cpu}, {each.machine.threads} threads",
             f"{each.backbone}, {each.image_size} x {each.image_size}, batch {each.batch}, "
-            f"{each.dtype}",
+            f"{each.dtype}{', one CUDA graph' if each.graph else ''}",
             f"{1e3 * each.seconds['linear'][1]:.1f} ms",
             f"`{name}`",
             "{1:.1f} % ({0:.1f}, {2:.1f})".format(*added),

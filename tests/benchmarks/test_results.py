@@ -34,10 +34,12 @@ def test_results_are_valid(file: Path) -> None:
         assert {row.version for row in results.measured} >= {results.baseline, "ours", "gemm"}
         assert not any(row.refused for row in results.measured if row.version == "ours")
     elif isinstance(results, Throughput):
-        assert file.name == f"throughput-{results.dtype}.json"
+        graph = "graph-" if "one CUDA graph a step" in results.settings else ""
+        assert file.name == f"throughput-{graph}{results.dtype}.json"
         assert [speed.image_size for speed in results.speeds] == [64, 224]
     else:
-        assert file.name == f"whole-step-{results.dtype}.json"
+        graph = "graph-" if results.graph else ""
+        assert file.name == f"whole-step-{graph}{results.dtype}.json"
 
 
 def row(**changes: Any) -> Measured:
@@ -63,7 +65,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     found = read(file)
     assert isinstance(found, Results)
     assert [each.version for each in found.measured] == ["ours", "batched"]
-    step = WholeStep("resnet18", 224, 64, "float32", 7, describe(), {"linear": (1.0,)}, {})
+    step = WholeStep("resnet18", 224, 64, "float32", 7, False, describe(), {"linear": (1.0,)}, {})
     write(file, step)
     assert isinstance(read(file), WholeStep)
     write(file, throughput())
@@ -107,11 +109,22 @@ def test_the_loop_of_the_first_format_keeps_a_name_of_its_own(tmp_path: Path) ->
     assert [each.version for each in found.measured] == [ORACLE, f"{ORACLE} compiled", "ours"]
     assert {(each.busy, each.gpu_kernels) for each in found.measured} == {(0.0, 0)}
     step: dict[str, tuple[float, ...]] = {"linear": (1.0,), "loop": (2.0,), "ours": (1.5,)}
-    write(file, WholeStep("resnet18", 224, 64, "float32", 7, describe(), step, step))
+    write(file, WholeStep("resnet18", 224, 64, "float32", 7, False, describe(), step, step))
     file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
     whole = read(file)
     assert isinstance(whole, WholeStep)
     assert list(whole.seconds) == list(whole.added) == ["linear", ORACLE, "ours"]
+
+
+def test_a_whole_step_of_before_had_no_graph(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    step: dict[str, tuple[float, ...]] = {"linear": (1.0,), "ours": (1.5,)}
+    write(file, WholeStep("resnet18", 224, 64, "float32", 7, True, describe(), step, step))
+    content = json.loads(file.read_text())
+    assert read(file).graph is True  # type: ignore[union-attr]
+    del content["graph"]
+    file.write_text(json.dumps(content))
+    assert read(file).graph is False  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

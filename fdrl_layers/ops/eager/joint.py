@@ -267,7 +267,8 @@ def _weighted_sum(sums: Tensor, lambdas: tuple[float, float, float]) -> Tensor:
         return total
     # A tensor of weights would be copied from the host, and a CUDA graph would outlive the cache.
     classification, distribution, compactness, balance = sums
-    return classification + l1 * compactness + l2 * balance + l3 * distribution
+    weighted: Tensor = classification + l1 * compactness + l2 * balance + l3 * distribution
+    return weighted
 
 
 @functools.lru_cache(maxsize=16)
