@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("torchvision")
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "loops"
-NAMES = {"plain", "lightning_loop", "accelerate_loop"}
+NAMES = {"plain", "graphed", "lightning_loop", "accelerate_loop"}
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,14 @@ def test_plain(tmp_path: Path, device: str) -> None:
     assert all(torch.tensor(history).isfinite())
     # In float16 the first steps may be left out, until the scale fits.
     assert device == "cuda" or history[1] < history[0]
+
+
+@pytest.mark.parametrize("way", ["train_whole", "train_parts"])
+def test_graphed(way: str, device: str) -> None:
+    history = torch.tensor(getattr(loop("graphed"), way)(device))
+    assert len(history) == 12
+    assert history.isfinite().all()
+    assert history.unique().numel() > 6
 
 
 @pytest.mark.slow
