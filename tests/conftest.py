@@ -1,7 +1,7 @@
 """What every test runs under: devices, a hypothesis profile, and torch's settings as they were."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is loaded: processes with a thread each beat threads on arrays this small.
@@ -33,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 def pytest_configure(config: pytest.Config) -> None:
     """Let the mark of pytest-timeout stand where it is missing."""
     config.addinivalue_line("markers", "timeout(seconds): known to pytest-timeout")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Let `-n auto` start no more workers than a GPU has room for."""
+    return devices.with_room((yield))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

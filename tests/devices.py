@@ -19,6 +19,9 @@ WITHOUT_CUDA = "needs a GPU that torch.cuda can use"
 AVAILABLE = ("cpu", "cuda") if HAS_CUDA else ("cpu",)
 """What the `device` fixture goes through, and `everywhere`."""
 
+ROOM = 2 * 2**30
+"""Bytes of a GPU for each process that tests run in: its context, and what they allocate."""
+
 if not HAS_CUDA:
     # Triton reads it when a kernel is defined: without a GPU its interpreter runs the kernels.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -63,6 +66,13 @@ def each_of(cases: Iterable[Placed]) -> pytest.MarkDecorator:
     """Run a test with each case, as `case`."""
     params = [pytest.param(case, id=name_of(case), marks=marks_of(case.device)) for case in cases]
     return pytest.mark.parametrize("case", params)
+
+
+def with_room(workers: int) -> int:
+    """As many of the workers as share the GPU, if there is one, with room for each."""
+    if not HAS_CUDA:
+        return workers
+    return min(workers, max(1, torch.cuda.get_device_properties(0).total_memory // ROOM))
 
 
 def pretend_to_have_cuda() -> None:

@@ -18,7 +18,7 @@ from devices import each_of, everywhere
 from gradients import gradients, upstream, weighted_sum
 from layer_cases import CASES, LATENT_AXES, RELATION_WEIGHTS, SMALL, TRACED, LayerCase
 from rejecting import SPOILS, spoil
-from strategies import Sizes, seeds, sizes
+from strategies import PAPER, Sizes, seeds, sizes
 
 CASE, TRACED_CASE = each_of(everywhere(CASES)), each_of(everywhere(TRACED))
 HALF = (torch.bfloat16, torch.float16)
@@ -223,6 +223,16 @@ def test_deterministic_and_bitwise_the_same_again(case: LayerCase, deterministic
         runs.append(outputs | gradients(outputs, case.inputs(layer, x)))
     assert runs[0].keys() == runs[1].keys()
     assert all(torch.equal(first, runs[1][name]) for name, first in runs[0].items())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_gpu_gives_what_the_cpu_gives(case: LayerCase, dtype: torch.dtype) -> None:
+    # At the paper's widths, float32 on a GPU is the kernels' where there is a whole head.
+    layer = case.loaded(PAPER).to(dtype)
+    x = case.input(PAPER).to(dtype)
+    check_same(case, layer, copy.deepcopy(layer).cuda(), x, x.cuda())
 
 
 # torch.compile, torch.export, torch.func

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -11,6 +12,7 @@ from torch import Tensor, distributed as dist, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from comparing import assert_close
+from devices import OF_KERNELS, marks_of
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLOutput
 from fdrl_layers.ops import joint as operator
 from loss_cases import JOINT, assert_same_state, state_of
@@ -27,7 +29,7 @@ LABELS = (
     torch.tensor([1, 2, 1, 0, 3, -100, 3, 3, 0, 2, 2]),
     torch.tensor([-100] * 8 + [4, 3, 0]),
 )
-FORMS = ("torch", "triton")
+FORMS = ("torch", pytest.param("triton", marks=marks_of(OF_KERNELS)))
 UPSTREAM = (1.0, 0.5, 2.0, 0.25, 3.0)
 TERMS = ("total", "classification", "compactness", "balance", "distribution")
 
@@ -51,18 +53,20 @@ def follow(
     """Give a loss three batches; return terms, gradients, state and the number of exchanges."""
     if form == "triton":
         pytest.importorskip("triton")
-    dtype = torch.float32 if form == "triton" else torch.float64
-    loss = JOINT.new(OF, dtype, backend=form, lambda_compactness=0.3, **options)
+    # Gloo exchanges what is on a GPU as well.
+    device, dtype = (OF_KERNELS, torch.float32) if form == "triton" else ("cpu", torch.float64)
+    case = replace(JOINT, device=device)
+    loss = case.new(OF, dtype, backend=form, lambda_compactness=0.3, **options)
     steps = []
     for seed, (target, cut) in enumerate(zip(LABELS, cuts, strict=True)):
-        inputs = {n: part(v.to(dtype), rank, cut) for n, v in JOINT.inputs(OF, seed).items()}
+        inputs = {n: part(v.to(dtype), rank, cut) for n, v in case.inputs(OF, seed).items()}
         leaves = {n: v.clone().requires_grad_() for n, v in inputs.items()}
-        output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **leaves)
+        arguments = case.arguments(leaves, part(target.to(device), rank, cut))
         with (
             mock.patch.object(dist, "all_reduce", wraps=dist.all_reduce) as exchange,
             mock.patch.object(operator, "_triton_forward", wraps=operator._triton_forward) as run,
         ):
-            terms = vars(loss(output, part(target, rank, cut)))
+            terms = vars(loss(*arguments))
             forward = exchange.call_count
             weighted = [w * terms[name] for w, name in zip(UPSTREAM, TERMS, strict=True)]
             found = torch.autograd.grad(torch.stack(weighted).sum(), list(leaves.values()))

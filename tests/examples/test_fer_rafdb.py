@@ -83,6 +83,17 @@ def test_the_baseline_trains_by_the_same_recipe(tmp_path: Path) -> None:
     assert not (tmp_path / "linear" / "intra_weights.png").exists()
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_trains_on_a_gpu(tmp_path: Path, amp: str) -> None:
+    summary = run(tmp_path / "gpu", "--device", "cuda", "--amp", amp)
+    assert summary["options"]["device"] == "cuda"
+    first, last = rows_of(tmp_path / "gpu")
+    assert float(last["train_total"]) < float(first["train_total"])
+    state = checkpoint.read_checkpoint(tmp_path / "gpu" / "last.pt")
+    assert bool(state["criterion"]["compactness.centers.seen"].all())
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
