@@ -28,7 +28,7 @@ class OracleCenters:
             if each.axes == "MD":
                 started = oracles.first_centers_latents(rows, *now)
             else:
-                started = oracles.first_centers(rows, target.numpy(), *now)
+                started = oracles.first_centers(rows, target.cpu().numpy(), *now)
             self.value[each.argument], self.seen[each.argument] = started
         return {name: torch.from_numpy(rows.copy()) for name, rows in self.value.items()}
 
@@ -43,7 +43,7 @@ class OracleCenters:
                 moved = rules[update](rows, now, rate)
             else:
                 rule = {"alpha": oracles.alpha_update, "ema": oracles.ema_update}[update]
-                moved = rule(rows, target.numpy(), now, rate)
+                moved = rule(rows, target.cpu().numpy(), now, rate)
             self.value[each.argument] = moved
 
 

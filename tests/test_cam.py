@@ -33,9 +33,9 @@ def shining(*places: tuple[int, int]) -> Tensor:
 
 
 @pytest.mark.parametrize("latent", [0, 1])
-def test_lights_up_where_the_latent_looks(latent: int) -> None:
-    model, places = looking_model(), ((1, 2), (6, 5))
-    found = latent_cam(model, shining(*places), latent, model.backbone)
+def test_lights_up_where_the_latent_looks(latent: int, device: str) -> None:
+    model, places = looking_model().to(device), ((1, 2), (6, 5))
+    found = latent_cam(model, shining(*places).to(device), latent, model.backbone)
     assert found.shape == (1, SIDE, SIDE)
     assert found.nonzero().tolist() == [[0, *places[latent]]]
     # omega = sigmoid(g m) with m = 3 / HW, the mean of its channel; alpha = omega' / HW.

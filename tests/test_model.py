@@ -211,12 +211,13 @@ def test_pools_by_what_is_given() -> None:
     assert model.pool.mix.grad is not None
 
 
-def test_trains() -> None:
+def test_trains(device: str) -> None:
     torch.manual_seed(0)
-    model = attach_head(Net(), 3, reduction="mean", **SMALL)
-    criterion = FDRLLoss(3, latent_dim=6, num_latents=3)
+    model = attach_head(Net().to(device), 3, reduction="mean", **SMALL)
+    assert {each.device.type for each in model.parameters()} == {device}
+    criterion = FDRLLoss(3, latent_dim=6, num_latents=3, device=device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    x, labels = images(12), torch.arange(12) % 3
+    x, labels = images(12).to(device), (torch.arange(12) % 3).to(device)
     losses = []
     for _ in range(30):
         loss = criterion(model(x), labels).total

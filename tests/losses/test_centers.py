@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import oracles
 from comparing import assert_close
-from devices import each_of
+from devices import each_of, everywhere
 from fdrl_layers.losses.centers import Centers, alpha_rule, ema_rule
 from gradients import gradients
 from loss_cases import (
@@ -59,7 +59,7 @@ def test_rule_matches_oracle(
     assert_close("centers", actual, expected)
 
 
-@each_of(CENTERED)
+@each_of(everywhere(CENTERED))
 @RULE
 @settings(max_examples=40)
 @given(data=st.data(), of=sizes(), seed=seeds())
@@ -71,7 +71,8 @@ def test_matches_oracle_over_batches(
     rate = RATE if rule != "gradient" else RATE / case.centers[0].weight
     optimizer = torch.optim.SGD(loss.parameters(), lr=rate) if rule == "gradient" else None
     for step in range(3):
-        inputs, target = case.inputs(of, seed + step), data.draw(targets(of))
+        inputs = case.inputs(of, seed + step)
+        target = data.draw(targets(of)).to(case.device)
         started = oracle.start(inputs, target)
         found = case.run(loss, inputs, target)
         assert_close(f"step {step}", found, case.expect(inputs, target, started))
@@ -86,7 +87,7 @@ def test_matches_oracle_over_batches(
             assert state[f"{each.prefix}seen"].tolist() == oracle.seen[each.argument].tolist()
 
 
-@each_of(CENTERED)
+@each_of(everywhere(CENTERED))
 @MOVING
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_centers_of_half_features_are_in_float32(
@@ -96,10 +97,11 @@ def test_centers_of_half_features_are_in_float32(
     oracle = OracleCenters(case)
     for seed in range(3):
         inputs = {name: value.to(dtype) for name, value in case.inputs(seed=seed).items()}
-        started = oracle.start(inputs, labels(seed=seed))
-        found = case.run(loss, inputs, labels(seed=seed))
-        assert_close(f"step {seed}", found, case.expect(inputs, labels(seed=seed), started))
-        oracle.move(inputs, labels(seed=seed), rule, RATE)
+        target = labels(seed=seed).to(case.device)
+        started = oracle.start(inputs, target)
+        found = case.run(loss, inputs, target)
+        assert_close(f"step {seed}", found, case.expect(inputs, target, started))
+        oracle.move(inputs, target, rule, RATE)
         for name, value in case.held(loss).items():
             assert value.dtype == torch.float32
             assert_close(name, value, oracle.value[name])
