@@ -13,6 +13,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,71 +27,71 @@ from benchmarks.schema import RESULTS
 EAGER = ("loop", "reference", "ours", "triton", "triton graph")
 COMPILED = ("ours compiled", "ours reduce-overhead")
 SANITIZER = "compute-sanitizer"
+IMAGES = ("triton", "torchvision")
+EXAMPLES = (*IMAGES, "matplotlib", "scipy", "sklearn", "tqdm")
+"""What a part needs, as one imports it."""
 WORKERS = 8
 """Processes that test at a time at most: each has a share of the GPU's memory."""
 
 
-def without_cuda() -> str | None:
-    """Say that there is no GPU, where there is none."""
-    return None if torch.cuda.is_available() else "no CUDA device"
+def lacking(*modules: str, program: str | None = None) -> Callable[[], str | None]:
+    """Return what says that there is no GPU, or which module or program is not installed."""
+
+    def obstacle() -> str | None:
+        if not torch.cuda.is_available():
+            return "no CUDA device"
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if program is not None and not Path(program).is_file():
+            missing.append(program)
+        return f"not installed: {', '.join(missing)}" if missing else None
+
+    return obstacle
 
 
 def parts(out: Path) -> tuple[Part, ...]:
     """Return the parts, whose results go to `out`."""
+    kernels = python("benchmarks/kernels.py")
+    whole = ("whole_step.py", "--rounds", "15")
+    training = ("throughput.py", "--rounds", "3", "--channels-last")
+    added, speed = r"ours adds.*", r"224 pixels: [^;]*"
     return (
-        _tests(),
-        Part(
-            "kernels",
-            python("benchmarks/kernels.py"),
-            35,
-            r"\d+ of \d+ agree.*",
-            obstacle=without_cuda,
-        ),
-        _sanitizer("memcheck", r"ERROR SUMMARY: (.*)"),
-        _sanitizer("racecheck", r"RACECHECK SUMMARY: (.*)"),
-        _operators("bfloat16", out, (*EAGER, *COMPILED), 95),
-        _operators("float32", out, EAGER, 45),
-        _timed("whole-step", out, ("whole_step.py", "--rounds", "15"), 40, r"ours adds.*"),
-        _timed(
-            "throughput",
-            out,
-            ("throughput.py", "--rounds", "3", "--channels-last"),
-            55,
-            r"224 pixels: [^;]*",
-        ),
+        _tests(115),
+        Part("kernels", kernels, 35, r"\d+ of \d+ agree.*", obstacle=lacking("triton")),
+        _sanitizer("memcheck", 50, r"ERROR SUMMARY: (.*)"),
+        _sanitizer("racecheck", 50, r"RACECHECK SUMMARY: (.*)"),
+        _operators("bfloat16", out, (*EAGER, *COMPILED), 85),
+        _operators("float32", out, EAGER, 40),
+        _timed("whole-step", out, whole, 30, added, IMAGES),
+        _timed("whole-step-graph", out, (*whole, "--graph"), 30, added, IMAGES),
+        _timed("throughput", out, training, 45, speed, EXAMPLES),
+        _timed("throughput-graph", out, (*training, "--graph"), 45, speed, EXAMPLES),
     )
 
 
-def _tests() -> Part:
-    def obstacle() -> str | None:
-        missing = importlib.util.find_spec("pytest") is None
-        return without_cuda() or ("pytest is not installed" if missing else None)
-
+def _tests(seconds: float) -> Part:
     command = [*python("-m", "pytest", "-m", "cuda and not slow", "-q")]
     # What needs a library that is not there is said, and the rest is run.
     command += ["--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(WORKERS, os.cpu_count() or 1)), "--dist", "worksteal"]
-    return Part("tests", command, 130, r"(\d+ .*) in [\d.]+s", obstacle=obstacle)
+    needs = lacking("pytest", "hypothesis")
+    return Part("tests", command, seconds, r"(\d+ .*) in [\d.]+s", obstacle=needs)
 
 
-def _sanitizer(tool: str, figure: str) -> Part:
-    program = shutil.which(SANITIZER, path=f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin")
-
-    def obstacle() -> str | None:
-        return without_cuda() or (None if program else f"{SANITIZER} is not installed")
-
+def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
+    path = f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin"
+    program = shutil.which(SANITIZER, path=path) or SANITIZER
     return Part(
         f"sanitizer-{tool}",
         (
-            *(program or SANITIZER, "--tool", tool, "--error-exitcode", "1"),
+            *(program, "--tool", tool, "--error-exitcode", "1"),
             *python("benchmarks/kernels.py", "--smallest"),
         ),
-        60,
+        seconds,
         figure,
         # Each array is then an allocation of its own, with ends that can be overrun.
         {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-        obstacle,
+        lacking("triton", program=program),
     )
 
 
@@ -104,7 +105,8 @@ def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float)
         ("run.py", *said, *within, "--versions", *versions),
         seconds,
         r"N = 64\n(?:  .*\n)*?  (triton .*)",
-        dtype=dtype,
+        ("triton",),
+        dtype,
     )
 
 
@@ -114,12 +116,13 @@ def _timed(
     arguments: tuple[str, ...],
     seconds: float,
     figure: str,
+    needs: tuple[str, ...],
     dtype: str = "bfloat16",
 ) -> Part:
     script, *said = arguments
     said += ["--device", "cuda", "--dtype", dtype, "--out", str(out)]
     command = python(f"benchmarks/{script}", *said)
-    return Part(name, command, seconds, figure, obstacle=without_cuda)
+    return Part(name, command, seconds, figure, obstacle=lacking(*needs))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     with log.open("a") as file:
         file.write(f"\n{summary}\n")
     # Where there is no GPU nothing has been shown.
-    return 1 if any(each.failed for each in outcomes) or without_cuda() else 0
+    return 1 if any(each.failed for each in outcomes) or lacking()() else 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, kernels, parts
+from benchmarks.machine import describe
 from benchmarks.parts import Outcome, Part, chosen, python, run_all, table
 from devices import OF_KERNELS, marks_of
 
@@ -197,6 +198,21 @@ def test_without_a_gpu_it_says_so(
     with pytest.raises(SystemExit):
         gpu.main(["--only", "kernel"])
     assert "there is no part kernel" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "describe", lambda _: describe())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tqdm" else name)
+    said = ["--out", str(tmp_path), "--only", "sanitizer,throughput"]
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    # Nothing was wrong with what ran.
+    assert gpu.main(said) == 0
+    told = capsys.readouterr().out
+    assert told.count("not run: not installed: tqdm\n") == 2
+    assert told.count("not run: not installed: compute-sanitizer\n") == 2
 
 
 def test_figures_are_found_in_what_parts_say(tmp_path: Path) -> None:
