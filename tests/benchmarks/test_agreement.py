@@ -1,16 +1,19 @@
 """What is right passes in every type, and what is off by one term is refused in every type."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.agreement import disagreement
+from benchmarks.agreement import disagreement, expected_results, rounded_head
 from benchmarks.loop import LoopHead, LoopLoss
-from benchmarks.registry import LAMBDAS, VERSIONS, Lambdas, Mode, Sizes, Version
+from benchmarks.registry import LAMBDAS, VERSIONS, Lambdas, Mode, Sizes, Version, batch, build
+from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLLossOutput, FDRLOutput
+from layer_cases import Regime
 
 TINY = Sizes(N=14, P=24, M=3, D=32, K=4)
 MIDDLE = Sizes(N=16, P=64, M=5, D=64, K=7)
@@ -36,6 +39,36 @@ def test_baseline_and_reference_agree_at_the_papers_widths(batch: int, dtype: to
             assert disagreement(version, Sizes(batch), "training", "cpu", dtype) is None
 
 
+@DTYPE
+@pytest.mark.parametrize("regime", get_args(Regime))
+def test_both_start_from_what_the_type_holds(regime: Regime, dtype: torch.dtype) -> None:
+    head = rounded_head(TINY, dtype, regime)
+    parameters = dict(head.named_parameters())
+    for name, value in parameters.items():
+        assert torch.equal(value.to(dtype).float(), value), name
+    features = batch(TINY, "cpu", dtype)[0].double()
+    wide = torch.einsum("np,mdp->nmd", features, parameters["decomposition.weight"].double())
+    expected = expected_results(head, TINY, "inference", dtype, LAMBDAS)
+    latents = (wide + parameters["decomposition.bias"].double()).relu()
+    assert_close("latents", expected["latents"], latents, torch.float64)
+
+
+def test_gradients_of_centers_are_of_one_step() -> None:
+    losses: list[nn.Module] = []
+
+    def make(head: FDRLHead, of: Sizes, by: Lambdas) -> tuple[nn.Module, nn.Module]:
+        losses.append(LoopLoss(of.K, of.M, of.D, by))
+        return LoopHead(head), losses[0]
+
+    step = build(version_of(make), TINY, "training")
+    step.run()
+    first = [p.grad for p in losses[0].parameters() if p.grad is not None]
+    step.run()
+    again = [p.grad for p in losses[0].parameters() if p.grad is not None]
+    assert len(first) == 2
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
 def flipped(value: Tensor) -> Tensor:
     """The same value, with the wrong sign of its gradient."""
     return 2 * value.detach() - value
@@ -57,7 +90,6 @@ class WrongHead(LoopHead):
             return F.linear(of, branch.weight, bias)
 
         latents = [F.relu(linear(b, input, "decomposition")) for b in self.decomposition]
-        gates = zip(self.intra, latents, strict=True)
         reached = [b.detach() if is_wrong("no gradient into gates") else b for b in latents]
         gates = zip(self.intra, reached, strict=True)
         weights = [linear(g, b, "intra").sigmoid().sum(1, keepdim=True) for g, b in gates]
@@ -79,6 +111,8 @@ class WrongHead(LoopHead):
         own = torch.stack(latents if is_wrong("features") else features, 1)
         embedding = (delta * own + (1 - delta) * aware).sum(1)
         logits = linear(self.classifier, embedding, "classifier")
+        if is_wrong("reported embedding"):
+            embedding = embedding.relu()
         return FDRLOutput(
             logits, embedding, torch.stack(latents, 1), torch.cat(weights, 1), inter_weights
         )
@@ -105,6 +139,7 @@ WRONG = (
     *(f"no {name} bias" for name in ("decomposition", "intra", "inter", "classifier")),
     *("no gradient into gates", "sign of the intra gradient", "no ReLU of messages", "diagonal"),
     *("sign of the inter gradient", "no inter gradient", "delta", "features"),
+    "reported embedding",
 )
 WRONG_LOSSES = tuple(f"{how} {name}" for how in ("flipped", "no") for name in LOSSES)
 
