@@ -62,7 +62,7 @@ def test_gradients_of_centers_are_of_one_step() -> None:
 
     step = build(version_of(make), TINY, "training")
     step.run()
-    first = [p.grad for p in losses[0].parameters() if p.grad is not None]
+    first = [p.grad.clone() for p in losses[0].parameters() if p.grad is not None]
     step.run()
     again = [p.grad for p in losses[0].parameters() if p.grad is not None]
     assert len(first) == 2
@@ -112,7 +112,7 @@ class WrongHead(LoopHead):
         embedding = (delta * own + (1 - delta) * aware).sum(1)
         logits = linear(self.classifier, embedding, "classifier")
         if is_wrong("reported embedding"):
-            embedding = embedding.relu()
+            embedding = embedding.flip(1)
         return FDRLOutput(
             logits, embedding, torch.stack(latents, 1), torch.cat(weights, 1), inter_weights
         )
