@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 HAS_CUDA = torch.cuda.is_available()
@@ -88,3 +90,23 @@ def pretend_to_have_cuda() -> None:
         return asking.is_relative_to(ROOT) or is_available()
 
     torch.cuda.is_available = claimed
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses every operator with a tensor elsewhere, a number on the CPU included.
+
+    PyTorch mixes such numbers with any device; on a GPU each costs a copy.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            if isinstance(value, torch.Tensor) and value.device.type != self.device:
+                raise AssertionError(f"{func}: a tensor {tuple(value.shape)} on {value.device}")
+        return result

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import fdrl_layers
 import layer_cases
 import loss_cases
-from devices import each_of
+from devices import OneDevice, each_of
 from fdrl_layers import FDRLLoss, LogitsOnly, attach_head, latent_cam
 from fdrl_layers.ops.reference.head import HeadOutput
 from gradients import upstream, weighted_sum
@@ -27,26 +25,6 @@ from strategies import normal, parameters_for
 
 THERE = "meta"
 PACKAGE = Path(fdrl_layers.__file__).parent
-
-
-class OneDevice(TorchDispatchMode):
-    """Refuses every operator with a tensor elsewhere, a number on the CPU included.
-
-    PyTorch mixes such numbers with any device, and on a GPU each waits for a copy.
-    """
-
-    def __init__(self, device: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.device = device
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves((args, kwargs, result)):
-            if isinstance(value, Tensor) and value.device.type != self.device:
-                raise AssertionError(f"{func}: a tensor {tuple(value.shape)} on {value.device}")
-        return result
 
 
 def there(cases: tuple[Any, ...]) -> tuple[Any, ...]:

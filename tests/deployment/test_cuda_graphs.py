@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from comparing import assert_close
+from devices import OneDevice
 from fdrl_layers import FDRLHead, FDRLLoss
 
 RULE = pytest.mark.parametrize("rule", ["alpha", "ema", "gradient"])
@@ -59,22 +58,6 @@ def test_what_the_compiler_mutates_stays_where_it_is(rule: str, fresh_compiler: 
     assert mutated <= static
 
 
-class OnOneDevice(TorchDispatchMode):
-    """Refuses what lies on another device than the fake one, numbers included."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        found = func(*args, **(kwargs or {}))
-        for each in tree_leaves((args, kwargs, found)):
-            if isinstance(each, Tensor) and each.device.type != "cuda":
-                raise AssertionError(f"{func} has a tensor on {each.device}")
-        return found
-
-
 @RULE
 def test_no_forward_pass_makes_a_tensor_on_another_device(rule: str) -> None:
     with FakeTensorMode():
@@ -82,13 +65,13 @@ def test_no_forward_pass_makes_a_tensor_on_another_device(rule: str) -> None:
             tail = Tail(rule)
         images = torch.empty(6, 8, device="cuda")
         labels = torch.empty(6, dtype=torch.int64, device="cuda")
-        with OnOneDevice():
+        with OneDevice("cuda"):
             for _ in range(2):
                 tail(images, labels)
 
 
 def test_the_mode_refuses_another_device() -> None:
-    with FakeTensorMode(), OnOneDevice(), pytest.raises(AssertionError, match="on cpu"):
+    with FakeTensorMode(), OneDevice("cuda"), pytest.raises(AssertionError, match="on cpu"):
         torch.ones(2, device="cuda") + torch.ones(())
 
 
