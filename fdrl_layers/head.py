@@ -14,17 +14,20 @@ from fdrl_layers._checks import (
     check_size,
 )
 from fdrl_layers._exported import register
+from fdrl_layers._parts import reason_to_call, reset_parts, weight_and_bias
 from fdrl_layers.hub import HubMixin
 from fdrl_layers.layers import (
     FeatureDecomposition,
     FeatureReconstruction,
+    InterRelation,
+    IntraRelation,
     Reduction,
     SelfFeature,
 )
 from fdrl_layers.layers._stacked_linear import check_stacked
 from fdrl_layers.layers.intra_relation import check_reduction
 from fdrl_layers.layers.reconstruction import check_self_feature
-from fdrl_layers.ops.backend import Backend, BackendChoice, check_backend
+from fdrl_layers.ops.backend import Backend, BackendChoice, check_backend, choose
 from fdrl_layers.ops.head import backend_choice, head
 from fdrl_layers.ops.reference.head import HeadParameters
 
@@ -236,9 +239,12 @@ class FDRLHead(HubMixin, nn.Module):
         A sample's output depends on that sample alone. In float16 the printed sum overflows
         where Intra-W times a latent exceeds 65,504.
 
-        The head computes with the parameters of its parts without calling them: hooks on a part
-        do not run, and a tool that wraps layers must take the head as one. Only a `classifier`
-        that is no :class:`torch.nn.Linear`, such as a quantized one, is called.
+        The parts are computed at once as long as they are as made here. A part that is replaced,
+        of a subclass, hung with a hook or given another `forward` is called, and so are the
+        others then: any module that maps (\*, P) to (\*, M, D) may stand for `decomposition`, and
+        any that maps latents to embedding, Intra-W, and Inter-W or None for `reconstruction`.
+        :meth:`backend_choice` says so. A `classifier` that is no :class:`torch.nn.Linear`, such as
+        a quantized one, is called after the rest.
 
     Reference:
         Ruan et al., CVPR 2021, section 3 and figure 2.
@@ -302,37 +308,101 @@ class FDRLHead(HubMixin, nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
-        self.decomposition.reset_parameters()
-        self.reconstruction.reset_parameters()
-        if self.classifier is not None:
-            self.classifier.reset_parameters()
+        for part in (self.decomposition, self.reconstruction, self.classifier):
+            if part is not None:
+                reset_parts(part)
 
     def forward(self, input: Tensor) -> FDRLOutput:
         """Return the :class:`FDRLOutput` of basic features (*, P)."""
-        self._check(input)
+        reason = self.reason_to_call_parts()
+        self._check(input, plain=reason is None)
+        if reason is not None:
+            choose("FDRLHead", self.backend, reason)
+            return self._call_parts(input)
+        called = self._calls_classifier()
         output = head(
             input,
-            self._parameters_in_order(),
+            self._parameters_in_order(called),
             self.reconstruction.delta,
             self.reconstruction.reduction,
             self.reconstruction.self_feature,
             backend=self.backend,
             recompute=self.recompute,
         )
-        if self.classifier is None or type(self.classifier) is nn.Linear:
+        if not called:
             return FDRLOutput(*output)
+        assert self.classifier is not None
         return FDRLOutput(self.classifier(output.embedding), *output[1:])
 
     def backend_choice(self, input: Tensor) -> BackendChoice:
         """Say what would run for basic features (*, P), and why nothing faster would."""
-        self._check(input)
+        reason = self.reason_to_call_parts()
+        self._check(input, plain=reason is None)
+        if reason is not None:
+            return choose("FDRLHead", self.backend, reason)
         return backend_choice(
-            input, self._parameters_in_order(), self.backend, self.reconstruction.self_feature
+            input,
+            self._parameters_in_order(self._calls_classifier()),
+            self.backend,
+            self.reconstruction.self_feature,
         )
+
+    def reason_to_call_parts(self) -> str | None:
+        """Say why the parts are called one after another; None if they are computed at once."""
+        parts = self.__dict__["_modules"]
+        reconstruction = parts["reconstruction"]
+        reason = reason_to_call(
+            (
+                ("decomposition", parts["decomposition"], FeatureDecomposition),
+                ("reconstruction", reconstruction, FeatureReconstruction),
+            )
+        )
+        if reason is not None:
+            return reason
+        inner: str | None = reconstruction.reason_to_call_parts()
+        return inner and inner.replace("`", "`reconstruction.", 1)
+
+    def _calls_classifier(self) -> bool:
+        """Whether the prediction layer is called rather than computed with the rest."""
+        classifier = self.__dict__["_modules"].get("classifier")
+        return reason_to_call((("classifier", classifier, nn.Linear),)) is not None
+
+    def _call_parts(self, input: Tensor) -> FDRLOutput:
+        latents = self.decomposition(input)
+        check_floating("decomposition(input)", latents)
+        check_shape("decomposition(input)", latents, "* M D")
+        found = self.reconstruction(latents)
+        if not isinstance(found, tuple) or len(found) != 3:
+            raise TypeError(
+                "`reconstruction(latents)` must be a tuple of the embedding, Intra-W and Inter-W "
+                f"or None, got {type(found).__name__}"
+            )
+        embedding, intra_weights, inter_weights = found
+        check_floating("reconstruction(latents)[0]", embedding)
+        m = latents.shape[-2]
+        check_shape("reconstruction(latents)[1]", intra_weights, "* M", M=m)
+        if inter_weights is not None:
+            check_shape("reconstruction(latents)[2]", inter_weights, "* M M", M=m)
+        if self.classifier is None:
+            logits = embedding.new_empty((*embedding.shape[:-1], 0))
+        else:
+            logits = self.classifier(embedding)
+        return FDRLOutput(logits, embedding, latents, intra_weights, inter_weights)
 
     def _hub_options(self) -> dict[str, Any]:
         """Return the options that build such a head again, but for device and type."""
         reconstruction = self.reconstruction
+        for name, part, kind in (
+            ("decomposition", self.decomposition, FeatureDecomposition),
+            ("reconstruction", reconstruction, FeatureReconstruction),
+            ("reconstruction.intra", getattr(reconstruction, "intra", None), IntraRelation),
+            ("reconstruction.inter", getattr(reconstruction, "inter", None), InterRelation),
+        ):
+            if part is not None and type(part) is not kind:
+                raise ValueError(
+                    f"`{name}` must be a {kind.__name__} to be built again from options, got a "
+                    f"{type(part).__name__}: keep the head's `state_dict()` in its place"
+                )
         return {
             "in_features": self.in_features,
             "num_classes": self.num_classes,
@@ -348,26 +418,25 @@ class FDRLHead(HubMixin, nn.Module):
             "recompute": self.recompute,
         }
 
-    def _check(self, input: Tensor) -> None:
+    def _check(self, input: Tensor, *, plain: bool) -> None:
         check_floating("input", input)
         check_shape("input", input, "* P", P=self.in_features)
-        check_alike("input", input, "decomposition.weight", self.decomposition.weight)
+        if plain:
+            check_alike("input", input, "decomposition.weight", self.decomposition.weight)
 
-    def _parameters_in_order(self) -> HeadParameters:
-        intra, inter = self.reconstruction.intra, self.reconstruction.inter
-        classifier = self.classifier
-        return HeadParameters(
-            self.decomposition.weight,
-            self.decomposition.bias,
-            *((None, None) if intra is None else (intra.weight, intra.bias)),
-            *((None, None) if inter is None else (inter.weight, inter.bias)),
-            # What took the linear layer's place, quantized or adapted, is called as it is.
-            *(
-                (classifier.weight, classifier.bias)
-                if type(classifier) is nn.Linear
-                else (None,) * 2
-            ),
+    def _parameters_in_order(self, without_classifier: bool = False) -> HeadParameters:
+        parts = self.__dict__["_modules"]
+        relations = parts["reconstruction"].__dict__["_modules"]
+        layers = (
+            parts["decomposition"],
+            relations.get("intra"),
+            relations.get("inter"),
+            None if without_classifier else parts.get("classifier"),
         )
+        stacked: list[Any] = []
+        for layer in layers:
+            stacked += (None, None) if layer is None else weight_and_bias(layer)
+        return HeadParameters._make(stacked)
 
     def extra_repr(self) -> str:
         """Say the sizes of both ends, and how they are computed where that is no default."""

@@ -17,6 +17,7 @@ FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative
 ORDER = (
     "_precision",
     "_checks",
+    "_parts",
     "_exported",
     "_ranks",
     "_optional",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._checks import check_size
+from fdrl_layers._parts import fusable
 from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
 from fdrl_layers.ops.reference.head import decompose
 
@@ -49,6 +50,7 @@ def feature_decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = N
     return decompose(input, weight, bias)
 
 
+@fusable
 class FeatureDecomposition(StackedLinear):
     r"""Decompose basic features into M latents by one linear layer and ReLU each (equation 1).
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._checks import check_size
+from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen
 from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
 from fdrl_layers.ops.reference.head import add_bias, distances_to_weights, stacked_product
@@ -94,6 +95,7 @@ def inter_relation(
     return (aware, weights) if need_weights else aware
 
 
+@fusable
 class InterRelation(StackedLinear):
     r"""Let every latent collect the messages of all others, by distance (equations 8, 9, 10).
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._checks import check_choice, check_size
+from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen
 from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
 from fdrl_layers.ops.reference.head import Reduction, add_bias, reduce_gates, stacked_product
@@ -91,6 +92,7 @@ def intra_relation(
     return (weights.unsqueeze(-1) * latents).to(latents.dtype), weights
 
 
+@fusable
 class IntraRelation(StackedLinear):
     r"""Weigh every latent by the L1 norm of its own gate (equations 3, 4, 7).
 

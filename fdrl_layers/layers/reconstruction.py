@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_choice, check_floating, check_number, check_shape, check_size
+from fdrl_layers._parts import fusable, reason_to_call, reset_parts
+from fdrl_layers._precision import widen
 from fdrl_layers.layers._stacked_linear import check_stacked
 from fdrl_layers.layers.inter_relation import InterRelation
 from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, check_reduction
-from fdrl_layers.ops.reference.head import SelfFeature, reconstruct
+from fdrl_layers.ops.reference.head import SelfFeature, add_bias, reconstruct, stacked_product
 
 __all__ = ["FeatureReconstruction", "SelfFeature", "check_self_feature", "feature_reconstruction"]
 
@@ -107,13 +109,15 @@ def feature_reconstruction(
     )
 
 
+@fusable
 class FeatureReconstruction(nn.Module):
     r"""Rebuild the expression feature from latents (equations 3, 4 and 7 to 12).
 
     The maths, and how the rows of table 2 are read, stand in
     :func:`fdrl_layers.functional.feature_reconstruction`. The parameters lie in `intra`, an
     :class:`IntraRelation`, and `inter`, an :class:`InterRelation`; either is None where it is
-    left out.
+    left out. Either may be replaced by a module that is called as it is, wrapped, and hung with
+    hooks: both are computed at once as long as they are as made here, and called otherwise.
 
     Args:
         latent_dim: Width D of a latent; at least 1. Paper: 128.
@@ -194,12 +198,24 @@ class FeatureReconstruction(nn.Module):
         """Draw all parameters anew."""
         for relation in (self.intra, self.inter):
             if relation is not None:
-                relation.reset_parameters()
+                reset_parts(relation)
+
+    def reason_to_call_parts(self) -> str | None:
+        """Say why the relations are called one after another; None if they are computed at once."""
+        parts = self.__dict__["_modules"]
+        return reason_to_call(
+            (
+                ("intra", parts.get("intra"), IntraRelation),
+                ("inter", parts.get("inter"), InterRelation),
+            )
+        )
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the embedding (*, D), Intra-W (*, M) and Inter-W (*, M, M) or None."""
         check_floating("latents", latents)
         check_shape("latents", latents, "* M D", M=self.num_latents, D=self.latent_dim)
+        if self.reason_to_call_parts() is not None:
+            return self._call_parts(latents)
         return feature_reconstruction(
             latents,
             *((self.intra.weight, self.intra.bias) if self.intra is not None else (None, None)),
@@ -208,6 +224,32 @@ class FeatureReconstruction(nn.Module):
             reduction=self.reduction,
             self_feature=self.self_feature,
         )
+
+    def _call_parts(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        features, intra_weights = latents, torch.ones_like(widen(latents[..., 0]))
+        if self.intra is not None:
+            features, intra_weights = self.intra(latents)
+            check_floating("intra(latents)[0]", features)
+            check_shape("intra(latents)[0]", features, "* M D", M=self.num_latents)
+            check_shape("intra(latents)[1]", intra_weights, "* M", M=self.num_latents)
+        if self.inter is None:
+            return widen(features).sum(-2).to(latents.dtype), intra_weights, None
+        aware, inter_weights = self.inter(features, need_weights=True)
+        check_floating("inter(features)[0]", aware)
+        own = features if self.self_feature == "intra" else self._messages(features)
+        check_shape("inter(features)[0]", aware, "* M D", M=own.shape[-2], D=own.shape[-1])
+        mixed = self.delta * widen(own) + (1 - self.delta) * widen(aware)
+        return mixed.sum(-2).to(latents.dtype), intra_weights, inter_weights
+
+    def _messages(self, features: Tensor) -> Tensor:
+        """Equation 8, which a module in the place of `inter` need not have."""
+        inter = self.inter
+        if not isinstance(inter, InterRelation):
+            raise ValueError(
+                '`self_feature` must be "intra" where `inter` is no InterRelation, whose messages '
+                f'are known, got "message" with a {type(inter).__name__}'
+            )
+        return add_bias(stacked_product(features, inter.weight), inter.bias).relu()
 
     def extra_repr(self) -> str:
         """Say the sizes, delta, and what is left out."""

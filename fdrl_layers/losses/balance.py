@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_floating, check_shape
+from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen
 from fdrl_layers._ranks import batch_mean
 
@@ -53,6 +54,7 @@ def _loss(intra_weights: Tensor, *, across_ranks: bool) -> Tensor:
     return torch.where(count > 0, distance, 0)
 
 
+@fusable
 class BalanceLoss(nn.Module):
     r"""Keep the batch's mean Intra-W close to uniform (equation 6).
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_choice, check_number, check_size
+from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import mean_gradient_over_ranks, sum_over_ranks
 
@@ -41,6 +42,7 @@ def _means(sums: Tensor, counts: Tensor) -> Tensor:
     return sums / torch.where(counts > 0, counts, 1).unsqueeze(-1)
 
 
+@fusable
 class Centers(nn.Module):
     r"""C centers of width F, which start at the data and follow it.
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
+from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import batch_mean
 from fdrl_layers.losses.centers import Centers, CenterUpdate
@@ -60,6 +61,7 @@ def _loss(
     return batch_mean(squared.sum(-1), across_ranks=across_ranks)[0]
 
 
+@fusable
 class CompactnessLoss(nn.Module):
     r"""Keep each latent close to a center that all samples share (equation 2).
 

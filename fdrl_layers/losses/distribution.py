@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._checks import check_size
+from fdrl_layers._parts import fusable
 from fdrl_layers.losses._class_centers import (
     ClassCenterLoss,
     check_class_centers,
@@ -58,6 +59,7 @@ def distribution_loss(
     return mean_squared_distance(intra_weights, target, centers, ignore_index)
 
 
+@fusable
 class DistributionLoss(ClassCenterLoss):
     r"""Keep the Intra-W of a class close to that class's center (equation 5).
 

@@ -14,16 +14,17 @@ from fdrl_layers._checks import (
     check_size,
 )
 from fdrl_layers._exported import register
+from fdrl_layers._parts import reason_to_call, reset_parts
 from fdrl_layers._precision import widen
 from fdrl_layers._ranks import batch_mean, number_of_ranks
 from fdrl_layers.head import FDRLOutput
 from fdrl_layers.losses._targets import check_target
 from fdrl_layers.losses.balance import BalanceLoss, balance_loss
-from fdrl_layers.losses.centers import CenterUpdate
+from fdrl_layers.losses.centers import Centers, CenterUpdate
 from fdrl_layers.losses.compactness import CompactnessLoss, compactness_loss
 from fdrl_layers.losses.distribution import DistributionLoss, distribution_loss
-from fdrl_layers.ops.backend import Backend, check_backend
-from fdrl_layers.ops.joint import Centers, Features, Options, by_hand, joint
+from fdrl_layers.ops.backend import Backend, check_backend, choose
+from fdrl_layers.ops.joint import Centers as Moving, Features, Options, by_hand, joint
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +70,14 @@ def _classification(
 def _check(
     output: FDRLOutput,
     target: Tensor,
-    latent_centers: Tensor,
-    class_centers: Tensor,
+    num_classes: int | None,
+    latent_centers: Tensor | None,
+    class_centers: Tensor | None,
     ignore_index: int,
 ) -> bool:
     """Raise unless all fit each other, before any center moves.
 
-    Return whether every sample is known to count.
+    Return whether every sample is known to count. A term that is not ours may have no centers.
     """
     if not isinstance(output, FDRLOutput):
         raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
@@ -83,25 +85,40 @@ def _check(
         ("latent_centers", latent_centers, "M D"),
         ("class_centers", class_centers, "K M"),
     ):
-        check_floating(name, centers)
-        check_shape(name, centers, axes)
-    k, m = class_centers.shape
+        if centers is not None:
+            check_floating(name, centers)
+            check_shape(name, centers, axes)
+    sizes = {} if num_classes is None else {"K": num_classes}
+    if class_centers is not None:
+        sizes["K"], sizes["M"] = class_centers.shape
+    if latent_centers is not None:
+        sizes["D"] = latent_centers.shape[1]
     logits = output.logits
-    check_floating("output.logits", logits)
-    check_shape("output.logits", logits, "N K", K=k)
-    sizes = {"N": logits.shape[0], "M": m, "D": latent_centers.shape[1]}
     for name, tensor, axes in (
+        ("output.logits", logits, "N K"),
         ("latent_centers", latent_centers, "M D"),
         ("output.latents", output.latents, "N M D"),
         ("output.intra_weights", output.intra_weights, "N M"),
     ):
-        check_floating(name, tensor)
-        check_shape(name, tensor, axes, **{axis: sizes[axis] for axis in axes.split()})
-        check_device(name, tensor, "output.logits", logits)
-    check_device("class_centers", class_centers, "output.logits", logits)
+        if tensor is not None:
+            check_floating(name, tensor)
+            known = {axis: sizes[axis] for axis in axes.split() if axis in sizes}
+            check_shape(name, tensor, axes, **known)
+            check_device(name, tensor, "output.logits", logits)
+            if len(known) < tensor.ndim:
+                sizes |= zip(axes.split(), tensor.shape, strict=True)
+    if class_centers is not None:
+        check_device("class_centers", class_centers, "output.logits", logits)
+    k = logits.shape[1]
     all_counted = check_target(target, logits.shape[0], k, ignore_index)
     check_device("target", target, "output.logits", logits)
     return all_counted
+
+
+def _centers_of(term: nn.Module) -> Centers | None:
+    """Return the centers of a term; one that is not ours may have none."""
+    centers = term.__dict__["_modules"].get("centers")
+    return centers if isinstance(centers, Centers) else None
 
 
 def _join(
@@ -185,7 +202,7 @@ def fdrl_loss(
     """
     weights = (lambda_compactness, lambda_balance, lambda_distribution)
     _check_weights(weights, label_smoothing)
-    _check(output, target, latent_centers, class_centers, ignore_index)
+    _check(output, target, None, latent_centers, class_centers, ignore_index)
     return _join(
         _classification(output.logits, target, label_smoothing, ignore_index, False),
         compactness_loss(output.latents, latent_centers),
@@ -204,7 +221,9 @@ class FDRLLoss(nn.Module):
     the loss with ``.to(device)``, switch it with ``.train()`` and ``.eval()``, and save its
     ``state_dict()`` beside the model's.
 
-    The maths is :func:`fdrl_layers.functional.fdrl_loss`.
+    The maths is :func:`fdrl_layers.functional.fdrl_loss`. The terms `compactness`, `balance` and
+    `distribution` are computed at once as long as they are as made here; one that is replaced, of a
+    subclass or hung with a hook is called, and so are the others then.
 
     Args:
         num_classes: Number K of classes; at least 1. Paper: 7, or 6.
@@ -308,18 +327,28 @@ class FDRLLoss(nn.Module):
 
     def reset_parameters(self) -> None:
         """Forget the data, so that the next training batch is the first."""
-        self.compactness.reset_parameters()
-        self.distribution.reset_parameters()
+        reset_parts(self.compactness)
+        reset_parts(self.distribution)
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
         """Return the joint loss of a batch and its terms; in training, move the centers on."""
-        latents, classes = self.compactness.centers, self.distribution.centers
-        all_counted = _check(output, target, latents.value, classes.value, self.ignore_index)
+        reason = self.reason_to_call_terms()
+        latents, classes = _centers_of(self.compactness), _centers_of(self.distribution)
+        all_counted = _check(
+            output,
+            target,
+            self.num_classes,
+            None if latents is None else latents.value,
+            None if classes is None else classes.value,
+            self.ignore_index,
+        )
+        if reason is not None:
+            choose("FDRLLoss", self.backend, reason)
         weights = (self.lambda_compactness, self.lambda_balance, self.lambda_distribution)
         features = Features(output.logits, output.latents, output.intra_weights)
         across_ranks = self.across_ranks and self.training
         ranks = across_ranks and number_of_ranks() > 1
-        if not self._fused(features, target, ranks):
+        if latents is None or classes is None or not self._fused(features, target, reason, ranks):
             return _join(
                 _classification(
                     output.logits, target, self.label_smoothing, self.ignore_index, across_ranks
@@ -342,17 +371,31 @@ class FDRLLoss(nn.Module):
         terms = joint(
             features,
             target,
-            Centers(latents.value, latents.seen),
-            Centers(classes.value, classes.seen),
+            Moving(latents.value, latents.seen),
+            Moving(classes.value, classes.seen),
             options,
             backend=self.backend,
         )
         return FDRLLossOutput(*terms)
 
-    def _fused(self, features: Features, target: Tensor, ranks: bool) -> bool:
+    def reason_to_call_terms(self) -> str | None:
+        """Say why the terms are called one by one; None if they may be computed at once."""
+        terms = self.__dict__["_modules"]
+        compactness, distribution = terms["compactness"], terms["distribution"]
+        return reason_to_call(
+            (
+                ("compactness", compactness, CompactnessLoss),
+                ("balance", terms["balance"], BalanceLoss),
+                ("distribution", distribution, DistributionLoss),
+                ("compactness.centers", _centers_of(compactness), Centers),
+                ("distribution.centers", _centers_of(distribution), Centers),
+            )
+        )
+
+    def _fused(self, features: Features, target: Tensor, reason: str | None, ranks: bool) -> bool:
         """Whether one operator serves the batch, or each term its own."""
         centers = self.compactness.centers
-        if not self.training or centers.update == "gradient" or target.is_floating_point():
+        if reason is not None or not self.training or centers.update == "gradient":
             return False
         values = (centers.value, self.distribution.centers.value)
         return by_hand(features, target, values, ranks=ranks)
