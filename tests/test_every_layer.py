@@ -21,6 +21,7 @@ from rejecting import SPOILS, spoil
 from strategies import PAPER, Sizes, seeds, sizes
 
 CASE, TRACED_CASE = each_of(everywhere(CASES)), each_of(everywhere(TRACED))
+CPU_CASE = each_of(CASES)  # for what no device changes, and for many small examples
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float64, torch.float32, *HALF)
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -109,7 +110,7 @@ def test_inputs_that_are_not_contiguous(case: LayerCase, how: str) -> None:
 LAW = settings(max_examples=30)
 
 
-@CASE
+@CPU_CASE
 @LAW
 @given(of=sizes(min_batch=1), seed=seeds())
 def test_law_permuting_the_batch_permutes_the_outputs(
@@ -122,7 +123,7 @@ def test_law_permuting_the_batch_permutes_the_outputs(
     assert_close("output", case.run(layer, x[order]), expected)
 
 
-@CASE
+@CPU_CASE
 @LAW
 @given(of=sizes(min_batch=2), seed=seeds(), alien=st.sampled_from((1e4, math.inf, math.nan)))
 def test_law_a_sample_does_not_see_its_batch_mates(
@@ -135,7 +136,7 @@ def test_law_a_sample_does_not_see_its_batch_mates(
     assert_close("output", {k: v[:1] for k, v in case.run(layer, x).items()}, alone)
 
 
-@CASE
+@CPU_CASE
 @LAW
 @given(of=sizes(), seed=seeds())
 def test_law_permuting_the_latents_permutes_what_belongs_to_them(
@@ -297,7 +298,7 @@ class CountOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@CASE
+@CPU_CASE
 def test_work_is_the_same_number_of_operators_for_any_number_of_latents(case: LayerCase) -> None:
     counts = []
     for num_latents in (2, 9):
@@ -334,7 +335,7 @@ def test_copies_compute_the_same(case: LayerCase, how: str) -> None:
     assert all(parameter.any() for parameter in layer.parameters())
 
 
-@CASE
+@CPU_CASE
 def test_has_no_submodule_or_parameter_per_latent(case: LayerCase) -> None:
     few, many = (case.new(Sizes(N=1, P=5, M=m, D=6, K=2)) for m in (2, 9))
     assert [name for name, _ in few.named_modules()] == [name for name, _ in many.named_modules()]
@@ -349,7 +350,7 @@ def test_respects_device_and_dtype(case: LayerCase, dtype: torch.dtype) -> None:
         assert all((v.device.type, v.dtype) == (device, dtype) for v in state.values())
 
 
-@CASE
+@CPU_CASE
 def test_shows_its_sizes_and_options(case: LayerCase) -> None:
     shown = repr(case.new())
     for name, value in (case.sizes(SMALL) | dict(case.options)).items():
@@ -407,7 +408,7 @@ def test_the_check_of_slices_can_fail() -> None:
 # Bad input
 
 
-@CASE
+@CPU_CASE
 @pytest.mark.parametrize(
     ("bad", "error", "match"),
     [
@@ -438,7 +439,7 @@ def test_rejects_what_is_no_feature(case: LayerCase, how: str) -> None:
         layer(bad.value, *case.arguments)
 
 
-@CASE
+@CPU_CASE
 def test_rejects_shapes(case: LayerCase) -> None:
     layer = case.new()
     shape = case.shape()

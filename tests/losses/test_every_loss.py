@@ -88,7 +88,7 @@ def test_gradcheck(case: LossCase, target_of: TargetOf) -> None:
     check_derivatives(gradcheck, case, target_of, SMALL)
 
 
-@each_target_of(everywhere(CASES))
+@each_target_of(CASES)
 def test_gradgradcheck(case: LossCase, target_of: TargetOf) -> None:
     check_derivatives(gradgradcheck, case, target_of, Sizes(N=3, P=1, M=2, D=1, K=3))
 
@@ -194,7 +194,7 @@ def test_is_deterministic(case: LossCase, target_of: TargetOf) -> None:
     assert_same_state(losses[1].state_dict(), losses[0].state_dict())
 
 
-@each_of(everywhere(CASES))
+@each_of(CASES)
 @given(data=st.data(), of=sizes(), seed=seeds(), letter=st.sampled_from("NMDK"))
 def test_law_no_axis_has_an_order(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, letter: str
@@ -223,7 +223,7 @@ def test_law_no_axis_has_an_order(
         assert_close(each.argument, case.held(loss)[each.argument], after)
 
 
-@each_of(everywhere(CASES))
+@each_of(CASES)
 @given(data=st.data(), of=sizes(), seed=seeds(), scale=scales())
 def test_law_a_loss_is_never_negative(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, scale: float
@@ -235,7 +235,7 @@ def test_law_a_loss_is_never_negative(
     assert all(value.item() >= 0 for value in found.values())
 
 
-@each_of(everywhere(CENTERED))
+@each_of(CENTERED)
 @given(of=sizes(), seed=seeds(), scale=scales(), rule=st.sampled_from(RULES))
 def test_law_it_is_exactly_zero_at_the_centers(
     case: LossCase, of: Sizes, seed: int, scale: float, rule: str
@@ -254,7 +254,7 @@ def test_law_it_is_exactly_zero_at_the_centers(
         assert_close(name, case.held(loss)[name], value)
 
 
-@each_of(everywhere(CASES))
+@each_of(CASES)
 @given(data=st.data(), of=sizes(), seed=seeds(), times=st.integers(2, 4))
 def test_law_a_repeated_batch_is_no_news(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, times: int
@@ -266,7 +266,7 @@ def test_law_a_repeated_batch_is_no_news(
     assert_close(case.name, case.apply(inputs, torch.cat([target] * times), centers), expected)
 
 
-@each_of(everywhere(LABELED))
+@each_of(LABELED)
 @given(of=sizes(), seed=seeds(), rule=st.sampled_from(RULES))
 def test_law_a_one_hot_target_is_its_label(case: LossCase, of: Sizes, seed: int, rule: str) -> None:
     target = drawn_labels(case, of, seed)
@@ -279,7 +279,7 @@ def test_law_a_one_hot_target_is_its_label(case: LossCase, of: Sizes, seed: int,
         assert_close(key, soft.state_dict()[key].double(), value.double())
 
 
-@each_of(everywhere(CASES))
+@each_of(CASES)
 def test_says_what_it_is(case: LossCase) -> None:
     text = repr(case.new())
     assert "across_ranks=True" in text

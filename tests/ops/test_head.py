@@ -156,7 +156,7 @@ def test_reads_nothing_unwritten_and_gives_the_same_bits_again(
         assert torch.equal(value, second[name]), name
 
 
-@FORM
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("case", ["dead", "coincident", "both"])
 @pytest.mark.filterwarnings("ignore:Input .* requires gradient:UserWarning")
 def test_gradcheck_where_messages_are_dead_or_coincide(form: Form, case: str) -> None:
