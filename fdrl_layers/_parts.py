@@ -65,8 +65,13 @@ def _reason(part: nn.Module, kind: type[nn.Module]) -> str | None:
     return None
 
 
-def weight_and_bias(part: nn.Module) -> tuple[Any, Any]:
-    """Return `weight` and `bias` of a part, by the short way where they are no properties."""
+def weight_and_bias(part: nn.Module | None) -> tuple[Any, Any]:
+    """Return `weight` and `bias` of a part, by the short way where they are no properties.
+
+    Of a part that is left out both are None.
+    """
+    if part is None:
+        return None, None
     own = part.__dict__["_parameters"]
     if "weight" in own and "bias" in own:
         return own["weight"], own["bias"]

@@ -427,16 +427,13 @@ class FDRLHead(HubMixin, nn.Module):
     def _parameters_in_order(self, without_classifier: bool = False) -> HeadParameters:
         parts = self.__dict__["_modules"]
         relations = parts["reconstruction"].__dict__["_modules"]
-        layers = (
-            parts["decomposition"],
-            relations.get("intra"),
-            relations.get("inter"),
-            None if without_classifier else parts.get("classifier"),
+        classifier = None if without_classifier else parts.get("classifier")
+        return HeadParameters(
+            *weight_and_bias(parts["decomposition"]),
+            *weight_and_bias(relations.get("intra")),
+            *weight_and_bias(relations.get("inter")),
+            *weight_and_bias(classifier),
         )
-        stacked: list[Any] = []
-        for layer in layers:
-            stacked += (None, None) if layer is None else weight_and_bias(layer)
-        return HeadParameters._make(stacked)
 
     def extra_repr(self) -> str:
         """Say the sizes of both ends, and how they are computed where that is no default."""
