@@ -12,10 +12,11 @@ TORCH = {
     "py:class": (
         "torch.Tensor torch.device torch.dtype torch.nn.Linear torch.nn.Module"
         " torch.nn.CrossEntropyLoss torch.nn.parallel.DistributedDataParallel"
-        " torch.nn.parameter.Parameter torch.optim.Optimizer"
+        " torch.nn.parameter.Parameter torch.optim.Optimizer torch.cuda.graph"
     ),
     "py:function": (
-        "torch.cdist torch.compile torch.export.export torch.export.register_dataclass"
+        "torch.cdist torch.compile torch.cuda.make_graphed_callables torch.export.export"
+        " torch.export.register_dataclass"
         " torch.func.vmap torch.nn.functional.cross_entropy torch.nn.functional.linear"
         " torch.nn.init.kaiming_uniform_ torch.use_deterministic_algorithms"
     ),
