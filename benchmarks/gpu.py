@@ -27,6 +27,7 @@ from benchmarks.schema import RESULTS
 EAGER = ("loop", "reference", "ours", "triton", "triton graph")
 COMPILED = ("ours compiled", "ours reduce-overhead")
 SANITIZER = "compute-sanitizer"
+KERNELS = ("triton", "hypothesis")
 IMAGES = ("triton", "torchvision")
 EXAMPLES = (*IMAGES, "matplotlib", "scipy", "sklearn", "tqdm")
 """What a part needs, as one imports it."""
@@ -56,7 +57,7 @@ def parts(out: Path) -> tuple[Part, ...]:
     added, speed = r"ours adds.*", r"224 pixels: [^;]*"
     return (
         _tests(115),
-        Part("kernels", kernels, 35, r"\d+ of \d+ agree.*", obstacle=lacking("triton")),
+        Part("kernels", kernels, 35, r"\d+ of \d+ agree.*", obstacle=lacking(*KERNELS)),
         _sanitizer("memcheck", 50, r"ERROR SUMMARY: (.*)"),
         _sanitizer("racecheck", 50, r"RACECHECK SUMMARY: (.*)"),
         _operators("bfloat16", out, (*EAGER, *COMPILED), 85),
@@ -91,7 +92,7 @@ def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
         figure,
         # Each array is then an allocation of its own, with ends that can be overrun.
         {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-        lacking("triton", program=program),
+        lacking(*KERNELS, program=program),
     )
 
 
@@ -105,7 +106,7 @@ def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float)
         ("run.py", *said, *within, "--versions", *versions),
         seconds,
         r"N = 64\n(?:  .*\n)*?  (triton .*)",
-        ("triton",),
+        KERNELS,
         dtype,
     )
 
