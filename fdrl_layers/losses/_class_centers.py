@@ -90,7 +90,8 @@ class ClassCenterLoss(nn.Module):
         check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
         shares = widest(class_shares(target, self.num_classes, self.ignore_index))
         sums = einsum(shares, widest(features.detach()), "n k, n f -> k f")
-        centers, known = self.centers(sums, shares.sum(0))
+        squares = widen(features.detach()).square().sum()
+        centers, known = self.centers(sums, shares.sum(0), squares)
         return mean_squared_distance(
             features,
             target,

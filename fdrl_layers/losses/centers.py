@@ -54,8 +54,12 @@ class Centers(nn.Module):
     - "gradient": `value` is a parameter, **which an optimizer must be given** and best keeps out
       of weight decay.
 
-    Evaluation never moves a center. Sums are taken in float64, and over all ranks where a process
-    group is up, so that every rank has the same centers bit for bit.
+    Evaluation never moves a center, and neither does a batch that is not finite: where the sum of
+    its squares, over all ranks, is infinite or no number, no center of the loss moves or starts, in
+    the first batch either. The loss itself is then not finite, so that nothing is hidden, and a
+    ``GradScaler`` that skips the step finds the centers where they were. Sums are taken in
+    float64, and over all ranks where a process group is up, so that every rank has the same
+    centers bit for bit.
 
     Args:
         num_centers: Number C of centers; at least 1.
@@ -120,40 +124,52 @@ class Centers(nn.Module):
             self._met = (self.seen, version) if bool(self.seen.all()) else None
         return self._met is not None
 
-    def forward(self, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, sums: Tensor, counts: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
         """Return the centers to hold this batch against, and which of them have met data.
 
         `sums` (C, F) and `counts` (C,) are those of the batch's vectors that belong to each
-        center, in the precision of :func:`fdrl_layers._precision.widest`. In training the centers
-        move on after this batch.
+        center, in the precision of :func:`fdrl_layers._precision.widest`, and `squares` is the sum
+        of all their squares. In training the centers move on after this batch.
         """
-        current = self._move(sums, counts) if self.training else widen(self.value)
+        if not self.training:
+            return widen(self.value), self.seen.clone()
+        current, known = self._move(sums, counts, squares)
         if self.update == "gradient":
             current = widen(self.value)
-            if self.training and self.across_ranks:
+            if self.across_ranks:
                 current = mean_gradient_over_ranks(current)
-        # A copy, as the next batch may change the mask before this one's backward reads it.
-        return current, self.seen.clone()
+        return current, known
 
     @torch.no_grad()
-    def _move(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """Move on after a batch, and return the centers that it is held against."""
-        sums, counts = self._over_ranks(sums, counts)
-        first = (counts > 0) & ~self.seen
-        current = torch.where(first.unsqueeze(-1), _means(sums, counts), widest(self.value))
+    def _move(self, sums: Tensor, counts: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Move on after a batch; return the centers that it is held against, and which are known.
+
+        What does not move for want of a finite batch is held against that batch all the same.
+        """
+        sums, counts, squares = self._over_ranks(sums, counts, squares)
+        before, there = widest(self.value), counts > 0
+        first = (there & ~self.seen).unsqueeze(-1)
+        current = torch.where(first, _means(sums, counts), before)
         moved = current
         if self.update != "gradient":
             rule = alpha_rule if self.update == "alpha" else ema_rule
             moved = rule(current, sums, counts, self.rate)
-        self.value.copy_(moved)
-        self.seen.logical_or_(counts > 0)
-        return widen(current.to(self.value.dtype))
+        finite = squares.isfinite() & moved.to(self.value.dtype).isfinite().all()
+        # A copy, as the next batch may change the mask before this one's backward reads it.
+        known = self.seen | there
+        self.value.copy_(torch.where(finite, moved, before))
+        self.seen.logical_or_(there & finite)
+        return widen(current.to(self.value.dtype)), known
 
-    def _over_ranks(self, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def _over_ranks(
+        self, sums: Tensor, counts: Tensor, squares: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        squares = squares.to(sums.dtype)
         if not self.across_ranks:
-            return sums, counts
-        packed = sum_over_ranks(torch.cat([sums, counts.unsqueeze(-1)], dim=-1))
-        return packed[:, :-1], packed[:, -1]
+            return sums, counts, squares
+        packed = sum_over_ranks(torch.cat([sums.flatten(), counts, squares.reshape(1)]))
+        c, f = sums.shape
+        return packed[: c * f].view(c, f), packed[c * f : -1], packed[-1]
 
     def extra_repr(self) -> str:
         """Say the sizes and the rule."""

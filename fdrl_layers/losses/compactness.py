@@ -140,7 +140,9 @@ class CompactnessLoss(nn.Module):
         """Return the loss of latents (N, M, D); in training, move the centers on."""
         _check(latents, self.centers.value)
         sums = widest(latents.detach()).sum(0)
-        centers, known = self.centers(sums, sums.new_full(sums.shape[:1], latents.shape[0]))
+        squares = widen(latents.detach()).square().sum()
+        counts = sums.new_full(sums.shape[:1], latents.shape[0])
+        centers, known = self.centers(sums, counts, squares)
         return _loss(
             latents,
             centers,

@@ -106,6 +106,38 @@ def test_ranks_are_one_process(ranks: tuple[int, Ranks], rule: str, form: str) -
                 assert_close(key, step["state"][key].double(), value.double(), dtype)
 
 
+def meet(rank: int, form: str, fused: bool, bad: float) -> list[dict[str, Tensor]]:
+    """Return the state before and after a batch whose last sample is not finite."""
+    dtype = torch.float32 if form == "triton" else torch.float64
+    loss: Any = JOINT.new(OF, dtype, backend=form)
+    if not fused:
+        loss.balance.register_forward_hook(lambda *_: None)
+        loss.backend = "auto"
+    states = []
+    size = dist.get_world_size()
+    cut = CUTS[size][0]
+    for seed in (None, 1, 2):
+        states.append(state_of(loss))
+        inputs = {n: v.to(dtype) for n, v in JOINT.inputs(OF, seed or 0).items()}
+        if seed != 1:
+            inputs["latents"][-1, 0, 0] = inputs["intra_weights"][-1, 0] = bad
+        parts = {n: part(v, rank, cut) for n, v in inputs.items()}
+        output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **parts)
+        assert loss(output, part(LABELS[1], rank, cut)).total.isfinite() == (seed == 1)
+    return [*states, state_of(loss)]
+
+
+@pytest.mark.parametrize(("form", "fused"), [("torch", True), ("torch", False), ("triton", True)])
+def test_one_rank_that_is_not_finite_moves_no_center_on_any(
+    ranks: tuple[int, Ranks], form: str, fused: bool
+) -> None:
+    _, group = ranks
+    for before, after, moved, last in group.run(meet, form, fused, float("nan")):
+        assert_same_state(before, after)
+        assert moved["compactness.centers.seen"].all()
+        assert_same_state(moved, last)
+
+
 class Model(nn.Module):
     """A backbone of one layer and a head."""
 

@@ -285,6 +285,7 @@ def met(centers: Centers, sums: float, count: float, sums_1: float, count_1: flo
     held, _ = centers(
         torch.tensor([[sums], [sums_1]], dtype=torch.float64),
         torch.tensor([count, count_1], dtype=torch.float64),
+        torch.tensor(1.0, dtype=torch.float64),
     )
     return [float(value) for value in held.flatten()]
 

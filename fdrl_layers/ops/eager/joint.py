@@ -106,16 +106,19 @@ def forward(
     classification, distribution, compactness, balance = sums
     hot, counted, samples = _one_hot(logits, target, options)
     residual = _cross_entropy(logits, hot, counted, options.label_smoothing, classification)
-    held = _move_latent_centers(latents, latent_centers, options)
+    held, moved_latents = _next_latent_centers(latents, latent_centers, options)
     squared = torch.ops.aten.mse_loss(latents, held.expand_as(latents), SUM)
     torch.mul(squared, 1 / n, out=compactness)
     deviation = intra_weights.mean(0).sub_(1 / m)
     torch.linalg.vector_norm(deviation, 1, out=balance)
-    offsets = _move_class_centers(intra_weights, hot, class_centers, options)
+    offsets, count, moved_classes = _next_class_centers(intra_weights, hot, class_centers, options)
     if counted is not None:
         offsets.mul_(counted)
     flat = offsets.flatten()
     torch.dot(flat, flat, out=distribution)
+    finite = torch.eq(sums - sums, 0)
+    _move(latent_centers, moved_latents, finite[2], None, options)
+    _move(class_centers, moved_classes, finite[1], count, options)
     sums[:2].div_(samples)
     total = _weighted_sum(sums, options.lambdas)
     saved = Saved(residual, held, deviation, offsets, samples, n)
@@ -186,9 +189,13 @@ def forward_over_ranks(
     ).over_ranks()
     number, samples = sums.number.clamp_min(1), sums.samples.clamp_min(1)
     counts = sums.number.expand(m)
-    held, squares = _move_by_sums(latent_centers, sums.latents, counts, options)
+    held, squares = _move_by_sums(
+        latent_centers, sums.latents, counts, sums.latent_squares, options
+    )
     compactness = (sums.latent_squares + squares).clamp_min(0) / number
-    held_classes, squares = _move_by_sums(class_centers, sums.classes, sums.counts, options)
+    held_classes, squares = _move_by_sums(
+        class_centers, sums.classes, sums.counts, sums.class_squares, options
+    )
     distribution = (sums.class_squares + squares).clamp_min(0) / samples
     deviation = sums.shares / number - 1 / m
     # The balance loss of no sample is 0.
@@ -209,13 +216,14 @@ def _offsets(intra_weights: Tensor, hot: Tensor, centers: Tensor, counted: Tenso
 
 
 def _move_by_sums(
-    centers: Centers, sums: Tensor, counts: Tensor, options: Options
+    centers: Centers, sums: Tensor, counts: Tensor, before_squares: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
     r"""Return the centers to hold the batch against, and what starting them adds to the squares.
 
     With v the centers as they were, h as they start, and S and n the sums and the counts, that is
     :math:`\sum \lVert x - h \rVert^2 - \sum \lVert x - v \rVert^2
-    = n \lVert h - v \rVert^2 - 2 (h - v) (S - n v)`. Then the centers move on.
+    = n \lVert h - v \rVert^2 - 2 (h - v) (S - n v)`. Then the centers move on, unless the squares
+    or the sums are not finite, on all ranks alike.
     """
     before, n = widest(centers.value), counts.unsqueeze(1)
     mean = sums / n.clamp_min(1)
@@ -224,8 +232,10 @@ def _move_by_sums(
     start = widest(held) - before
     squares = (start * (n * start - 2 * (sums - n * before))).sum()
     rate = options.rate * n / (1 + n) if options.rule == "alpha" else options.rate * (n > 0)
-    centers.value.copy_(torch.lerp(widest(held), mean, rate.to(mean.dtype)))
-    centers.seen.logical_or_(counts > 0)
+    moved = torch.lerp(widest(held), mean, rate.to(mean.dtype))
+    finite = before_squares.isfinite() & sums.isfinite().all()
+    centers.value.copy_(torch.where(finite, moved, before))
+    centers.seen.logical_or_((counts > 0) & finite)
     return held, squares
 
 
@@ -276,40 +286,47 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
     return torch.tensor(values, dtype=dtype, device=device)
 
 
-def _move_latent_centers(latents: Tensor, centers: Centers, options: Options) -> Tensor:
-    """Return the centers to hold the batch against, and move on towards its mean."""
+def _next_latent_centers(
+    latents: Tensor, centers: Centers, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Return the centers to hold the batch against, and those after a step towards its mean."""
     mean, n = latents.mean(0), latents.shape[0]
     if options.complete:
         held = centers.value.clone()
     else:
         held = torch.where(centers.seen.unsqueeze(1), centers.value, mean)
-        centers.seen.fill_(True)
     # Wen et al.'s step, (n c - sum) / (1 + n), is that towards the mean by n / (1 + n).
     rate = options.rate * n / (1 + n) if options.rule == "alpha" else options.rate
-    torch.lerp(held, mean, rate, out=centers.value)
-    return held
+    return held, torch.lerp(held, mean, rate)
 
 
-def _move_class_centers(
+def _next_class_centers(
     intra_weights: Tensor, hot: Tensor, centers: Centers, options: Options
-) -> Tensor:
-    """Return the offsets of Intra-W from its class's center; move on towards each class's mean.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the offsets of Intra-W from its class's center, and how the centers move on.
 
-    `hot` is minus one-hot, and so are the counts and the sums.
+    That is minus the number of samples of each class, and the centers after a step towards the
+    mean of each class. `hot` is minus one-hot, and so are the sums.
     """
     held = centers.value
     count, sums = hot.sum(0).unsqueeze(1), hot.t() @ intra_weights
     if not options.complete:
         held = torch.where(centers.seen.unsqueeze(1), held, sums / count.clamp_max(-1))
-        centers.seen.logical_or_(count.squeeze(1))
     offsets = intra_weights.addmm(hot, held)
     if options.rule == "alpha":
         step = torch.addcmul(sums, count, held, value=-1)
-        torch.addcdiv(held, step, 1 - count, value=-options.rate, out=centers.value)
-    else:
-        rate = (count < 0).to(sums.dtype) * options.rate
-        torch.lerp(held, sums / count.clamp_max(-1), rate, out=centers.value)
-    return offsets
+        return offsets, count, torch.addcdiv(held, step, 1 - count, value=-options.rate)
+    rate = (count < 0).to(sums.dtype) * options.rate
+    return offsets, count, torch.lerp(held, sums / count.clamp_max(-1), rate)
+
+
+def _move(
+    centers: Centers, moved: Tensor, finite: Tensor, count: Tensor | None, options: Options
+) -> None:
+    """Move centers on, unless the batch's sum of squares is not finite."""
+    torch.where(finite, moved, centers.value, out=centers.value)
+    if not options.complete:
+        centers.seen.logical_or_(finite if count is None else (count.squeeze(1) < 0) & finite)
 
 
 def backward(

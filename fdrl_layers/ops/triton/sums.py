@@ -244,6 +244,8 @@ def finish(
     where = tl.arange(0, 32)
     compactness = tl.sum(tl.where(where < M, squared, 0.0), 0)
     distribution = tl.sum(tl.where(where == M, squared, 0.0), 0)
+    # A batch whose squares are not finite moves no center.
+    latents_move, classes_move = compactness - compactness == 0, distribution - distribution == 0
     for j in range(M):
         mean = add_up(parts_ptr + j * D, width, d, d < D, programs, 16) / n
         value = tl.load(latent_centers_ptr + j * D + d).to(tl.float64)
@@ -251,11 +253,9 @@ def finish(
         held = tl.where(seen | (all_samples == 0), value, mean).to(tl.float32).to(tl.float64)
         compactness -= n * tl.sum((held - value) * (held - value), 0)
         tl.store(state_ptr + j * D + d, held.to(tl.float32))
-        tl.store(
-            latent_centers_ptr + j * D + d,
-            moved(held, mean, all_samples, rate, ALPHA).to(tl.float32),
-        )
-        tl.store(latent_seen_ptr + j, seen | (all_samples > 0))
+        after = tl.where(latents_move, moved(held, mean, all_samples, rate, ALPHA), value)
+        tl.store(latent_centers_ptr + j * D + d, after.to(tl.float32))
+        tl.store(latent_seen_ptr + j, seen | ((all_samples > 0) & latents_move))
     compactness = tl.where(compactness < 0, 0.0, compactness) / n
     mean_share = add_up(shares_ptr, width, m, m < M, programs, 16) / n
     tl.store(mean_ptr + m, mean_share.to(tl.float32), mask=m < M)
@@ -271,12 +271,10 @@ def finish(
         held = tl.where(starts, mean, value).to(tl.float32).to(tl.float64)
         distribution -= tl.sum(counts * (held - value) * (held - value), 0)
         tl.store(class_held_ptr + k * M + i, held.to(tl.float32), mask=k < K)
-        tl.store(
-            class_centers_ptr + k * M + i,
-            moved(held, mean, counts, rate, ALPHA).to(tl.float32),
-            mask=k < K,
-        )
-    tl.store(class_seen_ptr + k, (counts > 0) | (class_seen != 0), mask=k < K)
+        after = tl.where(classes_move, moved(held, mean, counts, rate, ALPHA), value)
+        tl.store(class_centers_ptr + k * M + i, after.to(tl.float32), mask=k < K)
+    met = tl.where(classes_move, counts, 0.0) > 0
+    tl.store(class_seen_ptr + k, met | (class_seen != 0), mask=k < K)
     distribution = tl.where(distribution < 0, 0.0, distribution) / divisor
     total = classification + lambda_compactness * compactness + lambda_balance * balance
     total += lambda_distribution * distribution
