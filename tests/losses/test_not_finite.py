@@ -35,9 +35,18 @@ def spoiled(inputs: dict[str, Tensor], bad: float) -> dict[str, Tensor]:
 @TARGET
 @BAD
 @pytest.mark.parametrize("first", [True, False], ids=["first batch", "later"])
+@pytest.mark.parametrize("readable", [True, False], ids=["readable", "as on a GPU"])
 def test_no_center_moves(
-    case: LossCase, rule: str, target: Tensor, bad: float, first: bool
+    case: LossCase,
+    rule: str,
+    target: Tensor,
+    bad: float,
+    first: bool,
+    readable: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # On the CPU the host reads whether the sums are finite; elsewhere it must not wait.
+    monkeypatch.setattr("fdrl_layers.ops.eager.joint._readable", lambda tensor: readable)
     loss, undisturbed = (case.new(center_update=rule) for _ in range(2))
     if not first:
         for each in (loss, undisturbed):

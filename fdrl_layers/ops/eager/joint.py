@@ -14,6 +14,8 @@ with p the one-hot or smoothed target and n the number of samples that are not i
 """
 
 import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +23,9 @@ from torch import Tensor
 
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import sum_over_ranks
+
+Next = Callable[..., Tensor]
+"""Gives centers after a step, to `out` if that is said."""
 
 SUM = 2
 """ATen's number of the reduction."""
@@ -116,7 +121,7 @@ def forward(
         offsets.mul_(counted)
     flat = offsets.flatten()
     torch.dot(flat, flat, out=distribution)
-    finite = torch.eq(sums - sums, 0)
+    finite = _finite(sums)
     _move(latent_centers, moved_latents, finite[2], None, options)
     _move(class_centers, moved_classes, finite[1], count, options)
     sums[:2].div_(samples)
@@ -288,8 +293,8 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
 
 def _next_latent_centers(
     latents: Tensor, centers: Centers, options: Options
-) -> tuple[Tensor, Tensor]:
-    """Return the centers to hold the batch against, and those after a step towards its mean."""
+) -> tuple[Tensor, Next]:
+    """Return the centers to hold the batch against, and what gives those after this step."""
     mean, n = latents.mean(0), latents.shape[0]
     if options.complete:
         held = centers.value.clone()
@@ -297,16 +302,16 @@ def _next_latent_centers(
         held = torch.where(centers.seen.unsqueeze(1), centers.value, mean)
     # Wen et al.'s step, (n c - sum) / (1 + n), is that towards the mean by n / (1 + n).
     rate = options.rate * n / (1 + n) if options.rule == "alpha" else options.rate
-    return held, torch.lerp(held, mean, rate)
+    return held, functools.partial(torch.lerp, held, mean, rate)
 
 
 def _next_class_centers(
     intra_weights: Tensor, hot: Tensor, centers: Centers, options: Options
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Next]:
     """Return the offsets of Intra-W from its class's center, and how the centers move on.
 
-    That is minus the number of samples of each class, and the centers after a step towards the
-    mean of each class. `hot` is minus one-hot, and so are the sums.
+    That is minus the number of samples of each class, and what gives the centers after a step
+    towards the mean of each class. `hot` is minus one-hot, and so are the sums.
     """
     held = centers.value
     count, sums = hot.sum(0).unsqueeze(1), hot.t() @ intra_weights
@@ -315,18 +320,40 @@ def _next_class_centers(
     offsets = intra_weights.addmm(hot, held)
     if options.rule == "alpha":
         step = torch.addcmul(sums, count, held, value=-1)
-        return offsets, count, torch.addcdiv(held, step, 1 - count, value=-options.rate)
+        moved = functools.partial(torch.addcdiv, held, step, 1 - count, value=-options.rate)
+        return offsets, count, moved
     rate = (count < 0).to(sums.dtype) * options.rate
-    return offsets, count, torch.lerp(held, sums / count.clamp_max(-1), rate)
+    return offsets, count, functools.partial(torch.lerp, held, sums / count.clamp_max(-1), rate)
+
+
+def _finite(sums: Tensor) -> Sequence[Tensor | bool]:
+    """Which sums are finite: numbers of the host where it need not wait for them."""
+    if _readable(sums):
+        return [math.isfinite(each) for each in sums.tolist()]
+    return torch.eq(sums - sums, 0).unbind()
+
+
+def _readable(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _move(
-    centers: Centers, moved: Tensor, finite: Tensor, count: Tensor | None, options: Options
+    centers: Centers,
+    moved: Next,
+    finite: Tensor | bool,
+    count: Tensor | None,
+    options: Options,
 ) -> None:
     """Move centers on, unless the batch's sum of squares is not finite."""
-    torch.where(finite, moved, centers.value, out=centers.value)
+    if finite is False:
+        return
+    if finite is True:
+        moved(out=centers.value)
+    else:
+        torch.where(finite, moved(), centers.value, out=centers.value)
     if not options.complete:
-        centers.seen.logical_or_(finite if count is None else (count.squeeze(1) < 0) & finite)
+        met = finite if count is None else (count.squeeze(1) < 0) & finite
+        centers.seen.logical_or_(met) if isinstance(met, Tensor) else centers.seen.fill_(True)
 
 
 def backward(
