@@ -1,5 +1,7 @@
 """Squared distances to the center of a sample's class: what two losses are made of."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from einops import einsum
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import batch_mean
+from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses._targets import check_target, class_shares
 from fdrl_layers.losses.centers import Centers, CenterUpdate
 
@@ -83,15 +86,26 @@ class ClassCenterLoss(nn.Module):
         """Forget the data, so that the next training batch is the first."""
         self.centers.reset_parameters()
 
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Take all training batches inside for parts of one: the centers move once, at the end.
+
+        See :meth:`FDRLLoss.accumulate`.
+        """
+        return self.centers.accumulate()
+
+    def statistics(self, features: Tensor, target: Tensor) -> Statistics:
+        """Return what the centers want to know of a batch."""
+        features = features.detach()
+        shares = widest(class_shares(target, self.num_classes, self.ignore_index))
+        sums = einsum(shares, widest(features), "n k, n f -> k f")
+        return Statistics(sums, shares.sum(0), widen(features).square().sum().to(sums.dtype))
+
     def mean_squared_distance(
         self, name: str, features: Tensor, axis: str, target: Tensor
     ) -> Tensor:
         """Hold `features` (N, `axis`) against the centers; in training, move these on."""
         check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
-        shares = widest(class_shares(target, self.num_classes, self.ignore_index))
-        sums = einsum(shares, widest(features.detach()), "n k, n f -> k f")
-        squares = widen(features.detach()).square().sum()
-        centers, known = self.centers(sums, shares.sum(0), squares)
+        centers, known = self.centers(self.statistics(features, target))
         return mean_squared_distance(
             features,
             target,

@@ -1,6 +1,8 @@
 """Centers: the only state that moves by itself."""
 
-from typing import Literal, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from fdrl_layers._checks import check_choice, check_number, check_size
 from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import mean_gradient_over_ranks, sum_over_ranks
+from fdrl_layers.losses._pending import Pending, Statistics
 
 CenterUpdate = Literal["alpha", "ema", "gradient"]
 
@@ -101,6 +104,7 @@ class Centers(nn.Module):
         # The mask of which all is known to be set, and its version then: until somebody writes to
         # it, it need not be read again.
         self._met: tuple[Tensor, int] | None = None
+        self._pending: Pending | None = None
         value = torch.empty(num_centers, num_features, device=device, dtype=dtype)
         if update == "gradient":
             self.value = nn.Parameter(value)
@@ -124,52 +128,88 @@ class Centers(nn.Module):
             self._met = (self.seen, version) if bool(self.seen.all()) else None
         return self._met is not None
 
-    def forward(self, sums: Tensor, counts: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def accumulating(self) -> bool:
+        """Whether batches are gathered, of which each is a part of the one to move by."""
+        return self._pending is not None
+
+    @contextmanager
+    def accumulate(self) -> Iterator[None]:
+        """Take all training batches inside for parts of one, and move once, at the end.
+
+        An exception moves nothing. Raise RuntimeError where it is nested.
+        """
+        if self._pending is not None:
+            raise RuntimeError("`accumulate` must not be nested: centers move once, at the end")
+        self._pending = pending = Pending(self.value)
+        try:
+            yield
+        finally:
+            self._pending = None
+        if not pending.empty:
+            self._move(pending.total)
+
+    def gather(self, statistics: Statistics) -> None:
+        """Add a part of a batch, inside of :meth:`accumulate`."""
+        if self._pending is not None:
+            self._pending.add(statistics)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of copies what is not a whole batch yet."""
+        return {**self.__dict__, "_pending": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take modules that were pickled before there were parts of batches."""
+        super().__setstate__({"_pending": None, **state})  # type: ignore[no-untyped-call]
+
+    def forward(self, batch: Statistics) -> tuple[Tensor, Tensor]:
         """Return the centers to hold this batch against, and which of them have met data.
 
-        `sums` (C, F) and `counts` (C,) are those of the batch's vectors that belong to each
-        center, in the precision of :func:`fdrl_layers._precision.widest`, and `squares` is the sum
-        of all their squares. In training the centers move on after this batch.
+        The statistics of the batch are in the precision of :func:`fdrl_layers._precision.widest`.
+        In training the centers move on after this batch, or after the batch that it is a part of.
         """
         if not self.training:
             return widen(self.value), self.seen.clone()
-        current, known = self._move(sums, counts, squares)
+        self.gather(batch)
+        current, known = self._move(batch)
         if self.update == "gradient":
-            current = widen(self.value)
-            if self.across_ranks:
-                current = mean_gradient_over_ranks(current)
+            value = widen(self.value)
+            if self.accumulating:
+                # What starts does so at the end.
+                value = torch.where(self.seen.unsqueeze(-1), value, current)
+            current = mean_gradient_over_ranks(value) if self.across_ranks else value
         return current, known
 
     @torch.no_grad()
-    def _move(self, sums: Tensor, counts: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    def _move(self, batch: Statistics) -> tuple[Tensor, Tensor]:
         """Move on after a batch; return the centers that it is held against, and which are known.
 
-        What does not move for want of a finite batch is held against that batch all the same.
+        What does not move for want of a finite batch is held against that batch all the same, and
+        so is what waits for the other parts of its batch.
         """
-        sums, counts, squares = self._over_ranks(sums, counts, squares)
+        sums, counts, squares = self._over_ranks(batch)
         before, there = widest(self.value), counts > 0
         first = (there & ~self.seen).unsqueeze(-1)
         current = torch.where(first, _means(sums, counts), before)
+        # A copy, as the next batch may change the mask before this one's backward reads it.
+        held, known = widen(current.to(self.value.dtype)), self.seen | there
+        if self.accumulating:
+            return held, known
         moved = current
         if self.update != "gradient":
             rule = alpha_rule if self.update == "alpha" else ema_rule
             moved = rule(current, sums, counts, self.rate)
         finite = squares.isfinite() & moved.to(self.value.dtype).isfinite().all()
-        # A copy, as the next batch may change the mask before this one's backward reads it.
-        known = self.seen | there
         self.value.copy_(torch.where(finite, moved, before))
         self.seen.logical_or_(there & finite)
-        return widen(current.to(self.value.dtype)), known
+        return held, known
 
-    def _over_ranks(
-        self, sums: Tensor, counts: Tensor, squares: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        squares = squares.to(sums.dtype)
+    def _over_ranks(self, batch: Statistics) -> Statistics:
         if not self.across_ranks:
-            return sums, counts, squares
-        packed = sum_over_ranks(torch.cat([sums.flatten(), counts, squares.reshape(1)]))
-        c, f = sums.shape
-        return packed[: c * f].view(c, f), packed[c * f : -1], packed[-1]
+            return batch
+        joined = sum_over_ranks(torch.cat([each.flatten() for each in batch]))
+        pieces = joined.split([each.numel() for each in batch])
+        return Statistics(*(piece.view_as(each) for piece, each in zip(pieces, batch, strict=True)))
 
     def extra_repr(self) -> str:
         """Say the sizes and the rule."""

@@ -1,5 +1,7 @@
 """The compactness loss, equation 2."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,7 @@ from fdrl_layers._checks import check_device, check_floating, check_shape, check
 from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import batch_mean
+from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses.centers import Centers, CenterUpdate
 
 
@@ -136,13 +139,24 @@ class CompactnessLoss(nn.Module):
         """Forget the data, so that the next training batch is the first."""
         self.centers.reset_parameters()
 
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Take all training batches inside for parts of one: the centers move once, at the end.
+
+        See :meth:`FDRLLoss.accumulate`.
+        """
+        return self.centers.accumulate()
+
+    def statistics(self, latents: Tensor) -> Statistics:
+        """Return what the centers want to know of a batch."""
+        latents = latents.detach()
+        sums = widest(latents).sum(0)
+        counts = sums.new_full(sums.shape[:1], latents.shape[0])
+        return Statistics(sums, counts, widen(latents).square().sum().to(sums.dtype))
+
     def forward(self, latents: Tensor) -> Tensor:
         """Return the loss of latents (N, M, D); in training, move the centers on."""
         _check(latents, self.centers.value)
-        sums = widest(latents.detach()).sum(0)
-        squares = widen(latents.detach()).square().sum()
-        counts = sums.new_full(sums.shape[:1], latents.shape[0])
-        centers, known = self.centers(sums, counts, squares)
+        centers, known = self.centers(self.statistics(latents))
         return _loss(
             latents,
             centers,

@@ -1,5 +1,7 @@
 """The joint loss, equation 13."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -119,6 +121,13 @@ def _centers_of(term: nn.Module) -> Centers | None:
     """Return the centers of a term; one that is not ours may have none."""
     centers = term.__dict__["_modules"].get("centers")
     return centers if isinstance(centers, Centers) else None
+
+
+def _moving(centers: Centers) -> Moving:
+    """Return what the operator may move: a copy while centers wait for the rest of a batch."""
+    if centers.accumulating:
+        return Moving(centers.value.clone(), centers.seen.clone())
+    return Moving(centers.value, centers.seen)
 
 
 def _join(
@@ -330,6 +339,43 @@ class FDRLLoss(nn.Module):
         reset_parts(self.compactness)
         reset_parts(self.distribution)
 
+    @contextmanager
+    def accumulate(self) -> Iterator[None]:
+        r"""Take all training batches inside for parts of one: the centers move once, at the end.
+
+        For gradients that are accumulated over micro-batches, of any sizes: a context, as
+        :meth:`~torch.nn.parallel.DistributedDataParallel.no_sync` is. Each part is held against the
+        centers as they were, and its exact sums and counts are gathered, so that centers end
+        where the joint batch would have moved them, to rounding. A center without data so far
+        is held against each part's own mean, and starts at the mean of all. An exception moves
+        nothing, and neither does a batch of which a part is not finite. What is not gathered yet
+        is in no ``state_dict``, copy or pickle.
+
+        The losses of the parts are those of batches of their own: weigh each by its share of the
+        samples. The balance loss is the distance of a batch's mean, and the mean of the parts' is
+        not below that of the joint batch.
+
+        With several ranks the sums are exchanged at the end too, so every rank must leave the
+        context alike. A term that is not ours is asked for its own `accumulate`, if it has one.
+
+        Raises:
+            RuntimeError: Where it is nested.
+
+        Example:
+            >>> import torch
+            >>> from fdrl_layers import FDRLHead, FDRLLoss
+            >>> head, criterion = FDRLHead(512, 7), FDRLLoss(num_classes=7)
+            >>> features, target = torch.randn(10, 512), torch.arange(10) % 7
+            >>> with criterion.accumulate():
+            ...     for part, labels in zip(features.split(4), target.split(4)):
+            ...         (criterion(head(part), labels).total * len(part) / 10).backward()
+        """
+        with ExitStack() as stack:
+            for term in (self.compactness, self.distribution):
+                if callable(enter := getattr(term, "accumulate", None)):
+                    stack.enter_context(enter())
+            yield
+
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
         """Return the joint loss of a batch and its terms; in training, move the centers on."""
         reason = self.reason_to_call_terms()
@@ -371,11 +417,15 @@ class FDRLLoss(nn.Module):
         terms = joint(
             features,
             target,
-            Moving(latents.value, latents.seen),
-            Moving(classes.value, classes.seen),
+            _moving(latents),
+            _moving(classes),
             options,
             backend=self.backend,
         )
+        if latents.accumulating:
+            latents.gather(self.compactness.statistics(output.latents))
+        if classes.accumulating:
+            classes.gather(self.distribution.statistics(output.intra_weights, target))
         return FDRLLossOutput(*terms)
 
     def reason_to_call_terms(self) -> str | None:

@@ -15,7 +15,7 @@ from comparing import assert_close
 from devices import OF_KERNELS, marks_of
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLOutput
 from fdrl_layers.ops import joint as operator
-from loss_cases import JOINT, assert_same_state, state_of
+from loss_cases import JOINT, RULES, assert_same_state, state_of
 from ranks import Ranks
 from strategies import Sizes, normal
 
@@ -205,3 +205,33 @@ def _is_fused(rank: int) -> bool:
     with mock.patch("fdrl_layers.losses.joint.joint", wraps=operator.joint) as fused:
         loss(output, LABELS[0])
     return bool(fused.called)
+
+
+def follow_in_parts(rank: int | None, cut: list[int], options: dict[str, Any]) -> dict[str, Tensor]:
+    """Give a loss batches in two parts; one process has them whole."""
+    loss = JOINT.new(OF, **options)
+    assert isinstance(loss, FDRLLoss)
+    for seed, target in enumerate(LABELS):
+        inputs = {n: part(v, rank, cut) for n, v in JOINT.inputs(OF, seed).items()}
+        labels = part(target, rank, cut)
+        if rank is None:
+            JOINT.run(loss, inputs, labels)
+            continue
+        with loss.accumulate():
+            for rows in (slice(0, 2), slice(2, None)):
+                JOINT.run(loss, {n: v[rows] for n, v in inputs.items()}, labels[rows])
+    return state_of(loss)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_parts_of_batches_move_centers_once_on_all_ranks(
+    ranks: tuple[int, Ranks], rule: str
+) -> None:
+    size, group = ranks
+    expected = follow_in_parts(None, [], {"center_update": rule})
+    for cut in CUTS[size]:
+        states = group.run(follow_in_parts, cut, {"center_update": rule})
+        for state in states:
+            assert_same_state(state, states[0])
+            for name, value in state.items():
+                assert_close(name, value.double(), expected[name].double())

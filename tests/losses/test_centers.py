@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import oracles
 from comparing import assert_close
 from devices import each_of, everywhere
+from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses.centers import Centers, alpha_rule, ema_rule
 from gradients import gradients
 from loss_cases import (
@@ -282,11 +283,12 @@ def test_the_weights_of_the_terms_do_not_enter_the_rules() -> None:
 
 def met(centers: Centers, sums: float, count: float, sums_1: float, count_1: float) -> list[float]:
     """What two centers of width 1 are for a batch with these sums and counts."""
-    held, _ = centers(
+    batch = Statistics(
         torch.tensor([[sums], [sums_1]], dtype=torch.float64),
         torch.tensor([count, count_1], dtype=torch.float64),
         torch.tensor(1.0, dtype=torch.float64),
     )
+    held, _ = centers(batch)
     return [float(value) for value in held.flatten()]
 
 
