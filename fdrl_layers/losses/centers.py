@@ -199,7 +199,9 @@ class Centers(nn.Module):
         if self.update != "gradient":
             rule = alpha_rule if self.update == "alpha" else ema_rule
             moved = rule(current, sums, counts, self.rate)
-        finite = squares.isfinite() & moved.to(self.value.dtype).isfinite().all()
+        # One sum for all questions, whose difference from itself is 0 unless it is not finite.
+        total = squares + moved.to(self.value.dtype).sum(dtype=moved.dtype)
+        finite = total - total == 0
         self.value.copy_(torch.where(finite, moved, before))
         self.seen.logical_or_(there & finite)
         return held, known
