@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from comparing import assert_close
 from devices import OF_KERNELS, each_of, marks_of
 from fdrl_layers import CenterLoss, CompactnessLoss, DistributionLoss, FDRLLoss
-from fdrl_layers.losses import joint as joint_loss
+from fdrl_layers.losses import centers, joint as joint_loss
 from fdrl_layers.ops import joint as operator
 from loss_cases import CENTERED, JOINT, RULES, SMALL, LossCase, assert_same_state, scalar, state_of
 from strategies import IGNORE_INDEX, Sizes, normal
@@ -83,6 +83,19 @@ def test_all_parts_are_held_against_the_centers_as_they_were(case: LossCase, rul
     wanted = case.run(whole, inputs, target)["loss"]
     mean = sum(n * each["loss"] for n, each in zip(PARTS, losses, strict=True)) / SMALL.N
     assert_close("loss", mean, wanted)
+
+
+@each_of([each for each in CENTERED if each.loss is not FDRLLoss])
+@RULE
+def test_what_has_met_no_data_is_held_against_the_mean_of_each_part(
+    case: LossCase, rule: str
+) -> None:
+    target, inputs = HARD.clamp_min(0), case.inputs()
+    found = in_parts(case, case.new(center_update=rule), inputs, target)
+    pieces = zip(*(value.split(PARTS) for value in inputs.values()), strict=True)
+    for each, piece, label in zip(found, pieces, target.split(PARTS), strict=True):
+        alone = case.new(center_update=rule)
+        assert_close("loss", each, case.run(alone, dict(zip(inputs, piece, strict=True)), label))
 
 
 @RULE
@@ -205,8 +218,10 @@ def test_evaluation_adds_nothing(case: LossCase) -> None:
     case.run(whole, case.inputs(), HARD)
     assert_close_states(loss, whole, torch.float64)
     before = state_of(loss)
-    with accumulate(loss.eval()):
+    # Neither does it exchange anything, as it may run on one rank alone.
+    with mock.patch.object(centers, "sum_over_ranks") as exchange, accumulate(loss.eval()):
         case.run(loss, case.inputs(seed=1), HARD)
+    exchange.assert_not_called()
     assert_same_state(state_of(loss), before)
 
 
