@@ -7,9 +7,14 @@ from matplotlib import pyplot as plt
 
 import figure_style
 from fdrl_layers import FDRLHead, FDRLLoss
-from fdrl_layers.layers import Reduction
+from fdrl_layers.layers import GateInit, Reduction
 
-REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
+HEADS: dict[str, tuple[Reduction, GateInit]] = {
+    "sum, gates from 1 / 2": ("sum", "linear"),
+    "mean, gates from 1 / 2": ("mean", "linear"),
+    "sum": ("sum", "uniform"),
+}
+"""Those that are compared, by their name in a legend."""
 STEPS, BATCH, WIDTH = 300, 32, 64
 
 
@@ -23,9 +28,9 @@ def write(folder: Path) -> None:
         draw_tanh(folder / "tanh.svg")
 
 
-def watch(reduction: Reduction) -> tuple[list[float], list[float]]:
+def watch(reduction: Reduction, gate_init: GateInit) -> tuple[list[float], list[float]]:
     """Train a head on seven clusters of points; return Intra-W and what is saturated, by step."""
-    head = FDRLHead(WIDTH, 7, reduction=reduction)
+    head = FDRLHead(WIDTH, 7, reduction=reduction, gate_init=gate_init)
     criterion = FDRLLoss(7)
     adam = torch.optim.Adam([*head.parameters()], 1e-3, betas=(0.5, 0.999))
     clusters = torch.randn(7, WIDTH)
@@ -44,12 +49,12 @@ def watch(reduction: Reduction) -> tuple[list[float], list[float]]:
 
 
 def draw_reductions(file: Path) -> None:
-    """Draw Intra-W and the saturated share of Inter-W during training, for sum and mean."""
+    """Draw Intra-W and the saturated share of Inter-W during training."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3))
-    for reduction in REDUCTIONS:
-        weights, saturated = watch(reduction)
-        left.plot(weights, label=f'"{reduction}"')
-        right.plot(saturated, label=f'"{reduction}"')
+    for label, how in HEADS.items():
+        weights, saturated = watch(*how)
+        left.plot(weights, label=label)
+        right.plot(saturated, label=label)
     left.axhline(1 / 9, color="black", linestyle=":", linewidth=1)
     left.annotate("target 1 / 9", (STEPS, 1 / 9), (0, -12), textcoords="offset points", ha="right")
     left.set(yscale="log", xlabel="step", title="mean Intra-W", ylim=(0.05, 100))
@@ -59,9 +64,9 @@ def draw_reductions(file: Path) -> None:
     plt.close(figure)
 
 
-def distances(reduction: Reduction) -> torch.Tensor:
+def distances(reduction: Reduction, gate_init: GateInit) -> torch.Tensor:
     """Return how far apart the messages of a new head lie."""
-    head = FDRLHead(512, 7, reduction=reduction)
+    head = FDRLHead(512, 7, reduction=reduction, gate_init=gate_init)
     inter = head.reconstruction.inter
     assert head.reconstruction.intra is not None
     assert inter is not None
@@ -80,8 +85,8 @@ def draw_tanh(file: Path) -> None:
     left.plot(near, 1 - near.tanh().square(), color="black", linestyle="--", label="its slope")
     left.set(xlabel="distance of two messages", title="equation 9")
     left.legend()
-    for reduction in REDUCTIONS:
-        right.hist(distances(reduction).log10().numpy(), bins=40, label=f'"{reduction}"', alpha=0.9)
+    for label, how in HEADS.items():
+        right.hist(distances(*how).log10().numpy(), bins=40, label=label, alpha=0.9)
     right.axvline(torch.tensor(9.0).log10().item(), color="black", linestyle=":", linewidth=1)
     right.set_xticks([-1, 0, 1, 2], ["0.1", "1", "10", "100"])
     right.set(xlabel="distance", title="distances in a new head; dotted: flat beyond", yticks=[])

@@ -19,6 +19,7 @@ from fdrl_layers.hub import HubMixin
 from fdrl_layers.layers import (
     FeatureDecomposition,
     FeatureReconstruction,
+    GateInit,
     InterRelation,
     IntraRelation,
     Reduction,
@@ -207,9 +208,10 @@ class FDRLHead(HubMixin, nn.Module):
         intra: Whether to weigh latents by Intra-W (table 2).
         inter: Whether to add the inter-aware features (table 2).
         reduction: How D gate values become one Intra-W: "sum" is equation 4 as printed, "mean"
-            and "share" are normalized. **Take "mean" unless you repeat the paper**: from random
-            weights the printed form hardly learns, and on a trained backbone it ended 2 points
-            lower on FER+; :func:`fdrl_layers.functional.intra_relation` says why.
+            and "share" are normalized; :func:`fdrl_layers.functional.intra_relation` compares them.
+        gate_init: Where the gates start: "uniform", where Intra-W is about 1 / M, as the balance
+            loss wants it; or "linear", near 1 / 2 as :class:`torch.nn.Linear` does, from where
+            the printed sum hardly learns from random weights. See :class:`IntraRelation`.
         bias: Whether the linear layers have a bias. The printed equations have none.
         backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
             Triton where it can run, and what :func:`use_backend` says. :meth:`backend_choice`
@@ -230,14 +232,14 @@ class FDRLHead(HubMixin, nn.Module):
 
     Raises:
         TypeError: If a size is not an integer, or the input is not floating point.
-        ValueError: If a size is too small, `delta` is outside [0, 1], `reduction` or
-            `self_feature` is unknown, `self_feature` is "message" without Inter-RM, or the input's
-            last axis is not P wide.
+        ValueError: If a size is too small, `delta` is outside [0, 1], `reduction`,
+            `gate_init` or `self_feature` is unknown, `self_feature` is "message" without Inter-RM,
+            or the input's last axis is not P wide.
         RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
 
     Note:
         A sample's output depends on that sample alone. In float16 the printed sum overflows
-        where Intra-W times a latent exceeds 65,504.
+        where Intra-W times a latent exceeds 65,504. Of a new head Intra-W is about 1 / M.
 
         The parts are computed at once as long as they are as made here. A part that is replaced,
         of a subclass, hung with a hook or given another `forward` is called, and so are the
@@ -271,6 +273,7 @@ class FDRLHead(HubMixin, nn.Module):
         intra: bool = True,
         inter: bool = True,
         reduction: Reduction = "sum",
+        gate_init: GateInit = "uniform",
         bias: bool = True,
         backend: Backend = "auto",
         recompute: bool = False,
@@ -291,6 +294,7 @@ class FDRLHead(HubMixin, nn.Module):
             intra=intra,
             inter=inter,
             reduction=reduction,
+            gate_init=gate_init,
             bias=bias,
             self_feature=self_feature,
             device=device,
@@ -412,6 +416,7 @@ class FDRLHead(HubMixin, nn.Module):
             "intra": reconstruction.intra is not None,
             "inter": reconstruction.inter is not None,
             "reduction": reconstruction.reduction,
+            "gate_init": reconstruction.gate_init,
             "self_feature": reconstruction.self_feature,
             "bias": self.decomposition.bias is not None,
             "backend": self.backend,

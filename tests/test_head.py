@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 import oracles
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLOutput
-from fdrl_layers.functional import fdrl_head
+from fdrl_layers.functional import balance_loss, fdrl_head
 from fdrl_layers.layers import Reduction, SelfFeature
 from gradients import gradients, leaves
 from layer_cases import SMALL, Regime, regimes
@@ -148,6 +148,7 @@ def test_module_equals_function(
 def test_the_paper_is_the_default() -> None:
     head = FDRLHead(512, 7)
     assert (head.reconstruction.delta, head.reconstruction.reduction) == (0.5, "sum")
+    assert head.reconstruction.gate_init == "uniform"
     assert head.reconstruction.self_feature == "intra"
     shapes = {key: tuple(value.shape) for key, value in head.state_dict().items()}
     assert shapes == golden(P=512, M=9, D=128, K=7)
@@ -292,6 +293,54 @@ def test_rejects_a_delta_outside_0_to_1(delta: float) -> None:
         FDRLHead(5, 7, delta=delta)
     with pytest.raises(ValueError, match=match):
         fdrl_head(**GOOD, delta=delta)
+
+
+@REDUCTION
+@pytest.mark.parametrize("m", [2, 9, 16])
+def test_law_a_new_head_starts_at_the_target_of_the_balance_loss(
+    reduction: Reduction, m: int
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = FDRLHead(512, 7, num_latents=m, reduction=reduction)
+    output = head(normal(256, 512, seed=1, dtype=torch.float32).relu())
+    weights = output.intra_weights * m
+    assert weights.mean().item() == pytest.approx(1, rel=0.03)
+    assert (weights - 1).abs().max() < 0.15
+    assert balance_loss(output.intra_weights).item() < 0.03
+    assert 0 < output.inter_weights[:, ~torch.eye(m, dtype=torch.bool)].max() < 0.9
+
+
+def test_gates_that_start_near_one_half_saturate_the_printed_form() -> None:
+    head = FDRLHead(512, 7, gate_init="linear")
+    output = head(normal(64, 512, seed=1, dtype=torch.float32).relu())
+    assert output.intra_weights.mean().item() == pytest.approx(64, rel=0.05)
+    assert balance_loss(output.intra_weights).item() == pytest.approx(575, rel=0.05)
+    assert output.inter_weights[:, ~torch.eye(9, dtype=torch.bool)].min() > 0.999
+
+
+def test_a_new_printed_form_does_not_overflow_in_float16() -> None:
+    features = normal(64, 512, seed=1, scale=1000, dtype=torch.float16).relu()
+    made = {}
+    for start in ("uniform", "linear"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            head = FDRLHead(512, 7, gate_init=start, dtype=torch.float16)
+        # The gates of latents this large say little of where they started: without their weight.
+        assert head.reconstruction.intra is not None
+        torch.nn.init.zeros_(head.reconstruction.intra.weight)
+        made[start] = bool(head(features).embedding.isfinite().all())
+    assert made == {"uniform": True, "linear": False}
+
+
+def test_the_start_of_gates_changes_nothing_else_of_a_seed() -> None:
+    states = []
+    for start in ("uniform", "linear"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            states.append(FDRLHead(5, 7, latent_dim=6, num_latents=3, gate_init=start).state_dict())
+    differing = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert differing == {"reconstruction.intra.bias"}
 
 
 def test_rejects_an_unknown_reduction() -> None:

@@ -38,7 +38,7 @@ def small_net() -> nn.Sequential:
         {},
         {"intra": False, "bias": False},
         {"inter": False, "delta": 0.25, "reduction": "mean", "recompute": True},
-        {"backend": "torch", "reduction": "share"},
+        {"backend": "torch", "reduction": "share", "gate_init": "linear"},
     ],
     ids=str,
 )
@@ -52,6 +52,15 @@ def test_head_comes_back(options: dict[str, Any], dtype: torch.dtype, tmp_path: 
     assert not again.training
     x = torch.randn(4, 5, dtype=dtype)
     assert torch.equal(again(x).logits, head(x).logits)
+
+
+def test_a_folder_from_before_an_option_comes_back(tmp_path: Path) -> None:
+    head = FDRLHead(5, 7, **SMALL, gate_init="linear")
+    head.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["gate_init"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    alike(head, FDRLHead.from_pretrained(tmp_path))
 
 
 def test_all_options_are_in_the_configuration(tmp_path: Path) -> None:

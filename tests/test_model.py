@@ -71,6 +71,7 @@ def test_is_the_head_on_the_feature() -> None:
 
 def test_passes_the_options_of_the_head_on() -> None:
     options = SMALL | {"delta": 0.25, "inter": False, "reduction": "mean", "backend": "torch"}
+    options["gate_init"] = "linear"
     head = attach_head(Net(), 7, **options).head
     assert head._hub_options().items() >= options.items()
 
@@ -216,7 +217,7 @@ def test_trains(device: str) -> None:
     model = attach_head(Net().to(device), 3, reduction="mean", **SMALL)
     assert {each.device.type for each in model.parameters()} == {device}
     criterion = FDRLLoss(3, latent_dim=6, num_latents=3, device=device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     x, labels = images(12).to(device), (torch.arange(12) % 3).to(device)
     losses = []
     for _ in range(30):

@@ -20,6 +20,8 @@ from benchmarks.studies import (
     few,
     finer,
     full,
+    gates,
+    gates_trained,
     latents,
     longer,
     meaning,
@@ -35,8 +37,8 @@ from benchmarks.studies.command import parser_of, run
 STUDIES = tuple(
     each.STUDY
     for each in (
-        *(full, recipe, baseline, parts, longer, few, reduction, stages, features),
-        *(centers, latents, departures, width, attachment, finer, pretraining),
+        *(full, recipe, baseline, parts, longer, few, reduction, stages, gates, gates_trained),
+        *(features, centers, latents, departures, width, attachment, finer, pretraining),
     )
 )
 """Those that are a table of rows; `meaning` is not, and comes last."""

@@ -55,8 +55,15 @@ def ordinary(scale: str) -> dict[str, Any]:
     """Return the options of FDRL at a scale, which a row has where it says nothing else.
 
     They are the paper's numbers, but for the recipe and a mean in place of the sum in equation 4.
+    Gates start as PyTorch's layers do: they were trained so before there was a choice.
     """
-    return {**DEFAULTS, "dataset": "ferplus", "reduction": "mean", **SCALES[scale].options}
+    return {
+        **DEFAULTS,
+        "dataset": "ferplus",
+        "reduction": "mean",
+        "gate_init": "linear",
+        **SCALES[scale].options,
+    }
 
 
 @dataclass(frozen=True)

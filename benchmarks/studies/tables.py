@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks.studies.compare import difference
 from benchmarks.studies.plan import DEFAULTS, Row, Study
 from benchmarks.studies.store import STUDIES, Trained, read
+from fer.options import BEFORE
 from fer.summary import mean_and_deviation
 
 SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
@@ -23,8 +24,8 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
         trained = read(path)
         planned = row.settings(scale)
         for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
-            # What the examples have learned since then was as it is by default.
-            then = trained.options.get(name, DEFAULTS[name])
+            # What the examples have learned since then was as it is by default, with exceptions.
+            then = trained.options.get(name, BEFORE.get(name, DEFAULTS[name]))
             if then != planned[name]:
                 raise ValueError(
                     f"{path.name}: {name} was {then!r}, and the plan has {planned[name]!r}; train "

@@ -112,6 +112,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--reduction", choices=("sum", "mean", "share"),
         help="how gates become Intra-W: sum is equation 4 as printed",
     )  # fmt: skip
+    model.add_argument(
+        "--gate-init", choices=("uniform", "linear"),
+        help="where gates start: uniform (default), where Intra-W is 1/M; linear, as PyTorch's",
+    )  # fmt: skip
     model.add_argument("--num-latents", type=int, metavar="M")
     model.add_argument("--latent-dim", type=int, metavar="D")
     model.add_argument("--delta", type=float)

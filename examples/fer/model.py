@@ -47,6 +47,7 @@ def make_fdrl_head(
         intra=options.intra,
         inter=options.inter,
         reduction=options.reduction,
+        gate_init=options.gate_init,
         self_feature=options.self_feature,
         device=device,
     )

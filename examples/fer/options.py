@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fdrl_layers.layers import Reduction, SelfFeature
+from fdrl_layers.layers import GateInit, Reduction, SelfFeature
 from fdrl_layers.losses import CenterUpdate
 from fer.augment import Augment
 
@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reduction": "sum",
     },
     # For a backbone that knows nothing yet: small images, one cycle, and a mean for the sum in
-    # equation 4, from which such a backbone hardly learns.
+    # equation 4, with which most of the studies were made (benchmarks/studies/).
     "scratch": {
         "image_size": 64,
         "epochs": 10,
@@ -46,6 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "small_stem": True,
     },
 }
+
+BEFORE: dict[str, Any] = {"gate_init": "linear"}
+"""What a run did that was stored before there was such an option, where the default differs."""
 
 # Small enough for the main job to end within four minutes or so on two CPU cores.
 SYNTHETIC: dict[str, Any] = {"image_size": 48, "epochs": 7}
@@ -88,6 +91,7 @@ class Options:
     weight_decay: float = 0.0
     augment: Augment = "paper"
     reduction: Reduction = "mean"
+    gate_init: GateInit = "uniform"
     num_latents: int = 9
     latent_dim: int = 128
     delta: float = 0.5
@@ -191,4 +195,4 @@ class Options:
 
 def stored(folder: Path) -> Options:
     """Return the options of the run in `folder`."""
-    return Options(**json.loads((folder / "config.json").read_text()))
+    return Options(**{**BEFORE, **json.loads((folder / "config.json").read_text())})

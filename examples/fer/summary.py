@@ -90,10 +90,11 @@ def greeting(database: Database, options: Options, ranks: Ranks, folder: Path) -
     where = f"{ranks.world} x {machine(ranks.device)}" if ranks.world > 1 else machine(ranks.device)
     said = f"{database.name}: {sizes} faces; {options.head} head; {where}; writing to {folder}"
     pretrained = options.imagenet or options.backbone_weights is not None
-    if options.head == "fdrl" and options.reduction == "sum" and not pretrained:
+    saturated = options.reduction == "sum" and options.gate_init == "linear"
+    if options.head == "fdrl" and saturated and not pretrained:
         said += (
-            "\nIntra-W is the sum of equation 4 as printed. It wants a backbone that knows faces "
-            "(--backbone-weights); from scratch it hardly learns, where --reduction mean does."
+            "\nIntra-W is the sum of equation 4 as printed, and its gates start near 1/2. A "
+            "backbone from scratch hardly learns so, where it does with --gate-init uniform."
         )
     return said
 

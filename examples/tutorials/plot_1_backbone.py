@@ -40,7 +40,7 @@ plt.show()
 # ---------------------
 #
 # Take the classifier off, and the backbone gives the basic feature (N, P). The head takes it from
-# there. From random weights we take the mean of the gates, not the printed sum: see
+# there. Intra-W may be a mean of gates in place of the printed sum: see
 # :doc:`/concepts/intra_relation`.
 
 backbone = resnet18()

@@ -3,8 +3,8 @@ Losses and centers in pictures
 ==============================
 
 What pulls at what: the centers of equations 2 and 5 on points in a plane, what the balance and
-the distribution loss make of Intra-W, and why the printed sum of equation 4 saturates where a
-mean does not.
+the distribution loss make of Intra-W, and why gates must not start at one half under the printed
+sum of equation 4.
 """
 
 from typing import Literal
@@ -163,28 +163,28 @@ plt.show()
 # gives up its lead, and the noise within a class stays. Distribution makes the rows of a class
 # alike and leaves the fifth latent its lead. The paper wants both.
 #
-# The sum saturates
-# -----------------
+# Where the gates start
+# ---------------------
 #
-# Equation 4 as printed adds up 128 gates, so that Intra-W of a new head is about 64. It scales
-# the latents, so the messages of Inter-RM lie far apart, and tanh of their distance is 1. The
-# mean of the gates is 128 times smaller.
+# Equation 4 as printed adds up 128 gates. Were they to start near one half, as PyTorch's layers do,
+# Intra-W would be about 64. It scales the latents, so the messages of Inter-RM would lie far apart,
+# and tanh of their distance would be 1. A head starts them where Intra-W is 1 / 9.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
 features = nn.functional.normalize(torch.randn(256, 512), dim=1) * 512**0.5 / 4
 distance = torch.linspace(0, 12, 200)
 left.plot(distance, distance.tanh(), color="black")
-for reduction in ("sum", "mean"):
-    head = FDRLHead(512, 7, reduction=reduction)
+for gate_init in ("linear", "uniform"):
+    head = FDRLHead(512, 7, gate_init=gate_init)
     with torch.no_grad():
         output = head(features)
     off = ~torch.eye(9, dtype=torch.bool)
     assert output.inter_weights is not None
     inter = output.inter_weights[:, off].flatten()
-    right.hist(inter.numpy(), bins=50, range=(0, 1.001), density=True, label=f'"{reduction}"')
+    right.hist(inter.numpy(), bins=50, range=(0, 1.001), density=True, label=f'"{gate_init}"')
     start_loss = balance_loss(output.intra_weights).item()
     print(
-        f"{reduction:>5}: mean Intra-W {output.intra_weights.mean().item():6.2f}, "
+        f"{gate_init:>7}: mean Intra-W {output.intra_weights.mean().item():6.2f}, "
         f"balance loss {start_loss:7.2f}, Inter-W at 1: {(inter > 0.999).float().mean():.0%}"
     )
 left.set(xlabel="distance of two messages", title="tanh, equation 9")
@@ -194,5 +194,5 @@ plt.show()
 
 # %%
 # Where tanh is flat, no gradient reaches the messages: Inter-RM cannot learn until the balance
-# loss has pulled Intra-W down a hundredfold. :doc:`/concepts/intra_relation` has the numbers, and
-# what was measured on real faces.
+# loss has pulled Intra-W down a hundredfold. "uniform" is the default.
+# :doc:`/concepts/intra_relation` has the numbers, and what was measured on real faces.

@@ -2,7 +2,7 @@
 
 from fdrl_layers.layers.decomposition import FeatureDecomposition, feature_decomposition
 from fdrl_layers.layers.inter_relation import InterRelation, inter_relation
-from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, intra_relation
+from fdrl_layers.layers.intra_relation import GateInit, IntraRelation, Reduction, intra_relation
 from fdrl_layers.layers.reconstruction import (
     FeatureReconstruction,
     SelfFeature,
@@ -12,6 +12,7 @@ from fdrl_layers.layers.reconstruction import (
 __all__ = [
     "FeatureDecomposition",
     "FeatureReconstruction",
+    "GateInit",
     "InterRelation",
     "IntraRelation",
     "Reduction",

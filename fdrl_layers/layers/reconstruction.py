@@ -10,7 +10,13 @@ from fdrl_layers._parts import fusable, reason_to_call, reset_parts
 from fdrl_layers._precision import widen
 from fdrl_layers.layers._stacked_linear import check_stacked
 from fdrl_layers.layers.inter_relation import InterRelation
-from fdrl_layers.layers.intra_relation import IntraRelation, Reduction, check_reduction
+from fdrl_layers.layers.intra_relation import (
+    GateInit,
+    IntraRelation,
+    Reduction,
+    check_gate_init,
+    check_reduction,
+)
 from fdrl_layers.ops.reference.head import SelfFeature, add_bias, reconstruct, stacked_product
 
 __all__ = ["FeatureReconstruction", "SelfFeature", "check_self_feature", "feature_reconstruction"]
@@ -128,6 +134,8 @@ class FeatureReconstruction(nn.Module):
         inter: Whether to add the inter-aware features. Without it `delta` has no effect.
         reduction: How D gate values become one Intra-W: "sum" (equation 4 as printed), "mean"
             or "share"; see :func:`fdrl_layers.functional.intra_relation`.
+        gate_init: Where the gates start: "uniform", where Intra-W is about 1 / M, or "linear", near
+            1 / 2; see :class:`IntraRelation`.
         bias: Whether the layers have a bias. The printed equations have none.
         self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
             "message"; see :func:`fdrl_layers.functional.feature_reconstruction`.
@@ -140,9 +148,9 @@ class FeatureReconstruction(nn.Module):
 
     Raises:
         TypeError: If a size is not an integer, or the latents are not floating point.
-        ValueError: If a size is below 1, `delta` is outside [0, 1], `reduction` or
-            `self_feature` is unknown, `self_feature` is "message" without Inter-RM, or the latents
-            do not fit.
+        ValueError: If a size is below 1, `delta` is outside [0, 1], `reduction`,
+            `gate_init` or `self_feature` is unknown, `self_feature` is "message" without Inter-RM,
+            or the latents do not fit.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2 and table 2.
@@ -168,6 +176,7 @@ class FeatureReconstruction(nn.Module):
         intra: bool = True,
         inter: bool = True,
         reduction: Reduction = "sum",
+        gate_init: GateInit = "uniform",
         bias: bool = True,
         self_feature: SelfFeature = "intra",
         device: torch.device | str | None = None,
@@ -177,17 +186,25 @@ class FeatureReconstruction(nn.Module):
         check_size("num_latents", num_latents)
         check_number("delta", delta, 0, 1)
         check_reduction(reduction)
+        check_gate_init(gate_init)
         check_self_feature(self_feature, inter)
         super().__init__()
         self.latent_dim = latent_dim
         self.num_latents = num_latents
         self.delta = delta
         self.reduction: Reduction = reduction
+        self.gate_init: GateInit = gate_init
         self.self_feature: SelfFeature = self_feature
         self.intra = self.inter = None
         if intra:
             self.intra = IntraRelation(
-                latent_dim, num_latents, reduction=reduction, bias=bias, device=device, dtype=dtype
+                latent_dim,
+                num_latents,
+                reduction=reduction,
+                gate_init=gate_init,
+                bias=bias,
+                device=device,
+                dtype=dtype,
             )
         if inter:
             self.inter = InterRelation(

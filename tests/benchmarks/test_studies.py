@@ -1,5 +1,6 @@
 """The studies: rows that are told apart, differences by seed, and a study from end to end."""
 
+import json
 from math import isnan
 from pathlib import Path
 from types import MappingProxyType
@@ -200,6 +201,23 @@ def test_a_result_is_read_strictly(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
     with pytest.raises(ValueError, match="`format` must be 1"):
         read(path)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_result_from_before_gates_had_a_choice_was_made_with_pytorchs(tmp_path: Path) -> None:
+    study = Study(
+        "tiny", "?", (LINEAR, FDRL, Row("new", {"gate_init": "uniform"})), against="linear"
+    )
+    said = [*CPU, "--data", "", "--runs", tmp_path / "runs", "--results", tmp_path, "--seeds", 0]
+    command.run(study, "", [*map(str, said)])
+    for row in study.rows:
+        path = path_of(row, "cpu", 0, tmp_path)
+        content = json.loads(path.read_text())
+        del content["options"]["gate_init"]
+        path.write_text(json.dumps(content))
+    assert len(tables.results_of(FDRL, "cpu", tmp_path)) == 1
+    with pytest.raises(ValueError, match=r"gate_init was 'linear', and the plan has 'uniform'"):
+        as_markdown(study, "cpu", tmp_path)
 
 
 @pytest.mark.usefixtures("_tiny")

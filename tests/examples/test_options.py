@@ -14,6 +14,13 @@ def test_options_go_through_json(tmp_path: Path) -> None:
     assert stored(tmp_path) == options
 
 
+def test_a_run_from_before_gates_had_a_choice_started_them_as_pytorch_does(tmp_path: Path) -> None:
+    plain = options_of().plain()
+    assert plain.pop("gate_init") == "uniform"
+    (tmp_path / "config.json").write_text(json.dumps(plain))
+    assert stored(tmp_path).gate_init == "linear"
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [

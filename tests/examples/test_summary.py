@@ -74,11 +74,12 @@ def test_mean_and_deviation_of_a_sample() -> None:
 @pytest.mark.parametrize(
     ("changes", "warned"),
     [
-        ({"reduction": "sum"}, True),
-        ({"reduction": "mean"}, False),
-        ({"reduction": "sum", "backbone_weights": "faces.pt"}, False),
-        ({"reduction": "sum", "imagenet": True}, False),
-        ({"reduction": "sum", "head": "linear"}, False),
+        ({"reduction": "sum", "gate_init": "linear"}, True),
+        ({"reduction": "sum"}, False),
+        ({"reduction": "mean", "gate_init": "linear"}, False),
+        ({"reduction": "sum", "gate_init": "linear", "backbone_weights": "faces.pt"}, False),
+        ({"reduction": "sum", "gate_init": "linear", "imagenet": True}, False),
+        ({"reduction": "sum", "gate_init": "linear", "head": "linear"}, False),
     ],
 )
 def test_greeting_warns_where_it_is_known_to_end_badly(
@@ -86,4 +87,4 @@ def test_greeting_warns_where_it_is_known_to_end_badly(
 ) -> None:
     said = greeting(Database("mine", (), {}), options_of(**changes), ALONE, Path("here"))
     assert said.startswith("mine: ")
-    assert ("from scratch it hardly learns" in said) is warned
+    assert ("backbone from scratch hardly learns" in said) is warned

@@ -10,7 +10,7 @@ import oracles
 from comparing import assert_close
 from fdrl_layers import IntraRelation
 from fdrl_layers.functional import intra_relation
-from fdrl_layers.layers import Reduction
+from fdrl_layers.layers import GateInit, Reduction
 from gradients import leaves
 from layer_cases import SMALL, Regime, pair, regimes
 from rejecting import SPOILS, spoil
@@ -205,3 +205,65 @@ def test_law_features_are_latents_by_their_weight(
         assert_close("features", features, weights[..., None] * latents)
         most = of.D if reduction == "sum" else 1
         assert ((weights >= 0) & (weights <= most)).all()
+
+
+@REDUCTION
+@pytest.mark.parametrize(("m", "d"), [(9, 128), (1, 128), (2, 1), (1, 2)])
+def test_intra_w_is_uniform_where_nothing_but_the_bias_speaks(
+    reduction: Reduction, m: int, d: int
+) -> None:
+    layer = IntraRelation(d, m, reduction=reduction, dtype=torch.float64)
+    _, weights = layer(torch.zeros(2, m, d, dtype=torch.float64))
+    # A single gate cannot be 1.
+    expected = 0.99 if (m, reduction) == (1, "mean") else 1 / m
+    assert_close("Intra-W", weights, torch.full((2, m), expected, dtype=torch.float64))
+
+
+def test_a_single_gate_is_finite() -> None:
+    for reduction in REDUCTIONS:
+        bias = IntraRelation(1, 1, reduction=reduction).bias
+        assert bias is not None
+        assert bias.isfinite().all()
+
+
+@REDUCTION
+@BIAS
+def test_the_start_of_gates_changes_their_bias_alone(reduction: Reduction, bias: bool) -> None:
+    made = {}
+    starts: tuple[GateInit, ...] = ("uniform", "linear")
+    with torch.random.fork_rng(devices=[]):
+        for start in starts:
+            torch.manual_seed(3)
+            layer = IntraRelation(6, 3, reduction=reduction, gate_init=start, bias=bias)
+            made[start] = layer, torch.rand(())
+    (uniform, after), (linear, then) = made["uniform"], made["linear"]
+    assert torch.equal(uniform.weight, linear.weight)
+    assert torch.equal(after, then)  # as many random numbers have been drawn
+    if not bias:
+        return
+    assert uniform.bias is not None
+    assert linear.bias is not None
+    assert uniform.bias.unique().numel() == 1
+    assert linear.bias.unique().numel() == linear.bias.numel()
+    assert linear.bias.abs().max() <= 6**-0.5
+
+
+@REDUCTION
+def test_gates_can_be_started_again(reduction: Reduction) -> None:
+    layer = IntraRelation(6, 3, reduction=reduction)
+    assert layer.bias is not None
+    wanted = layer.bias.clone()
+    with torch.no_grad():
+        layer.bias.fill_(torch.nan)
+    layer.reset_parameters()
+    assert torch.equal(layer.bias, wanted)
+    on_meta = IntraRelation(6, 3, reduction=reduction, device="meta").to_empty(device="cpu")
+    on_meta.reset_parameters()
+    assert on_meta.bias is not None
+    assert torch.equal(on_meta.bias, wanted)
+
+
+def test_rejects_an_unknown_start() -> None:
+    start: Any = "zeros"
+    with pytest.raises(ValueError, match=r"`gate_init` must be one of 'uniform', 'linear', got"):
+        IntraRelation(6, 3, gate_init=start)

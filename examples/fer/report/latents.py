@@ -26,10 +26,10 @@ def why_nothing(run: Reported) -> str | None:
         "Intra-W is (almost) the same for every face: its deviation over faces is at most "
         f"{100 * spread:.2g} % of its mean in every latent."
     )
-    if run.options.reduction == "sum":
+    if (run.options.reduction, run.options.gate_init) == ("sum", "linear"):
         said += (
-            " It is the sum of equation 4 as printed, which the balance loss drives to a corner "
-            "where a backbone from scratch hardly learns."
+            " It is the sum of equation 4 as printed, with gates that started near one half: the "
+            "balance loss drives it to a corner where a backbone from scratch hardly learns."
         )
     return said
 
