@@ -63,9 +63,12 @@ def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
     assert "compactness.centers.value" in state["criterion"]
 
 
-def test_training_lowers_the_loss(finished: Path) -> None:
-    first, last = rows_of(finished)
-    assert float(last["train_total"]) < float(first["train_total"])
+@pytest.mark.usefixtures("small")
+def test_training_lowers_the_loss() -> None:
+    run = make_run()
+    batch = batch_of(run)
+    losses = [float(run.step(*batch)["classification"]) for _ in range(10)]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.usefixtures("small")
@@ -180,7 +183,7 @@ def test_the_balance_loss_is_warmed_up_by_its_share(share: float, want: list[flo
         terms = losses["classification"] + weight * losses["balance"]
         terms += run.options.lambda_distribution * losses["distribution"]
         torch.testing.assert_close(losses["total"], terms)
-        assert losses["balance"] > 0.01
+        assert losses["balance"] > 0.001
 
 
 @pytest.mark.usefixtures("small")

@@ -175,7 +175,7 @@ def test_why_there_is_nothing_to_show(tmp_path: Path) -> None:
     runs: dict[str, dict[str, Any]] = {
         "linear": {"head": "linear"},
         "without": {"intra": False},
-        "sum": {"reduction": "sum"},
+        "sum": {"reduction": "sum", "gate_init": "linear"},
         "varied": {},
     }
     for name, changes in runs.items():
