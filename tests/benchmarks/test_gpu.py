@@ -92,11 +92,12 @@ def test_what_a_part_left_running_is_ended_before_the_next(tmp_path: Path) -> No
 def test_a_part_that_is_interrupted_may_sum_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "GRACE", 1.0)
+    # Long enough for Python to start on a machine that is busy.
+    monkeypatch.setattr(parts, "GRACE", 3.0)
     code = (
         "import time\ntry:\n  time.sleep(60)\nexcept KeyboardInterrupt:\n  print('figure so far')"
     )
-    outcomes = run_all((stub("slow", code, 2.0),), ["slow"], tmp_path / "gpu.log")
+    outcomes = run_all((stub("slow", code, 9.0),), ["slow"], tmp_path / "gpu.log")
     assert outcomes[0].figure == "so far"
     assert outcomes[0].failed
 

@@ -1,6 +1,7 @@
 """FSDP2: a head whose parameters are spread over ranks takes the steps of one process."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -89,19 +90,21 @@ def test_a_sharded_training_is_that_of_one_process(ranks: Ranks) -> None:
             assert_close(f"step {number}", found, one)
 
 
-def shard_a_part(rank: int) -> str:
-    """Shard a part of a head on its own, which the head does not call."""
+def shard_a_part(rank: int) -> tuple[str | None, Tensor, Tensor]:
+    """Shard a part of a head on its own, which the head then calls; compare with the whole one."""
     from torch.distributed.fsdp import fully_shard
 
-    model, _ = parts()
+    (model, _), (same, _) = parts(), parts()
+    same.load_state_dict(model.state_dict())
     mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
     fully_shard(model.get_submodule("2.decomposition"), mesh=mesh)
-    try:
-        model(normal(OF.N, 5, seed=0))
-    except RuntimeError as error:
-        return str(error)
-    return ""
+    head: Any = model[2]
+    x = normal(OF.N, 5, seed=0)
+    return head.reason_to_call_parts(), model(x).logits.detach(), same(x).logits.detach()
 
 
-def test_a_part_sharded_on_its_own_fails_aloud(ranks: Ranks) -> None:
-    assert all(ranks.run(shard_a_part))
+def test_a_part_sharded_on_its_own_is_called(ranks: Ranks) -> None:
+    for reason, found, want in ranks.run(shard_a_part):
+        assert reason is not None
+        assert reason.startswith("`decomposition`")
+        assert_close("logits", found, want)
