@@ -116,6 +116,7 @@ def run(part: Part, file: BinaryIO, log: Path) -> Outcome:
         stdout=file,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
     try:
         status = process.wait(max(0.0, part.seconds - GRACE))
@@ -136,6 +137,11 @@ def run(part: Part, file: BinaryIO, log: Path) -> Outcome:
     found = re.findall(part.figure, output, re.MULTILINE)
     figure = " ".join(found[-1].split()) if found else ""
     return Outcome(part.name, says, seconds, figure, failed)
+
+
+def _heed_interrupts() -> None:
+    """Let a part be interrupted, which what a shell runs in the background ignores."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
