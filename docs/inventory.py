@@ -20,7 +20,10 @@ TORCH = {
         " torch.func.vmap torch.nn.functional.cross_entropy torch.nn.functional.linear"
         " torch.nn.init.kaiming_uniform_ torch.use_deterministic_algorithms"
     ),
-    "py:method": "torch.Tensor.to torch.nn.Module.load_state_dict torch.nn.Module.state_dict",
+    "py:method": (
+        "torch.Tensor.to torch.nn.Module.load_state_dict torch.nn.Module.state_dict"
+        " torch.nn.parallel.DistributedDataParallel.no_sync"
+    ),
 }
 TORCH_PAGES = {
     "torch.Tensor": "tensors",
@@ -31,6 +34,7 @@ TORCH_PAGES = {
 PYTHON = {
     "py:class": (
         "bool collections.abc.Callable collections.abc.Iterator collections.abc.Mapping"
+        " contextlib.AbstractContextManager"
         " collections.abc.Sequence dict float int list pathlib.Path str tuple typing.Literal"
         " typing.NamedTuple"
     ),
