@@ -51,7 +51,8 @@ BEFORE: dict[str, Any] = {"gate_init": "linear"}
 """What a run did that was stored before there was such an option, where the default differs."""
 
 # Small enough for the main job to end within four minutes or so on two CPU cores.
-SYNTHETIC: dict[str, Any] = {"image_size": 48, "epochs": 7}
+# In so few steps drawn faces are learned sooner from gates near one half.
+SYNTHETIC: dict[str, Any] = {"image_size": 48, "epochs": 7, "gate_init": "linear"}
 
 
 @dataclass(frozen=True)
