@@ -100,7 +100,6 @@ class TrainingBatches:
     Order and augmentation are drawn for the joint batch from (seed, epoch) alone. So a resumed run
     meets the faces that an undisturbed one does, and so do two processes and one. The last,
     smaller batch is left out; the order being new each epoch, no face is left out for long.
-
     """
 
     def __init__(self, faces: FaceSet, options: Options, epoch: int, ranks: Ranks) -> None:
@@ -123,7 +122,10 @@ class TrainingBatches:
         """Give what those batches are made of: the faces' indices, and what is drawn for each."""
         options, count = self.options, len(self.faces)
         generator = torch.Generator().manual_seed(1_000_003 * options.seed + self.epoch)
-        order = torch.randperm(count, generator=generator)
+        if options.sampler == "balanced":
+            order = draw_balanced(self.faces.labels, count, generator)
+        else:
+            order = torch.randperm(count, generator=generator)
         starts = range(0, count - options.batch_size + 1, options.batch_size)
         title = f"epoch {self.epoch}/{options.epochs}"
         quiet = None if self.ranks.first else True
@@ -137,6 +139,22 @@ class TrainingBatches:
                 chosen = order[start : start + options.batch_size]
                 mine = self.ranks.mine(len(chosen))
             yield chosen[mine], drawn[mine]
+
+
+def draw_balanced(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` faces, those of each class that has any equally often, to within one.
+
+    Faces of a class are drawn with replacement, so that a rare one comes many times an epoch.
+    """
+    by_class = labels.cpu().argsort(stable=True)
+    sizes = torch.bincount(labels.cpu())
+    classes = sizes.nonzero().squeeze(1)
+    # Which classes come once more than others, where it does not come out even, is drawn too.
+    classes = classes[torch.randperm(len(classes), generator=generator)]
+    drawn = classes.repeat(-(-count // len(classes)))[:count]
+    drawn = drawn[torch.randperm(count, generator=generator)]
+    within = torch.rand(count, generator=generator, dtype=torch.float64) * sizes[drawn]
+    return by_class[(sizes.cumsum(0) - sizes)[drawn] + within.long()]
 
 
 def make_batch(

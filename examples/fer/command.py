@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from fer.options import DATASETS, PRESETS, SYNTHETIC, Options, stored
+from fer.options import CHOICES, DATASETS, PRESETS, SYNTHETIC, Options, stored
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,24 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="frozen: where a normal distribution put them, as in a public code",
     )  # fmt: skip
     loss.add_argument("--label-smoothing", type=float, metavar="S", help="of the cross-entropy")
+    loss.add_argument(
+        "--criterion", choices=CHOICES["criterion"],
+        help="of the classes: ce (default), the cross-entropy; focal, which weighs down faces that "
+        "are classified well",
+    )  # fmt: skip
+    loss.add_argument(
+        "--focal-gamma", type=float, metavar="G", help="how strongly; 2 by default, 0 is ce"
+    )
+    loss.add_argument(
+        "--class-weights", choices=CHOICES["class_weights"],
+        help="in the classification loss, by how many training faces a class has: balanced, "
+        "N / (K n); sqrt, the square root of that, so scaled that the mean over faces is 1",
+    )  # fmt: skip
+    loss.add_argument(
+        "--logit-adjust", type=float, metavar="TAU",
+        help="in training, add TAU times the logarithm of a class's share to its logit; 0 "
+        "(default): none",
+    )  # fmt: skip
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +173,11 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument(
         "--augment", choices=("paper", "strong"), help="strong: turn, scale, light and hide too"
     )
+    recipe.add_argument(
+        "--sampler", choices=CHOICES["sampler"],
+        help="shuffle (default): each face once an epoch; balanced: each class equally often, its "
+        "faces drawn with replacement",
+    )  # fmt: skip
     recipe.add_argument(
         "--accumulate", type=int, metavar="A",
         help="send a batch through the backbone in A parts; losses are those of the whole batch",

@@ -12,6 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint
 from fer.attachment import OnMaps
+from fer.classification import Classification
 from fer.options import Options, stored
 from fer.resnet import BLOCKS, ResNet
 from fer.weights import Matched, fill_backbone
@@ -123,12 +124,24 @@ def make_criterion(options: Options, classes: int) -> FDRLLoss:
 
 
 def losses_of(
-    criterion: FDRLLoss, output: FDRLOutput | Tensor, labels: Tensor
+    criterion: FDRLLoss,
+    output: FDRLOutput | Tensor,
+    labels: Tensor,
+    classification: Classification | None = None,
 ) -> dict[str, Tensor]:
-    """Return the loss to minimize as `total`, and for FDRL its terms."""
+    """Return the loss to minimize as `total`, and for FDRL its terms.
+
+    `classification` takes the place of the cross-entropy.
+    """
     if isinstance(output, FDRLOutput):
         losses: FDRLLossOutput = criterion(output, labels)
-        return vars(losses)
+        if classification is None:
+            return vars(losses)
+        taken = classification(output.logits, labels)
+        total = losses.total - losses.classification + taken
+        return vars(losses) | {"total": total, "classification": taken}
+    if classification is not None:
+        return {"total": classification(output, labels)}
     wide = output.to(torch.promote_types(output.dtype, torch.float32))
     smoothing = criterion.label_smoothing
     return {"total": F.cross_entropy(wide, labels, label_smoothing=smoothing)}

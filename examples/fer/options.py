@@ -1,6 +1,7 @@
 """What decides a run, and the recipes that fill in what is not said."""
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,13 @@ from fdrl_layers.losses import CenterUpdate
 from fer.augment import Augment
 
 DATASETS = ("synthetic", "rafdb", "ferplus", "sfew", "ckplus", "mmi", "oulu", "folder")
+
+CHOICES = {
+    "criterion": ("ce", "focal"),
+    "class_weights": ("none", "balanced", "sqrt"),
+    "sampler": ("shuffle", "balanced"),
+}
+"""What is to be done about rare classes, and about faces that are easy."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Section 4.2 of the paper, to the letter. It starts from a ResNet-18 that knows faces.
@@ -103,6 +111,11 @@ class Options:
     lambda_distribution: float = 1e-4
     center_update: CenterUpdate | Literal["frozen"] = "alpha"
     label_smoothing: float = 0.0
+    criterion: str = "ce"
+    focal_gamma: float = 2.0
+    class_weights: str = "none"
+    logit_adjust: float = 0.0
+    sampler: str = "shuffle"
     accumulate: int = 1
     clip: float | None = None
     ema: float | None = None
@@ -165,6 +178,7 @@ class Options:
             raise ValueError(f"--channels-last needs a --width of at least 8, got {self.width}")
         if self.attach != "pooled" and self.head != "fdrl":
             raise ValueError(f"--attach {self.attach} needs --head fdrl, got {self.head}")
+        self._check_classification()
         self._check_data()
 
     @property
@@ -172,6 +186,34 @@ class Options:
         """Whether the backbone is the paper's ResNet-18, and not a smaller one."""
         built = (self.backbone, self.width, self.small_stem, self.last_stride)
         return built == ("resnet18", 64, False, 2)
+
+    def _check_classification(self) -> None:
+        for name in ("focal_gamma", "logit_adjust"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be at least 0 and finite, got {value}"
+                )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be one of {', '.join(choices)}, "
+                    f"got {getattr(self, name)}"
+                )
+        if self.criterion == "focal" and self.label_smoothing:
+            raise ValueError("--criterion focal and --label-smoothing exclude each other")
+        if self.criterion != "focal" and self.focal_gamma != Options.focal_gamma:
+            raise ValueError("--focal-gamma needs --criterion focal")
+        remedies = {
+            f"--class-weights {self.class_weights}": self.class_weights != "none",
+            f"--sampler {self.sampler}": self.sampler != "shuffle",
+            "--logit-adjust": self.logit_adjust > 0,
+        }
+        # Two of them would make rare classes more than as common as the others.
+        if len(said := [name for name, there in remedies.items() if there]) > 1:
+            raise ValueError(
+                f"{' and '.join(said)} exclude each other: each makes up for rare classes"
+            )
 
     def _check_data(self) -> None:
         if self.dataset not in DATASETS:

@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 
 import fer_rafdb
-from fer.batches import Stopwatch, TrainingBatches, cached, limited, require_even
+from fer.batches import Stopwatch, TrainingBatches, cached, draw_balanced, limited, require_even
 from fer.data import Database, read_database
 from fer.ranks import Ranks
 from small_runs import ALONE, options_of
@@ -14,22 +16,29 @@ def database(**changes: int) -> Database:
     return read_database(options_of(**changes))
 
 
-def batches(epoch: int = 1, ranks: Ranks = ALONE, **changes: int) -> TrainingBatches:
+def batches(epoch: int = 1, ranks: Ranks = ALONE, **changes: Any) -> TrainingBatches:
     options = options_of(**changes)
     return TrainingBatches(database().splits["train"], options, epoch, ranks)
 
 
-def test_a_resumed_epoch_meets_the_batches_that_are_left() -> None:
-    whole, rest = list(batches().after(0)), list(batches().after(3))
+SAMPLER = pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
+
+
+@SAMPLER
+def test_a_resumed_epoch_meets_the_batches_that_are_left(sampler: str) -> None:
+    whole, rest = (list(batches(sampler=sampler).after(steps)) for steps in (0, 3))
     assert (len(whole), len(rest)) == (5, 2)
     for (images, labels), (want_images, want_labels) in zip(rest, whole[3:], strict=True):
         assert torch.equal(images, want_images)
         assert torch.equal(labels, want_labels)
 
 
-def test_two_processes_split_the_batch_of_one() -> None:
-    together = list(batches().after(0))
-    parts = [list(batches(ranks=Ranks(rank, 2, CPU)).after(0)) for rank in range(2)]
+@SAMPLER
+def test_two_processes_split_the_batch_of_one(sampler: str) -> None:
+    together = list(batches(sampler=sampler).after(0))
+    parts = [
+        list(batches(ranks=Ranks(rank, 2, CPU), sampler=sampler).after(0)) for rank in range(2)
+    ]
     for joined, first, second in zip(together, *parts, strict=True):
         for one, *halves in zip(joined, first, second, strict=True):
             assert torch.equal(one, torch.cat(halves))
@@ -47,6 +56,20 @@ def test_no_face_is_met_twice_in_an_epoch() -> None:
     faces = database().splits["train"]
     labels = torch.cat([labels for _, labels in batches().after(0)])
     assert torch.equal(labels.sort().values, faces.labels.sort().values)
+
+
+def test_a_balanced_draw_shows_each_class_equally_often_and_all_of_its_faces() -> None:
+    labels = torch.tensor([3] * 60 + [0] * 2 + [1] * 30)[torch.randperm(92)]
+    drawn = draw_balanced(labels, 1000, torch.Generator().manual_seed(0))
+    counts = torch.bincount(labels[drawn]).tolist()
+    assert counts[2] == 0
+    assert sorted(counts) == [0, 333, 333, 334]
+    assert set(drawn.tolist()) == set(range(92))
+    again, other = (
+        draw_balanced(labels, 1000, torch.Generator().manual_seed(seed)) for seed in range(2)
+    )
+    assert torch.equal(again, drawn)
+    assert not torch.equal(other, drawn)
 
 
 def test_waiting_is_counted() -> None:

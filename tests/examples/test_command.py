@@ -14,7 +14,11 @@ from small_runs import options_of
 
 NO_OPTIONS = ("help", "out")
 ACTIONS = [each for each in parser_of("")._actions if each.dest not in NO_OPTIONS]
-NEEDED = {"dataset": ["--data", "x"], "freeze_backbone": ["--imagenet"]}
+NEEDED = {
+    "dataset": ["--data", "x"],
+    "freeze_backbone": ["--imagenet"],
+    "focal_gamma": ["--criterion", "focal"],
+}
 """What a flag cannot be said without."""
 DEFAULTS = {field.name: field.default for field in fields(Options)}
 

@@ -65,10 +65,15 @@ def recipe(run: Reported) -> str:
         f"{options.schedule} schedule",
         f"{options.augment} augmentation",
     ]
-    for name in ("limit", "weight_decay", "label_smoothing", "clip", "ema"):
+    for name in ("limit", "weight_decay", "label_smoothing", "logit_adjust", "clip", "ema"):
         value = getattr(options, name)
         if value:
             said.append(f"{name.replace('_', ' ')} {value:g}")
+    if options.class_weights != "none":
+        said.append(f"{options.class_weights} class weights")
+    said += ["balanced sampler"] * (options.sampler == "balanced")
+    if options.criterion == "focal":
+        said.append(f"focal loss of gamma {options.focal_gamma:g}")
     return ", ".join(said)
 
 

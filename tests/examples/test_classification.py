@@ -1,0 +1,133 @@
+"""What takes the cross-entropy's place, against NumPy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fer.batches import TrainingBatches
+from fer.classification import (
+    Classification,
+    class_weights,
+    count_classes,
+    log_prior,
+    make_classification,
+)
+from fer.model import losses_of
+from small_runs import assert_same, batch_of, begin, kept, make_run, options_of
+
+COUNTS = torch.tensor([6, 0, 3, 1])
+
+
+def oracle(logits: Any, target: Any, weight: Any, added: Any, gamma: float) -> float:
+    total = mass = 0.0
+    for row, true in zip(logits + added, target, strict=True):
+        p = np.exp(row[true]) / np.exp(row).sum()
+        total -= weight[true] * (1 - p) ** gamma * np.log(p)
+        mass += weight[true]
+    return float(total / mass)
+
+
+def test_classes_are_counted_and_those_without_a_face_too() -> None:
+    assert count_classes(torch.tensor([0, 2, 2]), 4).tolist() == [1, 0, 2, 0]
+
+
+def test_weights_are_those_of_the_counts_with_a_mean_of_one() -> None:
+    balanced, root = class_weights(COUNTS, "balanced"), class_weights(COUNTS, "sqrt")
+    assert balanced is not None
+    assert root is not None
+    torch.testing.assert_close(balanced, torch.tensor([10 / 18, 0, 10 / 9, 10 / 3]))
+    for weight in (balanced, root):
+        assert float((weight * COUNTS).sum() / 10) == pytest.approx(1)
+    torch.testing.assert_close(root / root[0], (balanced / balanced[0]).sqrt())
+    assert class_weights(COUNTS, "none") is None
+
+
+def test_a_class_without_faces_has_the_share_of_one_face() -> None:
+    torch.testing.assert_close(log_prior(COUNTS).exp(), torch.tensor([6, 1, 3, 1]) / 11)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_weights": "balanced"},
+        {"class_weights": "sqrt"},
+        {"logit_adjust": 0.7},
+        {"criterion": "focal"},
+        {"criterion": "focal", "focal_gamma": 0.5},
+        {"criterion": "focal", "class_weights": "balanced"},
+        {"criterion": "focal", "logit_adjust": 1.0},
+    ],
+    ids=str,
+)
+def test_matches_numpy(changes: dict[str, Any]) -> None:
+    logits = torch.randn(9, 4, dtype=torch.float64)
+    target = torch.tensor([0, 2, 3, 0, 0, 2, 3, 2, 0])
+    options = options_of(**changes)
+    made = make_classification(options, COUNTS)
+    assert made is not None
+    weight = class_weights(COUNTS, options.class_weights)
+    want = oracle(
+        logits.numpy(),
+        target.numpy(),
+        np.ones(4) if weight is None else weight.double().numpy(),
+        options.logit_adjust * log_prior(COUNTS).numpy().astype(float),
+        options.focal_gamma if options.criterion == "focal" else 0.0,
+    )
+    found = made.double()(logits, target)
+    assert float(found) == pytest.approx(want, rel=1e-5)
+    if options.logit_adjust:
+        assert float(made.eval()(logits, target)) != pytest.approx(want, rel=1e-3)
+
+
+def test_weights_and_smoothing_are_those_of_pytorch() -> None:
+    logits, target = torch.randn(8, 4), torch.tensor([0, 2, 3, 0, 0, 2, 3, 2])
+    weight = class_weights(COUNTS, "balanced")
+    found = Classification(weight=weight, label_smoothing=0.1)(logits, target)
+    want = torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=0.1)(logits, target)
+    torch.testing.assert_close(found, want)
+
+
+def test_a_face_that_is_certain_has_a_gradient_that_is_a_number() -> None:
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    Classification(gamma=0.5)(logits, torch.tensor([0])).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_plain_options_leave_the_cross_entropy() -> None:
+    assert make_classification(options_of(), COUNTS) is None
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("head", ["fdrl", "linear"])
+def test_it_takes_the_place_of_the_cross_entropy_in_the_loss(head: str) -> None:
+    run = make_run(head=head, criterion="focal", logit_adjust=1.0)
+    images, labels = batch_of(run)
+    output = run.model(images)
+    before = losses_of(run.criterion, output, labels)
+    after = losses_of(run.criterion, output, labels, run.classification)
+    assert run.classification is not None
+    want = run.classification(output if head == "linear" else output.logits, labels)
+    torch.testing.assert_close(after.get("classification", after["total"]), want)
+    if head == "fdrl":
+        assert not torch.allclose(after["total"], before["total"])
+        moved = after["classification"] - before["classification"]
+        torch.testing.assert_close(after["total"] - before["total"], moved)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    changes = {"criterion": "focal", "sampler": "balanced"}
+    begin(tmp_path / "whole", **changes).train(quiet=True)
+    first = begin(tmp_path / "parts", **changes)
+    first.model.train()
+    for _ in range(3):
+        first.progress.lr = first.progress.lr or float(first.schedule.get_last_lr()[0])
+        batches = TrainingBatches(first.faces, first.options, 1, first.ranks)
+        next(iter(first.take_steps(batches)))
+    first.keep()
+    begin(tmp_path / "parts", **changes).train(quiet=True)
+    assert_same(kept(tmp_path / "parts"), kept(tmp_path / "whole"))
