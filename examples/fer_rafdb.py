@@ -49,7 +49,14 @@ from fer.ranks import Ranks, joined
 from fer.rates import capturable, plain_rates
 from fer.relations import relations
 from fer.stopping import Requests, Stopped, listening
-from fer.summary import best_epoch, epoch_line, greeting, result_lines, summarize
+from fer.summary import (
+    best_epoch,
+    epoch_line,
+    greeting,
+    intra_spread_row,
+    result_lines,
+    summarize,
+)
 
 MOVING = ("adam", "schedule", "scaler")
 """What a run needs to go on, and a model to predict does not."""
@@ -325,6 +332,9 @@ class Run:
         sizes, device = self.database.sizes, self.ranks.device
         summary = summarize(self.history, self.options, sizes, device)
         found = self.evaluate("test")
+        spread = found.intra_spread() if self.options.intra else None
+        if spread is not None:
+            summary["intra_spread"] = intra_spread_row(spread)
         if self.ranks.first:
             faces, units = self.database.splits["test"], self.database.units
             evaluation.keep(self.folder / "evaluation.pt", found, faces, units)

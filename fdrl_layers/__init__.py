@@ -7,6 +7,7 @@ K classes; ``*`` is any number of leading axes.
 from fdrl_layers import functional
 from fdrl_layers.cam import latent_cam
 from fdrl_layers.head import FDRLHead, FDRLOutput
+from fdrl_layers.intra_spread import IntraSpread, intra_spread
 from fdrl_layers.layers import (
     FeatureDecomposition,
     FeatureReconstruction,
@@ -42,10 +43,12 @@ __all__ = [
     "FeatureReconstruction",
     "InterRelation",
     "IntraRelation",
+    "IntraSpread",
     "LogitsOnly",
     "__version__",
     "attach_head",
     "functional",
+    "intra_spread",
     "latent_cam",
     "use_backend",
 ]

@@ -182,6 +182,32 @@ def distribution_loss(
     return _mean(total, count)
 
 
+def intra_spread(
+    intra_w: Array, target: NDArray[Any], ignore_index: int = -100
+) -> tuple[float, float, float]:
+    """Spread, eta squared and effective latents of Intra-W; every loop as `docs/api` has it."""
+    num_samples, num_latents = intra_w.shape
+    means = [_mean(sum(map(float, intra_w[:, j])), num_samples) for j in range(num_latents)]
+    variances = [
+        sum((float(w) - means[j]) ** 2 for w in intra_w[:, j]) / num_samples
+        for j in range(num_latents)
+    ]
+    deviation = sum(math.sqrt(v) for v in variances) / num_latents
+    size = sum(abs(float(w)) for w in intra_w.ravel()) / (num_samples * num_latents)
+    counted = [i for i in range(num_samples) if target[i] != ignore_index]
+    within, total = 0.0, 0.0
+    for j in range(num_latents):
+        overall = sum(float(intra_w[i, j]) for i in counted) / len(counted)
+        total += sum((float(intra_w[i, j]) - overall) ** 2 for i in counted)
+        for k in {int(target[i]) for i in counted}:
+            own = [float(intra_w[i, j]) for i in counted if target[i] == k]
+            within += sum((w - sum(own) / len(own)) ** 2 for w in own)
+    shares = [v / sum(variances) for v in variances]
+    entropy = -sum(p * math.log(p) for p in shares if p > 0)
+    explained = 1 - within / total if total else 0.0
+    return deviation / size, explained, math.exp(entropy)
+
+
 def balance_loss(intra_w: Array) -> float:
     """Equation 6: ||w-bar - w_u||_1, w-bar the batch's mean Intra-W and w_u = (1/M, ..., 1/M)."""
     num_samples, num_latents = intra_w.shape

@@ -28,7 +28,12 @@ PUBLIC = {
 }
 NAME = pytest.mark.parametrize("name", PUBLIC)
 
-RECORDS = ("fdrl_layers.BackendChoice", "fdrl_layers.FDRLOutput", "fdrl_layers.FDRLLossOutput")
+RECORDS = (
+    "fdrl_layers.BackendChoice",
+    "fdrl_layers.FDRLOutput",
+    "fdrl_layers.FDRLLossOutput",
+    "fdrl_layers.IntraSpread",
+)
 WRAPPERS = ("fdrl_layers.FDRLModel", "fdrl_layers.LogitsOnly")
 SWITCHES = ("fdrl_layers.use_backend",)
 MODULES = [name for name, thing in PUBLIC.items() if inspect.isclass(thing) and name not in RECORDS]

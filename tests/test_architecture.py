@@ -32,12 +32,13 @@ ORDER = (
     "model",
     "logits_only",
     "cam",
+    "intra_spread",
     "functional",
     "__init__",
 )
 """From the bottom up: a file imports from the parts before its own, and a folder from itself."""
 
-CONCEPTS = [("", stem) for stem in ("head", "model", "convert", "hub", "cam")] + [
+CONCEPTS = [("", stem) for stem in ("head", "model", "convert", "hub", "cam", "intra_spread")] + [
     ("ops", "backend")
 ]
 CONCEPTS += [

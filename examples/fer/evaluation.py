@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fdrl_layers import FDRLOutput
+from fdrl_layers import FDRLOutput, IntraSpread, intra_spread
 from fer import augment, checkpoint, precision
 from fer.data.faces import FaceSet
 from fer.metrics import Scores, score
@@ -50,6 +50,14 @@ class Evaluation:
     def scores(self) -> Scores:
         """How the predictions compare with the labels."""
         return score(self.labels, self.predictions, self.probabilities.shape[1])
+
+    def intra_spread(self, faces: NDArray[np.int64] | None = None) -> IntraSpread | None:
+        """Say how much Intra-W varies over all faces or those given; None without latents."""
+        if self.intra_weights is None:
+            return None
+        chosen = slice(None) if faces is None else faces
+        weights, labels = self.intra_weights[chosen], self.labels[chosen]
+        return intra_spread(torch.from_numpy(weights), torch.from_numpy(labels))
 
 
 @torch.no_grad()

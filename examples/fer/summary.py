@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 import fdrl_layers
+from fdrl_layers import IntraSpread
 from fer.data import Database
 from fer.options import Options
 from fer.ranks import Ranks
@@ -76,7 +78,15 @@ def result_lines(summary: dict[str, Any]) -> str:
     lines[1] += f"; chosen on {summary['best_chosen_on']}"
     if summary["best_chosen_on"] == "test":
         lines[1] += ", and so too good: the last epoch is the result"
+    spread = summary.get("intra_spread")
+    if spread is not None and spread["dead"]:
+        lines.append(spread["sentence"])
     return "\n".join(lines)
+
+
+def intra_spread_row(found: IntraSpread) -> dict[str, Any]:
+    """Return how much Intra-W varies over the test faces, and what that means."""
+    return {**asdict(found), "dead": found.dead, "sentence": found.sentence}
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fer_rafdb
-from fer import checkpoint
+from fer import checkpoint, evaluation
 from small_runs import (
     COMMAND,
     assert_same,
@@ -61,6 +61,20 @@ def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
     state = checkpoint.read_checkpoint(finished / "last.pt")
     assert state["classes"][0] == "Surprise"
     assert "compactness.centers.value" in state["criterion"]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("intra", [True, False])
+def test_a_run_keeps_how_much_its_intra_w_varies(tmp_path: Path, intra: bool) -> None:
+    summary = begin(tmp_path / "run", intra=intra, epochs=1).train(quiet=True)
+    stored = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert stored.get("intra_spread") == summary.get("intra_spread")
+    assert ("intra_spread" in stored) == intra
+    if intra:
+        weights = evaluation.kept(tmp_path / "run" / "evaluation.pt").evaluation.intra_weights
+        assert weights is not None
+        spread = weights.std(0, dtype=np.float64).mean() / weights.mean(dtype=np.float64)
+        assert stored["intra_spread"]["spread"] == pytest.approx(spread, rel=1e-5)
 
 
 @pytest.mark.usefixtures("small")

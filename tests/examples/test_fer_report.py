@@ -121,6 +121,10 @@ def test_the_scripts_get_every_face(page: Page, runs: Path) -> None:
     assert data["units"] == list(UNITS)
 
 
+def test_the_page_says_how_much_intra_w_varies(page: Page) -> None:
+    assert "Intra-W varies over faces by " in page.said
+
+
 def test_the_page_loads_nothing_from_anywhere(page: Page) -> None:
     for tag, attributes in page.tags:
         assert tag not in {"link", "iframe", "object", "embed", "base", "img", "form", "image"}

@@ -2,12 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from fdrl_layers import intra_spread
 from fer.data import Database
 from fer.summary import (
     best_epoch,
     epoch_line,
     greeting,
+    intra_spread_row,
     mean_and_deviation,
     result_lines,
     summarize,
@@ -40,6 +43,15 @@ def test_without_a_valid_split_the_last_epoch_is_the_result_and_the_best_is_call
     assert last == "last epoch (2): test 60.00 % (mean class 60.00 %)"
     assert best.startswith("best epoch (1): test 90.00 %")
     assert best.endswith("chosen on test, and so too good: the last epoch is the result")
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_training_ends_with_a_sentence_where_intra_w_has_died(dead: bool) -> None:
+    weights = torch.tensor([[1.0, 1.0], [1.01 if dead else 2.0, 1.0]])
+    summary = summarize([row(1, 90)], options_of(), {}, ALONE.device)
+    assert len(result_lines(summary).splitlines()) == 2
+    summary["intra_spread"] = intra_spread_row(intra_spread(weights))
+    assert result_lines(summary).endswith("Intra-RM does nothing here.") == dead
 
 
 def test_with_a_valid_split_it_is_chosen_there() -> None:

@@ -99,8 +99,10 @@ def latent_section(run: Reported) -> Section | None:
     top = latents.highest(weights, first, TOP)
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     scale = (high - low) or 1.0
+    spread = run.evaluation.intra_spread(first)
     return {
         "nothing": None,
+        "spread": None if spread is None else spread.sentence,
         "count": weights.shape[1],
         "means": means.tolist(),
         "low": low,
