@@ -63,3 +63,17 @@ def batch_mean(
         packed = sum_over_ranks(torch.cat([total.flatten(), count.reshape(1)]))
         total, count = packed[:-1].view_as(total), packed[-1]
     return total / count.clamp_min(1), count
+
+
+def weighted_mean(
+    values: Tensor, weights: Tensor, counted: Tensor, *, across_ranks: bool
+) -> Tensor:
+    """Return the sum of `values` (N,), weighted already, over that of their `weights` (N,).
+
+    Only samples that are `counted` (N,) enter. Where their weights are all 0 it is 0. With
+    `across_ranks` as :func:`batch_mean`.
+    """
+    total, mass = torch.where(counted, values, 0).sum(), weights.sum()
+    if across_ranks:
+        total, mass = sum_over_ranks(torch.stack([total, mass])).unbind()
+    return total / torch.where(mass > 0, mass, torch.inf)

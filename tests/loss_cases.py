@@ -82,7 +82,7 @@ class LossCase:
         for each in self.centers:
             state[f"{each.prefix}value"] = centers[each.argument]
             state[f"{each.prefix}seen"] = torch.ones(len(centers[each.argument]), dtype=torch.bool)
-        loss.load_state_dict(state)
+        loss.load_state_dict({**loss.state_dict(), **state})
         return loss
 
     def inputs(self, of: Sizes = SMALL, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:

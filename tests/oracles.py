@@ -167,19 +167,24 @@ def compactness_loss(latents: Array, centers: Array) -> float:
 
 
 def distribution_loss(
-    intra_w: Array, target: NDArray[Any], centers: Array, ignore_index: int = -100
+    intra_w: Array,
+    target: NDArray[Any],
+    centers: Array,
+    ignore_index: int = -100,
+    weight: Array | None = None,
 ) -> float:
     """Equation 5: mean over i of ||w_i - w_ki||^2. Centers (K, M).
 
     Labels (N,) equal to `ignore_index` do not count. Soft targets (N, K) give the expectation over
-    the classes, sum_k p_ik ||w_i - w_k||^2.
+    the classes, sum_k p_ik ||w_i - w_k||^2. Weights (K,) as those of `cross_entropy`.
     """
     belongs, count = _membership(target, centers.shape[0], ignore_index)
     total = 0.0
     for i in range(intra_w.shape[0]):
         for k in range(centers.shape[0]):
-            total += belongs[i, k] * _squared_distance(intra_w[i], centers[k])
-    return _mean(total, count)
+            factor = 1.0 if weight is None else weight[k]
+            total += factor * belongs[i, k] * _squared_distance(intra_w[i], centers[k])
+    return _mean(total, _mass(target, belongs, count, weight))
 
 
 def intra_spread(
@@ -228,11 +233,17 @@ def center_loss(
 
 
 def cross_entropy(
-    logits: Array, target: NDArray[Any], label_smoothing: float = 0.0, ignore_index: int = -100
+    logits: Array,
+    target: NDArray[Any],
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    weight: Array | None = None,
 ) -> float:
     """L_cls: mean over i of -sum_k q_ik log softmax(z_i)_k.
 
-    q = (1 - label_smoothing) p + label_smoothing / K, with p one-hot or the soft target.
+    q = (1 - label_smoothing) p + label_smoothing / K, with p one-hot or the soft target. With
+    weights (K,), as PyTorch: mean of -sum_k w_k q_ik log softmax(z_i)_k; with labels over the sum
+    of w_yi.
     """
     num_classes = logits.shape[1]
     belongs, count = _membership(target, num_classes, ignore_index)
@@ -244,8 +255,16 @@ def cross_entropy(
         log_sum = largest + math.log(sum(math.exp(z - largest) for z in logits[i]))
         for k in range(num_classes):
             wanted = (1 - label_smoothing) * belongs[i, k] + label_smoothing / num_classes
-            total -= wanted * (logits[i, k] - log_sum)
-    return _mean(total, count)
+            factor = 1.0 if weight is None else weight[k]
+            total -= factor * wanted * (logits[i, k] - log_sum)
+    return _mean(total, _mass(target, belongs, count, weight))
+
+
+def _mass(target: NDArray[Any], belongs: Array, count: float, weight: Array | None) -> float:
+    """What a weighted sum over samples is divided by."""
+    if weight is None or target.ndim == 2:
+        return count
+    return float(sum(belongs[i, k] * weight[k] for i, k in np.ndindex(*belongs.shape)))
 
 
 @dataclass(frozen=True)
@@ -270,12 +289,16 @@ def joint_loss(
     lambda_distribution: float = 1e-4,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
+    weight: Array | None = None,
+    distribution_weight: Array | None = None,
 ) -> JointLoss:
     """Equation 13: L = L_cls + lambda_1 L_C + lambda_2 L_B + lambda_3 L_D."""
-    classification = cross_entropy(head.logits, target, label_smoothing, ignore_index)
+    classification = cross_entropy(head.logits, target, label_smoothing, ignore_index, weight)
     compactness = compactness_loss(head.latents, latent_centers)
     balance = balance_loss(head.intra_weights)
-    distribution = distribution_loss(head.intra_weights, target, class_centers, ignore_index)
+    distribution = distribution_loss(
+        head.intra_weights, target, class_centers, ignore_index, distribution_weight
+    )
     total = (
         classification
         + lambda_compactness * compactness
@@ -408,7 +431,7 @@ def _squared_distance(a: Array, b: Array) -> float:
     return sum((float(p) - float(q)) ** 2 for p, q in zip(a, b, strict=True))
 
 
-def _mean(total: float, count: int) -> float:
+def _mean(total: float, count: float) -> float:
     return float(total) / count if count > 0 else 0.0
 
 

@@ -1,6 +1,7 @@
 """Squared distances to the center of a sample's class: what two losses are made of."""
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from einops import einsum
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._precision import widen, widest
-from fdrl_layers._ranks import batch_mean
+from fdrl_layers._ranks import batch_mean, weighted_mean
+from fdrl_layers.losses._cross_entropy import register_weight, weights_of
 from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses._targets import check_target, class_shares
 from fdrl_layers.losses.centers import Centers, CenterUpdate
@@ -34,15 +36,19 @@ def mean_squared_distance(
     ignore_index: int,
     *,
     known: Tensor | None = None,
+    weight: Tensor | None = None,
     across_ranks: bool = False,
 ) -> Tensor:
     r"""Return the batch mean of :math:`\sum_k p_{ik} \lVert x_i - c_k \rVert_2^2`.
 
-    A class outside the mask `known` (K,) has no center yet and adds nothing.
+    A class outside the mask `known` (K,) has no center yet and adds nothing. A `weight` (K,) of
+    classes enters as in the cross-entropy.
     """
     features, centers = widen(features), widen(centers)
+    weight = None if weight is None else weight.to(features.dtype)
     if target.is_floating_point():
         shares = target if known is None else target * known
+        shares = shares if weight is None else shares * weight
         squared = (features.unsqueeze(1) - centers).square().sum(-1)
         return batch_mean((shares * squared).sum(-1), across_ranks=across_ranks)[0]
     counted = target != ignore_index
@@ -50,11 +56,16 @@ def mean_squared_distance(
     squared = (features - centers.index_select(0, index)).square().sum(-1)
     if known is not None:
         squared = torch.where(known[index], squared, 0)
-    return batch_mean(squared, counted, across_ranks=across_ranks)[0]
+    if weight is None:
+        return batch_mean(squared, counted, across_ranks=across_ranks)[0]
+    weights = weights_of(target, counted, weight)
+    return weighted_mean(weights * squared, weights, counted, across_ranks=across_ranks)
 
 
 class ClassCenterLoss(nn.Module):
     """A center for each class and the mean squared distance to it."""
+
+    weight: Tensor | None
 
     def __init__(
         self,
@@ -66,9 +77,11 @@ class ClassCenterLoss(nn.Module):
         across_ranks: bool,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        weight: Tensor | None = None,
     ) -> None:
         check_size("num_classes", num_classes)
         super().__init__()
+        register_weight(self, "weight", weight, num_classes, device)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.across_ranks = across_ranks
@@ -81,6 +94,11 @@ class ClassCenterLoss(nn.Module):
             device=device,
             dtype=dtype,
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take modules that were pickled before classes had weights."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._buffers.setdefault("weight", None)
 
     def reset_parameters(self) -> None:
         """Forget the data, so that the next training batch is the first."""
@@ -105,6 +123,8 @@ class ClassCenterLoss(nn.Module):
     ) -> Tensor:
         """Hold `features` (N, `axis`) against the centers; in training, move these on."""
         check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
+        if self.weight is not None:
+            check_device("weight", self.weight, name, features)
         centers, known = self.centers(self.statistics(features, target))
         return mean_squared_distance(
             features,
@@ -112,6 +132,7 @@ class ClassCenterLoss(nn.Module):
             centers,
             self.ignore_index,
             known=known,
+            weight=self.weight,
             across_ranks=self.across_ranks and self.training,
         )
 

@@ -26,7 +26,7 @@ def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int
             "`target` must be int64 class indices or floating-point class shares, "
             f"got {target.dtype}"
         )
-    if not _readable(target):
+    if not readable(target):
         return False
     if not target.is_floating_point() and batch and not 0 <= ignore_index < num_classes:
         # The one reduction of a batch without ignored samples, and most have none.
@@ -37,7 +37,8 @@ def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int
     return False
 
 
-def _readable(tensor: Tensor) -> bool:
+def readable(tensor: Tensor) -> bool:
+    """Whether the host may look at values without waiting or breaking a traced graph."""
     return (
         not torch.compiler.is_compiling()
         and type(tensor) in (Tensor, torch.nn.Parameter)

@@ -3,18 +3,24 @@
 import torch
 from torch import Tensor
 
-from fdrl_layers._checks import check_size
+from fdrl_layers._checks import check_device, check_size
 from fdrl_layers._parts import fusable
 from fdrl_layers.losses._class_centers import (
     ClassCenterLoss,
     check_class_centers,
     mean_squared_distance,
 )
+from fdrl_layers.losses._cross_entropy import check_weight
 from fdrl_layers.losses.centers import CenterUpdate
 
 
 def distribution_loss(
-    intra_weights: Tensor, target: Tensor, centers: Tensor, *, ignore_index: int = -100
+    intra_weights: Tensor,
+    target: Tensor,
+    centers: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
 ) -> Tensor:
     r"""Mean squared distance of Intra-W to the center of the sample's class (equation 5).
 
@@ -27,12 +33,16 @@ def distribution_loss(
         intra_weights: Intra-W of a batch.
         target: Class indices in [0, K), or class shares, each row of which sums to 1.
         centers: A center for each class.
+        weight: Weights of the classes, at least 0, which enter as in
+            :class:`torch.nn.CrossEntropyLoss`: with class indices the mean is over the samples'
+            weights, with shares over samples. None weighs all alike, as the paper does.
         ignore_index: Class index of samples to leave out, of the mean's N too.
 
     Shape:
         - intra_weights: (N, M).
         - target: (N,) of int64, or (N, K) of a floating-point type.
         - centers: (K, M).
+        - weight: (K,).
         - Output: a scalar.
 
     Returns:
@@ -41,8 +51,8 @@ def distribution_loss(
     Raises:
         TypeError: If Intra-W or the centers are not floating point, or `target` is neither
             int64 nor floating point.
-        ValueError: If the shapes do not fit, the devices differ, or, on the CPU, a target is out
-            of range.
+        ValueError: If the shapes do not fit, the devices differ, or, on the CPU, a target or a
+            weight is out of range.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2.
@@ -56,7 +66,10 @@ def distribution_loss(
         tensor(2.)
     """
     check_class_centers("intra_weights", intra_weights, "M", target, centers, ignore_index)
-    return mean_squared_distance(intra_weights, target, centers, ignore_index)
+    if weight is not None:
+        check_weight("weight", weight, centers.shape[0])
+        check_device("weight", weight, "intra_weights", intra_weights)
+    return mean_squared_distance(intra_weights, target, centers, ignore_index, weight=weight)
 
 
 @fusable
@@ -79,6 +92,8 @@ class DistributionLoss(ClassCenterLoss):
             \sum_{i: k_i = k} (w_k - w_i) / (1 + n_k)`; "ema", a moving average; or "gradient".
         center_rate: :math:`\alpha`, or the moving average's weight of the new batch, in [0, 1];
             without effect under "gradient". Wen et al.: 0.5.
+        weight: Weights (K,) of the classes in the loss, at least 0; see
+            :func:`fdrl_layers.functional.distribution_loss`. Centers move as without.
         ignore_index: Class index of samples to leave out.
         across_ranks: Whether, in training with a process group up, the batch is that of all ranks
             joined. Every rank must then call the loss equally often, and gradients must be
@@ -114,6 +129,7 @@ class DistributionLoss(ClassCenterLoss):
         *,
         center_update: CenterUpdate = "alpha",
         center_rate: float = 0.5,
+        weight: Tensor | None = None,
         ignore_index: int = -100,
         across_ranks: bool = True,
         device: torch.device | str | None = None,
@@ -129,6 +145,7 @@ class DistributionLoss(ClassCenterLoss):
             across_ranks,
             device,
             dtype,
+            weight,
         )
 
     def forward(self, intra_weights: Tensor, target: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """The joint loss, equation 13."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fdrl_layers._checks import (
     check_device,
@@ -18,8 +18,9 @@ from fdrl_layers._checks import (
 from fdrl_layers._exported import register
 from fdrl_layers._parts import reason_to_call, reset_parts
 from fdrl_layers._precision import widen
-from fdrl_layers._ranks import batch_mean, number_of_ranks
+from fdrl_layers._ranks import number_of_ranks
 from fdrl_layers.head import FDRLOutput
+from fdrl_layers.losses._cross_entropy import check_weight, cross_entropy, register_weight
 from fdrl_layers.losses._targets import check_target
 from fdrl_layers.losses.balance import BalanceLoss, balance_loss
 from fdrl_layers.losses.centers import Centers, CenterUpdate
@@ -35,7 +36,7 @@ class FDRLLossOutput:
 
     Attributes:
         total: What to call ``backward`` on (equation 13).
-        classification: Cross-entropy.
+        classification: Cross-entropy, or what stands in its place.
         compactness: Equation 2.
         balance: Equation 6.
         distribution: Equation 5.
@@ -51,30 +52,13 @@ class FDRLLossOutput:
 register(FDRLLossOutput)
 
 
-def _classification(
-    logits: Tensor, target: Tensor, label_smoothing: float, ignore_index: int, across_ranks: bool
-) -> Tensor:
-    logits = widen(logits)
-    if target.is_floating_point():
-        target = widen(target)
-        each = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
-        return batch_mean(each, across_ranks=across_ranks)[0]
-    each = F.cross_entropy(
-        logits,
-        target,
-        reduction="none",
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
-    )
-    return batch_mean(each, target != ignore_index, across_ranks=across_ranks)[0]
-
-
 def _check(
     output: FDRLOutput,
     target: Tensor,
     num_classes: int | None,
     latent_centers: Tensor | None,
     class_centers: Tensor | None,
+    weight: Tensor | None,
     ignore_index: int,
 ) -> bool:
     """Raise unless all fit each other, before any center moves.
@@ -109,9 +93,12 @@ def _check(
             check_device(name, tensor, "output.logits", logits)
             if len(known) < tensor.ndim:
                 sizes |= zip(axes.split(), tensor.shape, strict=True)
-    if class_centers is not None:
-        check_device("class_centers", class_centers, "output.logits", logits)
+    for name, tensor in (("class_centers", class_centers), ("weight", weight)):
+        if tensor is not None:
+            check_device(name, tensor, "output.logits", logits)
     k = logits.shape[1]
+    if weight is not None:
+        check_shape("weight", weight, "K", K=k)
     all_counted = check_target(target, logits.shape[0], k, ignore_index)
     check_device("target", target, "output.logits", logits)
     return all_counted
@@ -149,6 +136,21 @@ def _check_weights(weights: tuple[float, float, float], label_smoothing: float) 
     check_number("label_smoothing", label_smoothing, 0, 1)
 
 
+def _check_classification(
+    classification: Callable[..., Any] | None, weight: Tensor | None, label_smoothing: float
+) -> None:
+    if classification is None:
+        return
+    if not callable(classification):
+        raise TypeError(f"`classification` must be callable, got {type(classification).__name__}")
+    for name, given in (("weight", weight is not None), ("label_smoothing", label_smoothing != 0)):
+        if given:
+            raise ValueError(
+                f"`{name}` is of the cross-entropy, whose place `classification` takes: "
+                "give only one of them"
+            )
+
+
 def fdrl_loss(
     output: FDRLOutput,
     target: Tensor,
@@ -158,6 +160,8 @@ def fdrl_loss(
     lambda_compactness: float = 1e-4,
     lambda_balance: float = 1.0,
     lambda_distribution: float = 1e-4,
+    weight: Tensor | None = None,
+    distribution_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> FDRLLossOutput:
@@ -177,6 +181,9 @@ def fdrl_loss(
         lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001.
         lambda_balance: :math:`\lambda_2`, at least 0. Paper: 1.
         lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001.
+        weight: Weights of the classes in the cross-entropy, at least 0, as of
+            :class:`torch.nn.CrossEntropyLoss`. Paper: none.
+        distribution_weight: Those in the distribution loss; see :func:`distribution_loss`.
         label_smoothing: Of the cross-entropy alone, in [0, 1]. Paper: 0.
         ignore_index: Class index of samples without a label: they enter the compactness and the
             balance loss, which need none, and no other.
@@ -186,6 +193,7 @@ def fdrl_loss(
         - target: (N,) of int64, or (N, K) of a floating-point type.
         - latent_centers: (M, D).
         - class_centers: (K, M).
+        - weight, distribution_weight: (K,).
         - Output: scalars.
 
     Returns:
@@ -194,7 +202,7 @@ def fdrl_loss(
     Raises:
         TypeError: If `output` is not an :class:`FDRLOutput`, or a type does not fit.
         ValueError: If a shape does not fit, the devices differ, a weight is out of range, or, on
-            the CPU, a target is.
+            the CPU, a target or a class's weight is.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.3.
@@ -211,12 +219,23 @@ def fdrl_loss(
     """
     weights = (lambda_compactness, lambda_balance, lambda_distribution)
     _check_weights(weights, label_smoothing)
-    _check(output, target, None, latent_centers, class_centers, ignore_index)
+    for name, each in (("weight", weight), ("distribution_weight", distribution_weight)):
+        if each is not None:
+            check_weight(name, each, None)
+    _check(output, target, None, latent_centers, class_centers, weight, ignore_index)
+    if distribution_weight is not None:
+        check_shape("distribution_weight", distribution_weight, "K", K=output.logits.shape[1])
     return _join(
-        _classification(output.logits, target, label_smoothing, ignore_index, False),
+        cross_entropy(output.logits, target, weight, label_smoothing, ignore_index, False),
         compactness_loss(output.latents, latent_centers),
         balance_loss(output.intra_weights),
-        distribution_loss(output.intra_weights, target, class_centers, ignore_index=ignore_index),
+        distribution_loss(
+            output.intra_weights,
+            target,
+            class_centers,
+            weight=distribution_weight,
+            ignore_index=ignore_index,
+        ),
         weights,
     )
 
@@ -248,6 +267,14 @@ class FDRLLoss(nn.Module):
             :class:`CompactnessLoss` and :class:`DistributionLoss`.
         center_rate: Wen et al.'s :math:`\alpha`, or the moving average's weight of the new batch,
             in [0, 1]; without effect under "gradient". Wen et al.: 0.5.
+        weight: Weights (K,) of the classes in the cross-entropy, at least 0, for rare ones: exactly
+            as of :class:`torch.nn.CrossEntropyLoss`, a buffer that is in the ``state_dict``, but
+            that a batch whose weights are all 0 has the loss 0. Paper: none.
+        distribution_weight: The same for the distribution loss; see :class:`DistributionLoss`.
+        classification: What takes the cross-entropy's place, such as a focal loss: any callable of
+            logits (N, K), in at least float32, and the target as it was given, that returns a
+            scalar. It has its own weights, smoothing and way with ignored samples, is averaged over
+            ranks by their gradients alone, and the terms are then computed one by one.
         label_smoothing: Of the cross-entropy alone, in [0, 1]. Paper: 0.
         ignore_index: Class index of samples without a label.
         across_ranks: Whether, in training with a process group up, every mean is that over the
@@ -268,8 +295,8 @@ class FDRLLoss(nn.Module):
 
     Raises:
         TypeError: If the output is not an :class:`FDRLOutput`, or a type does not fit.
-        ValueError: If a shape does not fit, the devices differ, an option is out of range, or, on
-            the CPU, a target is.
+        ValueError: If a shape does not fit, the devices differ, an option is out of range or
+            excludes another, or, on the CPU, a target is.
         RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
 
     Reference:
@@ -283,6 +310,8 @@ class FDRLLoss(nn.Module):
         >>> losses.total.backward()
     """
 
+    weight: Tensor | None
+
     def __init__(
         self,
         num_classes: int,
@@ -294,6 +323,9 @@ class FDRLLoss(nn.Module):
         lambda_distribution: float = 1e-4,
         center_update: CenterUpdate = "alpha",
         center_rate: float = 0.5,
+        weight: Tensor | None = None,
+        distribution_weight: Tensor | None = None,
+        classification: Callable[[Tensor, Tensor], Tensor] | None = None,
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
         across_ranks: bool = True,
@@ -304,7 +336,12 @@ class FDRLLoss(nn.Module):
         check_size("num_classes", num_classes)
         check_backend(backend)
         _check_weights((lambda_compactness, lambda_balance, lambda_distribution), label_smoothing)
+        _check_classification(classification, weight, label_smoothing)
         super().__init__()
+        self.classification = classification
+        register_weight(self, "weight", weight, num_classes, device)
+        if distribution_weight is not None:
+            check_weight("distribution_weight", distribution_weight, num_classes)
         self.lambda_compactness = lambda_compactness
         self.lambda_balance = lambda_balance
         self.lambda_distribution = lambda_distribution
@@ -328,11 +365,19 @@ class FDRLLoss(nn.Module):
             num_latents,
             center_update=center_update,
             center_rate=center_rate,
+            weight=distribution_weight,
             ignore_index=ignore_index,
             across_ranks=across_ranks,
             device=device,
             dtype=dtype,
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take modules that were pickled before classes had weights."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._buffers.setdefault("weight", None)
+        if "classification" not in self._modules:
+            self.__dict__.setdefault("classification", None)
 
     def reset_parameters(self) -> None:
         """Forget the data, so that the next training batch is the first."""
@@ -386,6 +431,7 @@ class FDRLLoss(nn.Module):
             self.num_classes,
             None if latents is None else latents.value,
             None if classes is None else classes.value,
+            self._buffers["weight"],
             self.ignore_index,
         )
         if reason is not None:
@@ -396,9 +442,7 @@ class FDRLLoss(nn.Module):
         ranks = across_ranks and number_of_ranks() > 1
         if latents is None or classes is None or not self._fused(features, target, reason, ranks):
             return _join(
-                _classification(
-                    output.logits, target, self.label_smoothing, self.ignore_index, across_ranks
-                ),
+                self._classify(output.logits, target, across_ranks),
                 self.compactness(output.latents),
                 self.balance(output.intra_weights),
                 self.distribution(output.intra_weights, target),
@@ -420,6 +464,7 @@ class FDRLLoss(nn.Module):
             _moving(latents),
             _moving(classes),
             options,
+            weight=self._buffers["weight"],
             backend=self.backend,
         )
         if latents.accumulating:
@@ -430,9 +475,11 @@ class FDRLLoss(nn.Module):
 
     def reason_to_call_terms(self) -> str | None:
         """Say why the terms are called one by one; None if they may be computed at once."""
+        if self.classification is not None:
+            return "`classification` takes the cross-entropy's place"
         terms = self.__dict__["_modules"]
         compactness, distribution = terms["compactness"], terms["distribution"]
-        return reason_to_call(
+        reason = reason_to_call(
             (
                 ("compactness", compactness, CompactnessLoss),
                 ("balance", terms["balance"], BalanceLoss),
@@ -441,14 +488,28 @@ class FDRLLoss(nn.Module):
                 ("distribution.centers", _centers_of(distribution), Centers),
             )
         )
+        if reason is None and distribution.__dict__["_buffers"]["weight"] is not None:
+            return "`distribution` weighs classes"
+        return reason
+
+    def _classify(self, logits: Tensor, target: Tensor, across_ranks: bool) -> Tensor:
+        """Return the cross-entropy, or what stands in its place."""
+        if self.classification is None:
+            smoothing, ignored = self.label_smoothing, self.ignore_index
+            return cross_entropy(logits, target, self.weight, smoothing, ignored, across_ranks)
+        found = self.classification(widen(logits), target)
+        if not isinstance(found, Tensor) or not found.is_floating_point() or found.ndim:
+            shape = f"{found.dtype} of {tuple(found.shape)}" if isinstance(found, Tensor) else found
+            raise ValueError(f"`classification` must return a scalar tensor, got {shape}")
+        return found
 
     def _fused(self, features: Features, target: Tensor, reason: str | None, ranks: bool) -> bool:
         """Whether one operator serves the batch, or each term its own."""
         centers = self.compactness.centers
         if reason is not None or not self.training or centers.update == "gradient":
             return False
-        values = (centers.value, self.distribution.centers.value)
-        return by_hand(features, target, values, ranks=ranks)
+        values = [centers.value, self.distribution.centers.value]
+        return by_hand(features, target, values, weight=self._buffers["weight"], ranks=ranks)
 
     def extra_repr(self) -> str:
         """Say the weights of the terms."""

@@ -31,16 +31,21 @@ def joint(
     class_centers: Centers,
     options: Options,
     *,
+    weight: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Terms:
     """Compute the joint loss of a training batch of class indices; move the centers on.
+
+    A `weight` (K,) of classes is that of the cross-entropy.
 
     Only where the batch is joined over ranks may the part of it that is here be empty.
     """
     choice = backend_choice(features, backend)
     log_once("FDRLLoss", choice)
     with without_autocast(target.device.type):
-        terms = _Joint.apply(choice.name, latent_centers, class_centers, options, target, *features)
+        terms = _Joint.apply(
+            choice.name, latent_centers, class_centers, options, target, weight, *features
+        )
     return Terms(*terms)
 
 
@@ -59,7 +64,12 @@ def backend_choice(features: Features, backend: Backend) -> BackendChoice:
 
 
 def by_hand(
-    features: Features, target: Tensor, centers: Sequence[Tensor], *, ranks: bool = False
+    features: Features,
+    target: Tensor,
+    centers: Sequence[Tensor],
+    *,
+    weight: Tensor | None = None,
+    ranks: bool = False,
 ) -> bool:
     """Whether :func:`joint` knows this batch; if not, the single losses do.
 
@@ -70,7 +80,8 @@ def by_hand(
     dtype = features.intra_weights.dtype
     alike = all(each.dtype == dtype for each in centers)
     wide = all(widened(each.dtype) == dtype for each in features)
-    return alike and wide and plain([*features, target, *centers])
+    given = [] if weight is None else [weight]
+    return alike and wide and plain([*features, target, *centers, *given])
 
 
 class _Joint(torch.autograd.Function):
@@ -84,34 +95,38 @@ class _Joint(torch.autograd.Function):
         class_centers: Centers,
         options: Options,
         target: Tensor,
+        weight: Tensor | None,
         *features: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.form, ctx.options = form, options
         forward = _triton_forward if form == "triton" else eager.forward
-        terms, saved = forward(Features(*features), target, latent_centers, class_centers, options)
+        seen = Features(*features)
+        if weight is not None:
+            weight = weight.to(seen.intra_weights.dtype)
+        terms, saved = forward(seen, target, latent_centers, class_centers, options, weight)
         # Numbers of samples are tensors only where the host does not know them.
         ctx.numbers = tuple(each for each in saved if not isinstance(each, Tensor))
         tensors = saved[: len(saved) - len(ctx.numbers)]
-        ctx.save_for_backward(target, *features, *tensors)
+        ctx.save_for_backward(target, weight, *features, *tensors)
         return tuple(terms)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        target, *rest = ctx.saved_tensors
+        target, weight, *rest = ctx.saved_tensors
         features = Features(*rest[:3])
         saved = (*rest[3:], *ctx.numbers)
-        options, needs = ctx.options, ctx.needs_input_grad[5:]
+        options, needs = ctx.options, ctx.needs_input_grad[6:]
         if options.ranks:
             gradients = _over_ranks(gradients, features.intra_weights)
         with without_autocast(target.device.type):
             if ctx.form == "triton" and not torch.is_grad_enabled():
-                found = _triton_backward(gradients, features, target, saved, options, needs)
+                found = _triton_backward(gradients, features, target, weight, saved, options, needs)
             else:
                 view = _triton_saved if ctx.form == "triton" else _eager_saved
-                seen = view(features, target, saved, options)
+                seen = view(features, target, weight, saved, options)
                 found = eager.backward(gradients, features, seen, options, needs)
-        return (None, None, None, None, None, *found)
+        return (None, None, None, None, None, None, *found)
 
 
 def _over_ranks(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
@@ -122,9 +137,20 @@ def _over_ranks(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tenso
     ).unbind()
 
 
+def _weighted_shares(
+    features: Features, target: Tensor, weight: Tensor | None, smoothing: float
+) -> Tensor:
+    """The smoothed and weighted targets (N, K), 0 where a sample is ignored."""
+    k = features.logits.shape[1]
+    counted = (target >= 0) & (target < k)
+    share = F.one_hot(torch.where(counted, target, 0), k) * (1 - smoothing) + smoothing / k
+    return share if weight is None else share * weight
+
+
 def _eager_saved(
     features: Features,
     target: Tensor,
+    weight: Tensor | None,
     tensors: Sequence[Any],
     options: Options,
 ) -> eager.Saved:
@@ -134,7 +160,11 @@ def _eager_saved(
         return saved
     counted = (target != options.ignore_index).unsqueeze(1)
     probability = torch.softmax(widen(features.logits), 1)
-    residual = saved.residual + torch.where(counted, probability - probability.detach(), 0)
+    change = probability - probability.detach()
+    if weight is not None:
+        shares = _weighted_shares(features, target, weight, options.label_smoothing)
+        change = change * shares.sum(1, keepdim=True)
+    residual = saved.residual + torch.where(counted, change, 0)
     offsets = saved.offsets + torch.where(
         counted, features.intra_weights - features.intra_weights.detach(), 0
     )
@@ -144,6 +174,7 @@ def _eager_saved(
 def _triton_saved(
     features: Features,
     target: Tensor,
+    weight: Tensor | None,
     tensors: Sequence[Tensor],
     options: Options,
 ) -> eager.Saved:
@@ -151,19 +182,19 @@ def _triton_saved(
     from fdrl_layers.ops.triton.joint import parts_of_state
 
     m, d = features.latents.shape[1:]
-    latent_centers, class_centers, mean, samples, number = parts_of_state(tensors[0], m, d)
+    latent_centers, class_centers, mean, mass, samples, number = parts_of_state(tensors[0], m, d)
     counted = target != options.ignore_index
     index = torch.where(counted, target, 0)
-    num_classes = features.logits.shape[1]
-    hot = F.one_hot(index, num_classes)
-    share = hot * (1 - options.label_smoothing) + options.label_smoothing / num_classes
-    residual = torch.softmax(widen(features.logits), 1) - share
+    shares = _weighted_shares(features, target, weight, options.label_smoothing)
+    probability = torch.softmax(widen(features.logits), 1)
+    residual = probability * shares.sum(1, keepdim=True) - shares
     offsets = features.intra_weights - class_centers.index_select(0, index)
     return eager.Saved(
         torch.where(counted.unsqueeze(1), residual, 0),
         latent_centers,
         mean - 1 / mean.shape[0],
         torch.where(counted.unsqueeze(1), offsets, 0),
+        mass,
         samples,
         number,
     )
@@ -175,6 +206,7 @@ def _triton_forward(
     latent_centers: Centers,
     class_centers: Centers,
     options: Options,
+    weight: Tensor | None,
 ) -> tuple[Terms, tuple[Tensor, ...]]:
     from fdrl_layers.ops.triton import joint as kernels
 
@@ -189,6 +221,7 @@ def _triton_forward(
         options.label_smoothing,
         options.ignore_index,
         options.ranks,
+        weight,
     )
     return Terms(*found[:5]), found[5:]
 
@@ -197,6 +230,7 @@ def _triton_backward(
     gradients: tuple[Tensor | None, ...],
     features: Features,
     target: Tensor,
+    weight: Tensor | None,
     saved: Sequence[Tensor],
     options: Options,
     needs: tuple[bool, ...],
@@ -211,5 +245,6 @@ def _triton_backward(
         options.lambdas,
         options.label_smoothing,
         options.ignore_index,
+        weight,
     )
     return tuple(each if need else None for each, need in zip(found, needs, strict=True))

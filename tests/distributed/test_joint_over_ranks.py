@@ -85,9 +85,14 @@ def follow(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rule", ["alpha", "ema"])
-def test_ranks_are_one_process(ranks: tuple[int, Ranks], rule: str, form: str) -> None:
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_ranks_are_one_process(
+    ranks: tuple[int, Ranks], rule: str, form: str, weighted: bool
+) -> None:
     size, group = ranks
     options = {"center_update": rule, "label_smoothing": 0.1}
+    if weighted:
+        options["weight"] = torch.tensor([0.5, 2.0, 0.0, 1.5, 4.0])
     arguments = CUTS[size], form, options
     expected = follow(None, *arguments)
     found = group.run(follow, *arguments)

@@ -27,11 +27,17 @@ def loss(of: Sizes = SMALL, case: LossCase = JOINT, **options: Any) -> FDRLLoss:
 
 def by_terms(criterion: FDRLLoss, inputs: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
     """The joint loss by the modules of its terms."""
-    from fdrl_layers.losses.joint import _classification, _join
+    from fdrl_layers.losses._cross_entropy import cross_entropy
+    from fdrl_layers.losses.joint import _join
 
     terms = _join(
-        _classification(
-            inputs["logits"], target, criterion.label_smoothing, criterion.ignore_index, False
+        cross_entropy(
+            inputs["logits"],
+            target,
+            criterion.weight,
+            criterion.label_smoothing,
+            criterion.ignore_index,
+            False,
         ),
         criterion.compactness(inputs["latents"]),
         criterion.balance(inputs["intra_weights"]),
@@ -49,6 +55,11 @@ def no_label(of: Sizes = SMALL, seed: int = 0) -> Tensor:
     return torch.full((of.N,), IGNORE_INDEX)
 
 
+def class_weights(of: Sizes = SMALL) -> Tensor:
+    """Weights of which the first is 0, the second 1 and no two are alike."""
+    return torch.arange(of.K, dtype=torch.float64)
+
+
 CASE = each_of(everywhere([JOINT]))
 TARGETS = pytest.mark.parametrize("target_of", [every_label, labels, no_label])
 
@@ -57,11 +68,13 @@ TARGETS = pytest.mark.parametrize("target_of", [every_label, labels, no_label])
 @RULES
 @TARGETS
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("of", [SMALL, Sizes(1, 2, 3, 4, 5), Sizes(37, 2, 16, 3, 2)], ids=str)
 def test_equals_its_terms(
-    case: LossCase, rule: str, target_of: Any, smoothing: float, of: Sizes
+    case: LossCase, rule: str, target_of: Any, smoothing: float, weighted: bool, of: Sizes
 ) -> None:
-    ours = loss(of, case, center_update=rule, label_smoothing=smoothing)
+    weight = class_weights(of) if weighted else None
+    ours = loss(of, case, center_update=rule, label_smoothing=smoothing, weight=weight)
     theirs = copy.deepcopy(ours)
     ways: tuple[tuple[FDRLLoss, Any], ...] = ((ours, case.run), (theirs, by_terms))
     for seed in range(4):
@@ -76,8 +89,8 @@ def test_equals_its_terms(
                     2 * terms[name], leaves, retain_graph=True, materialize_grads=True
                 )
                 gradients |= {f"d{name}/d{k}": g for k, g in zip(inputs, each, strict=True)}
-            weighted = torch.stack([(i + 1) * terms[name] for i, name in enumerate(TERMS)])
-            each = torch.autograd.grad(weighted.sum(), leaves, materialize_grads=True)
+            joined = torch.stack([(i + 1) * terms[name] for i, name in enumerate(TERMS)])
+            each = torch.autograd.grad(joined.sum(), leaves, materialize_grads=True)
             gradients |= {f"dall/d{k}": g for k, g in zip(inputs, each, strict=True)}
             found.append({k: v.detach() for k, v in terms.items()} | gradients)
         assert_close(f"step {seed}", found[0], found[1])
@@ -87,13 +100,15 @@ def test_equals_its_terms(
 
 @TARGETS
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_first_and_second_derivatives(target_of: Any, smoothing: float) -> None:
-    criterion = loss(label_smoothing=smoothing)
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_first_and_second_derivatives(target_of: Any, smoothing: float, weighted: bool) -> None:
+    weight = class_weights() if weighted else None
+    criterion = loss(label_smoothing=smoothing, weight=weight)
     criterion(*JOINT.arguments(JOINT.inputs(seed=5), every_label()))
-    start = state_of(criterion)
+    start = {key: value for key, value in state_of(criterion).items() if key != "weight"}
 
     def function(*inputs: Tensor) -> tuple[Tensor, ...]:
-        criterion.load_state_dict(start)
+        criterion.load_state_dict(start, strict=False)
         named = dict(zip(JOINT.axes, inputs, strict=True))
         return tuple(JOINT.run(criterion, named, target_of()).values())
 

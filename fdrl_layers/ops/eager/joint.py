@@ -10,7 +10,9 @@ times what is above,
     \bar w_i = \tfrac{\lambda_2}{N} \mathrm{sign}(\bar w - \tfrac1M)
         + \tfrac{2 \lambda_3}{n} (w_i - v_{t_i})
 
-with p the one-hot or smoothed target and n the number of samples that are not ignored.
+with p the one-hot or smoothed target and n the number of samples that are not ignored. With
+weights of classes, the cross-entropy's p is weighted, softmax(z) by the sum of it, and its n is the
+sum of the samples' weights.
 """
 
 import functools
@@ -82,6 +84,7 @@ class Saved(NamedTuple):
         latent_centers: What the batch was held against (M, D).
         deviation: Of the batch's mean Intra-W from uniform (M,).
         offsets: Of Intra-W from the center of its class (N, M), 0 for ignored samples.
+        mass: Sum of the samples' class weights, infinite if it is 0; without weights, `samples`.
         samples: Number of samples that are not ignored, at least 1.
         number: Number of samples, at least 1.
     """
@@ -90,6 +93,7 @@ class Saved(NamedTuple):
     latent_centers: Tensor
     deviation: Tensor
     offsets: Tensor
+    mass: Tensor | int
     samples: Tensor | int
     number: Tensor | int
 
@@ -100,17 +104,19 @@ def forward(
     latent_centers: Centers,
     class_centers: Centers,
     options: Options,
+    weight: Tensor | None = None,
 ) -> tuple[Terms, Saved]:
     """Return the joint loss of a batch and what backward wants; move the centers on."""
     if options.ranks:
-        return forward_over_ranks(features, target, latent_centers, class_centers, options)
+        return forward_over_ranks(features, target, latent_centers, class_centers, options, weight)
     intra_weights = features.intra_weights
     n, m = intra_weights.shape
     logits, latents = widen(features.logits), widen(features.latents)
     sums = intra_weights.new_empty(4)
     classification, distribution, compactness, balance = sums
     hot, counted, samples = _one_hot(logits, target, options)
-    residual = _cross_entropy(logits, hot, counted, options.label_smoothing, classification)
+    share, mass = _shares(hot, counted, weight, options.label_smoothing)
+    residual = _cross_entropy(logits, share, classification)
     held, moved_latents = _next_latent_centers(latents, latent_centers, options)
     squared = torch.ops.aten.mse_loss(latents, held.expand_as(latents), SUM)
     torch.mul(squared, 1 / n, out=compactness)
@@ -124,9 +130,15 @@ def forward(
     finite = _finite(sums)
     _move(latent_centers, moved_latents, finite[2], None, options)
     _move(class_centers, moved_classes, finite[1], count, options)
-    sums[:2].div_(samples)
+    divisor: Tensor | int = samples
+    if mass is None:
+        sums[:2].div_(samples)
+    else:
+        divisor = torch.where(mass > 0, mass, torch.inf)
+        classification.div_(divisor)
+        distribution.div_(samples)
     total = _weighted_sum(sums, options.lambdas)
-    saved = Saved(residual, held, deviation, offsets, samples, n)
+    saved = Saved(residual, held, deviation, offsets, divisor, samples, n)
     return Terms(total, classification, compactness, balance, distribution), saved
 
 
@@ -135,6 +147,7 @@ class Sums(NamedTuple):
 
     Attributes:
         entropy: Cross-entropies.
+        mass: Class weights, 1 each if there are none, of samples that are not ignored.
         samples: Samples that are not ignored.
         number: All samples.
         latent_squares: Squared distances of latents to the centers as they were.
@@ -146,6 +159,7 @@ class Sums(NamedTuple):
     """
 
     entropy: Tensor
+    mass: Tensor
     samples: Tensor
     number: Tensor
     latent_squares: Tensor
@@ -168,6 +182,7 @@ def forward_over_ranks(
     latent_centers: Centers,
     class_centers: Centers,
     options: Options,
+    weight: Tensor | None,
 ) -> tuple[Terms, Saved]:
     """Do the same where the batch is that of all ranks joined, a part of which may be empty.
 
@@ -179,11 +194,14 @@ def forward_over_ranks(
     logits, latents = widen(features.logits), widen(features.latents)
     hot, counted, _ = _one_hot(logits, target, options)
     entropy = intra_weights.new_empty(())
-    residual = _cross_entropy(logits, hot, counted, options.label_smoothing, entropy)
+    share, mass = _shares(hot, counted, weight, options.label_smoothing)
+    residual = _cross_entropy(logits, share, entropy)
+    samples = intra_weights.new_full((), n) if counted is None else counted.sum()
     wide = latent_centers.value.expand_as(latents)
     sums = Sums(
         entropy,
-        intra_weights.new_full((), n) if counted is None else counted.sum(),
+        samples if mass is None else mass,
+        samples,
         intra_weights.new_full((), n),
         torch.ops.aten.mse_loss(latents, wide, SUM),
         _offsets(intra_weights, hot, class_centers.value, counted).square().sum(),
@@ -205,12 +223,14 @@ def forward_over_ranks(
     deviation = sums.shares / number - 1 / m
     # The balance loss of no sample is 0.
     balance = deviation.abs().sum() * (sums.number > 0)
-    classification = sums.entropy / samples
+    mass = torch.where(sums.mass > 0, sums.mass, torch.inf)
+    classification = sums.entropy / mass
     l1, l2, l3 = options.lambdas
     total = classification + l1 * compactness + l2 * balance + l3 * distribution
     terms = (total, classification, compactness, balance, distribution)
     offsets = _offsets(intra_weights, hot, held_classes, counted)
-    saved = Saved(residual, held, deviation.to(dtype), offsets, samples.to(dtype), number.to(dtype))
+    numbers = (each.to(dtype) for each in (mass, samples, number))
+    saved = Saved(residual, held, deviation.to(dtype), offsets, *numbers)
     return Terms(*(term.to(dtype) for term in terms)), saved
 
 
@@ -260,17 +280,31 @@ def _one_hot(
     return hot, counted, counted.sum().clamp_min_(1)
 
 
-def _cross_entropy(
-    logits: Tensor, hot: Tensor, counted: Tensor | None, smoothing: float, out: Tensor
-) -> Tensor:
-    """Write the sum of cross-entropies to `out`; return its gradient in the logits."""
+def _shares(
+    hot: Tensor, counted: Tensor | None, weight: Tensor | None, smoothing: float
+) -> tuple[Tensor, Tensor | None]:
+    """Return minus the smoothed and weighted targets (N, K), and the sum of the samples' weights.
+
+    None says that there are no weights. A sample's weight is that of its class alone.
+    """
+    mass = None
+    if weight is not None:
+        hot = hot * weight
+        mass = -hot.sum()
     if smoothing:
-        spread = smoothing / logits.shape[1]
-        share = spread if counted is None else counted.to(hot.dtype) * spread
+        spread = smoothing / hot.shape[1]
+        share: Tensor | float = spread if weight is None else weight * spread
+        if counted is not None:
+            share = counted.to(hot.dtype) * share
         hot = hot * (1 - smoothing) - share
+    return hot, mass
+
+
+def _cross_entropy(logits: Tensor, share: Tensor, out: Tensor) -> Tensor:
+    """Write the sum of cross-entropies to `out`; return its gradient in the logits."""
     logp = torch.log_softmax(logits, 1)
-    torch.dot(hot.flatten(), logp.flatten(), out=out)
-    residual: Tensor = torch.ops.aten._log_softmax_backward_data(hot, logp, 1, logp.dtype)
+    torch.dot(share.flatten(), logp.flatten(), out=out)
+    residual: Tensor = torch.ops.aten._log_softmax_backward_data(share, logp, 1, logp.dtype)
     return residual
 
 
@@ -367,7 +401,7 @@ def backward(
     n, samples, (l1, l2, l3) = saved.number, saved.samples, options.lambdas
     total, classification, compactness, balance, distribution = gradients
     grad_logits = grad_latents = grad_intra = None
-    if needs[0] and (scale := _weigh(total, 1.0, classification, samples)) is not None:
+    if needs[0] and (scale := _weigh(total, 1.0, classification, saved.mass)) is not None:
         grad_logits = (saved.residual * scale).to(features.logits.dtype)
     if needs[1] and (scale := _weigh(total, l1, compactness, n)) is not None:
         wide = widen(features.latents)

@@ -55,6 +55,7 @@ def forward(
     label_smoothing: float,
     ignore_index: int,
     ranks: bool = False,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Return the joint loss, its four terms and what backward wants; move the centers in place.
 
@@ -74,6 +75,7 @@ def forward(
             target.contiguous(),
             latent_centers,
             class_centers,
+            class_centers if weight is None else weight,
             parts,
             sizes.width,
             n,
@@ -83,11 +85,12 @@ def forward(
             ignore_index,
             *sizes,
             ROWS=ROWS,
+            HAS_WEIGHT=weight is not None,
             num_warps=4,
         )
     if ranks:
         parts, programs = sum_over_ranks(parts.sum(0, dtype=torch.float64)), 1
-    terms, state = new(5), new(sizes.M * sizes.D + sizes.M + 2 + k * sizes.M)
+    terms, state = new(5), new(sizes.M * sizes.D + sizes.M + 3 + k * sizes.M)
     finish[(1,)](
         parts,
         latent_centers,
@@ -109,14 +112,14 @@ def forward(
 
 
 def parts_of_state(state: Tensor, num_latents: int, width: int) -> tuple[Tensor, ...]:
-    """Return the centers of latents (M, D) and of classes (K, M), mean Intra-W, and two numbers.
+    """Return the centers of latents (M, D) and of classes (K, M), mean Intra-W, and three numbers.
 
-    The centers are those that the batch was held against, the numbers those of the samples that
-    count and of all, each at least 1.
+    The centers are those that the batch was held against, the numbers the sum of class weights and
+    the numbers of samples that count and of all.
     """
     m = num_latents
     held, mean, numbers, class_held = state.split(
-        [m * width, m, 2, state.numel() - m * width - m - 2]
+        [m * width, m, 3, state.numel() - m * width - m - 3]
     )
     return held.view(m, width), class_held.view(-1, m), mean, *numbers.unbind()
 
@@ -131,6 +134,7 @@ def backward(
     lambdas: tuple[float, float, float],
     label_smoothing: float,
     ignore_index: int,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of logits, latents and Intra-W from those of the five scalars."""
     n, k = logits.shape
@@ -148,6 +152,7 @@ def backward(
         latents,
         intra_weights,
         target.contiguous(),
+        intra_weights if weight is None else weight,
         state,
         *found,
         n,
@@ -158,6 +163,7 @@ def backward(
         *sizes,
         ROWS=ROWS,
         **given,
+        HAS_WEIGHT=weight is not None,
         num_warps=4,
     )
     return found[0], found[1], found[2]

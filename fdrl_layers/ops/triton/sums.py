@@ -12,9 +12,10 @@ import triton.language as tl
 def columns(row_ptr, M: tl.constexpr, D: tl.constexpr, MP: tl.constexpr, KP: tl.constexpr):
     """Where a row of parts has what, behind the sums of latents (M, D).
 
-    Squared distances (32,), those to class centers at M; the sum of cross-entropies, the number of
-    samples that count and that of all (4,); sums of Intra-W (MP,); numbers of samples (KP,) and
-    sums of Intra-W (KP, MP) by class. `Sizes.width` adds them up.
+    Squared distances (32,), those to class centers at M; the sum of cross-entropies, the numbers of
+    samples that count and of all, and the sum of class weights of those that count (4,); sums of
+    Intra-W (MP,); numbers of samples (KP,) and sums of Intra-W (KP, MP) by class. `Sizes.width`
+    adds them up.
     """
     squares_ptr = row_ptr + M * D
     scalars_ptr = squares_ptr + 32
@@ -27,11 +28,11 @@ def columns(row_ptr, M: tl.constexpr, D: tl.constexpr, MP: tl.constexpr, KP: tl.
 def state_columns(state_ptr, M: tl.constexpr, D: tl.constexpr):
     """Where a state has what, behind the centers (M, D) that latents were held against.
 
-    Mean Intra-W (M,), the numbers of samples that count and of all, each at least 1, and the
-    centers (K, M) of classes.
+    Mean Intra-W (M,); the sum of class weights, infinite if it is 0, and the numbers of samples
+    that count and of all, each at least 1; and the centers (K, M) of classes.
     """
     mean_ptr = state_ptr + M * D
-    return mean_ptr, mean_ptr + M, mean_ptr + M + 2
+    return mean_ptr, mean_ptr + M, mean_ptr + M + 3
 
 
 @triton.jit
@@ -42,6 +43,7 @@ def partial_sums(
     target_ptr,
     latent_centers_ptr,
     class_centers_ptr,
+    weight_ptr,
     parts_ptr,
     width,
     N,
@@ -54,6 +56,7 @@ def partial_sums(
     MP: tl.constexpr,
     KP: tl.constexpr,
     ROWS: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
 ):
     """Add up `span` samples: program (b, j < M) latent j, program (b, M) all that has classes."""
     b, j = tl.program_id(0), tl.program_id(1)
@@ -81,6 +84,7 @@ def partial_sums(
             intra_ptr,
             target_ptr,
             class_centers_ptr,
+            weight_ptr,
             squares_ptr,
             scalars_ptr,
             shares_ptr,
@@ -96,6 +100,7 @@ def partial_sums(
             MP,
             KP,
             ROWS,
+            HAS_WEIGHT,
         )
 
 
@@ -105,6 +110,7 @@ def classes(
     intra_ptr,
     target_ptr,
     class_centers_ptr,
+    weight_ptr,
     squares_ptr,
     scalars_ptr,
     shares_ptr,
@@ -120,6 +126,7 @@ def classes(
     MP: tl.constexpr,
     KP: tl.constexpr,
     ROWS: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
 ):
     """Add up cross-entropies, Intra-W by class, and squared distances to class centers."""
     k, m = tl.arange(0, KP), tl.arange(0, MP)
@@ -130,7 +137,10 @@ def classes(
     )
     entropy, square = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     number, share = tl.zeros((ROWS,), tl.float32), tl.zeros((MP,), tl.float32)
-    all_samples = tl.zeros((ROWS,), tl.float32)
+    all_samples, mass = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
+    weights = tl.full((1, KP), 1.0, tl.float32)
+    if HAS_WEIGHT:
+        weights = tl.load(weight_ptr + k, mask=k < K, other=0.0)[None, :]
     count, class_sum = tl.zeros((KP,), tl.float32), tl.zeros((KP, MP), tl.float32)
     for start in range(0, span, ROWS):
         n = begin + start + tl.arange(0, ROWS)
@@ -147,8 +157,16 @@ def classes(
         shifted = z - top[:, None]
         lse = tl.log(tl.sum(tl.where((k < K)[None, :], tl.exp(shifted), 0.0), 1))
         picked = tl.sum(tl.where(hot > 0, shifted, 0.0), 1)
-        spread = tl.sum(tl.where((k < K)[None, :], shifted, 0.0), 1) / K
-        each = lse - (1.0 - smoothing) * picked - smoothing * spread
+        if HAS_WEIGHT:
+            own = tl.sum(hot * weights, 1)
+            all_shifted = weights * (lse[:, None] - shifted)
+            spread = tl.sum(tl.where((k < K)[None, :], all_shifted, 0.0), 1) / K
+            each = (1.0 - smoothing) * own * (lse - picked) + smoothing * spread
+            mass += own
+        else:
+            spread = tl.sum(tl.where((k < K)[None, :], shifted, 0.0), 1) / K
+            each = lse - (1.0 - smoothing) * picked - smoothing * spread
+            mass += counted
         # A class that there is not must not pass for one.
         each = tl.where((target >= 0) & (target < K), each, float("nan"))
         entropy += tl.where(counted > 0, each, 0.0)
@@ -168,6 +186,7 @@ def classes(
     tl.store(scalars_ptr, tl.sum(entropy, 0))
     tl.store(scalars_ptr + 1, tl.sum(number, 0))
     tl.store(scalars_ptr + 2, tl.sum(all_samples, 0))
+    tl.store(scalars_ptr + 3, tl.sum(mass, 0))
     tl.store(squares_ptr + M, tl.sum(square, 0))
     tl.store(shares_ptr + m, share)
     tl.store(counts_ptr + k, count)
@@ -235,11 +254,13 @@ def finish(
     )
     mean_ptr, numbers_ptr, class_held_ptr = state_columns(state_ptr, M, D)
     four = tl.arange(0, 4)
-    scalars = add_up(scalars_ptr, width, four, four < 3, programs, 16)
+    scalars = add_up(scalars_ptr, width, four, four < 4, programs, 16)
     all_samples = tl.sum(tl.where(four == 2, scalars, 0.0), 0)
     counted = tl.sum(tl.where(four == 1, scalars, 0.0), 0)
     n, divisor = tl.maximum(all_samples, 1.0), tl.maximum(counted, 1.0)
-    classification = tl.sum(tl.where(four == 0, scalars, 0.0), 0) / divisor
+    mass = tl.sum(tl.where(four == 3, scalars, 0.0), 0)
+    mass = tl.where(mass > 0, mass, float("inf"))
+    classification = tl.sum(tl.where(four == 0, scalars, 0.0), 0) / mass
     squared = add_up(squares_ptr, width, tl.arange(0, 32), tl.arange(0, 32) <= M, programs, 16)
     where = tl.arange(0, 32)
     compactness = tl.sum(tl.where(where < M, squared, 0.0), 0)
@@ -283,5 +304,6 @@ def finish(
     tl.store(terms_ptr + 2, compactness.to(tl.float32))
     tl.store(terms_ptr + 3, balance.to(tl.float32))
     tl.store(terms_ptr + 4, distribution.to(tl.float32))
-    tl.store(numbers_ptr, divisor.to(tl.float32))
-    tl.store(numbers_ptr + 1, n.to(tl.float32))
+    tl.store(numbers_ptr, mass.to(tl.float32))
+    tl.store(numbers_ptr + 1, divisor.to(tl.float32))
+    tl.store(numbers_ptr + 2, n.to(tl.float32))

@@ -28,6 +28,7 @@ def term_gradients(
     latents_ptr,
     intra_ptr,
     target_ptr,
+    weight_ptr,
     state_ptr,
     grad_logits_ptr,
     grad_latents_ptr,
@@ -49,13 +50,15 @@ def term_gradients(
     HAS_COMPACTNESS: tl.constexpr,
     HAS_BALANCE: tl.constexpr,
     HAS_DISTRIBUTION: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
 ):
     """Programs (b, j < M) give the gradient of latent j, programs (b, M) of logits and Intra-W."""
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     j = tl.program_id(1)
     inside = n < N
     mean_ptr, numbers_ptr, class_held_ptr = state_columns(state_ptr, M, D)
-    divisor, samples = tl.load(numbers_ptr), tl.load(numbers_ptr + 1)
+    mass, divisor = tl.load(numbers_ptr), tl.load(numbers_ptr + 1)
+    samples = tl.load(numbers_ptr + 2)
     if j < M:
         d = tl.arange(0, D)
         pull = weigh(total_ptr, lambda_compactness, compactness_ptr, HAS_TOTAL, HAS_COMPACTNESS)
@@ -76,8 +79,11 @@ def term_gradients(
         exponential = tl.exp(z - tl.max(z, 1)[:, None])
         softmax = exponential / tl.sum(exponential, 1)[:, None]
         share = (1.0 - smoothing) * hot.to(tl.float32) + smoothing / K
+        if HAS_WEIGHT:
+            share *= tl.load(weight_ptr + k, mask=k < K, other=0.0)[None, :]
+            softmax *= tl.sum(share, 1)[:, None]
         g = weigh(total_ptr, 1.0, classification_ptr, HAS_TOTAL, HAS_CE)
-        gradient = tl.where(counted, g / divisor * (softmax - share), 0.0)
+        gradient = tl.where(counted, g / mass * (softmax - share), 0.0)
         tl.store(
             grad_logits_ptr + at,
             gradient.to(grad_logits_ptr.dtype.element_ty),

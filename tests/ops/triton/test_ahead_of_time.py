@@ -121,10 +121,10 @@ def loss_cases(kind: str, capability: int) -> Iterator[Case]:
         KERNELS + "sums",
         "partial_sums",
         types("logits latents", kind)
-        | wide("intra latent_centers class_centers parts")
+        | wide("intra latent_centers class_centers weight parts")
         | common
         | {"width": "i32", "span": "i32", "smoothing": number},
-        {**LOSS, "ROWS": 16},
+        {**LOSS, "ROWS": 16, "HAS_WEIGHT": True},
         capability,
     )
     yield Case(
@@ -142,11 +142,11 @@ def loss_cases(kind: str, capability: int) -> Iterator[Case]:
         KERNELS + "terms",
         "term_gradients",
         types("logits latents grad_logits grad_latents", kind)
-        | wide(f"{terms} intra state grad_intra")
+        | wide(f"{terms} intra weight state grad_intra")
         | common
         | lambdas
         | {"smoothing": number},
-        {**LOSS, "ROWS": 16} | has("TOTAL CE COMPACTNESS BALANCE DISTRIBUTION"),
+        {**LOSS, "ROWS": 16} | has("TOTAL CE COMPACTNESS BALANCE DISTRIBUTION WEIGHT"),
         capability,
     )
 

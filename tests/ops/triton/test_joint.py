@@ -96,6 +96,14 @@ def test_matches_the_terms(dtype: torch.dtype, rule: str, smoothing: float) -> N
     check(SMALL, dtype, center_update=rule, label_smoothing=smoothing)
 
 
+@DTYPE
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignored", [0, 1, 3], ids=["none ignored", "all ignored", "some ignored"])
+def test_class_weights(dtype: torch.dtype, smoothing: float, ignored: int) -> None:
+    weight = torch.tensor([0.3, 2.0, 0.0, 1.5, 4.0])
+    check(SMALL, dtype, ignored, weight=weight, label_smoothing=smoothing)
+
+
 @pytest.mark.parametrize(
     "of",
     [
