@@ -29,7 +29,7 @@ from fer import augment, checkpoint, evaluation, figures, precision
 from fer.averaging import average_weights
 from fer.batch_norm import joined_batch_norm
 from fer.batches import TrainingBatches, cached, limited, require_even
-from fer.classification import count_classes, make_classification
+from fer.classification import count_classes
 from fer.command import parse
 from fer.data import Database, read_database
 from fer.ending import told
@@ -93,10 +93,8 @@ class Run:
         start = options.without_weights() if begun else options
         self.model = make_model(start, classes).to(device)
         self.model[0].requires_grad_(not options.freeze_backbone)
-        self.criterion = make_criterion(options, classes).to(device)
         counts = count_classes(database.splits["train"].labels, classes)
-        made = make_classification(options, counts)
-        self.classification = None if made is None else made.to(device)
+        self.criterion = make_criterion(options, classes, counts).to(device)
         self.lambda_balance = self.criterion.lambda_balance
         if options.sync_batch_norm and ranks.world > 1:
             joined_batch_norm(self.model, device)
@@ -174,7 +172,7 @@ class Run:
         cache = self.graph is None
         with precision.autocast(self.options, self.ranks.device, cache=cache):
             output = self.forward(images)
-        losses = losses_of(self.criterion, output, labels, self.classification)
+        losses = losses_of(self.criterion, output, labels)
         self.scaler.scale(losses["total"]).backward()
         return losses, output
 

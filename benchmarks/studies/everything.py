@@ -29,6 +29,7 @@ from benchmarks.studies import (
     pretraining,
     recipe,
     reduction,
+    remedies,
     stages,
     width,
 )
@@ -38,7 +39,7 @@ STUDIES = tuple(
     each.STUDY
     for each in (
         *(full, recipe, baseline, parts, longer, few, reduction, stages, gates, gates_trained),
-        *(features, centers, latents, departures, width, attachment, finer, pretraining),
+        *(features, centers, latents, departures, width, attachment, finer, pretraining, remedies),
     )
 )
 """Those that are a table of rows; `meaning` is not, and comes last."""

@@ -24,7 +24,8 @@ STUDY = Study(
         Row("weights by square roots", {"class_weights": "sqrt"}),
         Row("balanced sampler", {"sampler": "balanced"}),
         Row("adjusted logits", {"logit_adjust": 1.0}),
-        Row("focal loss", {"criterion": "focal"}),
+        # Which has no smoothed labels.
+        Row("focal loss", {"criterion": "focal", "label_smoothing": 0.0}),
     ),
     against=PLAIN.label,
     by_class=("balanced weights", "weights by square roots", "adjusted logits"),

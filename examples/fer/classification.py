@@ -93,10 +93,13 @@ class Classification(nn.Module):
 
 
 def make_classification(options: Options, counts: Tensor) -> Classification | None:
-    """Return what takes the cross-entropy's place, for class counts (K,), or None."""
+    """Return what takes the cross-entropy's place, for class counts (K,), or None.
+
+    Weights alone are the joint loss's matter, but a plain head has none.
+    """
     weight = class_weights(counts, options.class_weights)
     focal, tau = options.criterion == "focal", options.logit_adjust
-    if weight is None and not focal and not tau:
+    if not focal and not tau and (weight is None or options.head == "fdrl"):
         return None
     return Classification(
         weight=weight,

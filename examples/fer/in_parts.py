@@ -35,7 +35,7 @@ def backward_in_parts(
     features.requires_grad_()
     with precision.autocast(options, device):
         output = head(features)
-    losses = losses_of(run.criterion, output, labels, run.classification)
+    losses = losses_of(run.criterion, output, labels)
     run.scaler.scale(losses["total"]).backward()
     assert features.grad is not None
     if not options.freeze_backbone:

@@ -12,7 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint
 from fer.attachment import OnMaps
-from fer.classification import Classification
+from fer.classification import class_weights, make_classification
 from fer.options import Options, stored
 from fer.resnet import BLOCKS, ResNet
 from fer.weights import Matched, fill_backbone
@@ -101,11 +101,14 @@ def try_weights(options: Options) -> None:
         print(f"{options.backbone_weights}: {matched}", flush=True)
 
 
-def make_criterion(options: Options, classes: int) -> FDRLLoss:
+def make_criterion(options: Options, classes: int, counts: Tensor | None = None) -> FDRLLoss:
     """Make the joint loss (equation 13), with its centers.
 
+    Remedies for rare classes need the numbers `counts` (K,) of training faces.
     Without Intra-RM there are no relation weights to balance or to gather around centers.
     """
+    classification = None if counts is None else make_classification(options, counts)
+    weight = None if counts is None else class_weights(counts, options.class_weights)
     criterion = FDRLLoss(
         classes,
         num_latents=options.num_latents,
@@ -114,7 +117,9 @@ def make_criterion(options: Options, classes: int) -> FDRLLoss:
         lambda_balance=options.lambda_balance if options.intra else 0,
         lambda_distribution=options.lambda_distribution if options.intra else 0,
         center_update=options.center_update if options.center_update != "frozen" else "gradient",
-        label_smoothing=options.label_smoothing,
+        weight=weight if classification is None else None,
+        classification=classification,
+        label_smoothing=options.label_smoothing if classification is None else 0,
     )
     if options.center_update == "frozen":
         for centers in (criterion.compactness.centers, criterion.distribution.centers):
@@ -124,24 +129,14 @@ def make_criterion(options: Options, classes: int) -> FDRLLoss:
 
 
 def losses_of(
-    criterion: FDRLLoss,
-    output: FDRLOutput | Tensor,
-    labels: Tensor,
-    classification: Classification | None = None,
+    criterion: FDRLLoss, output: FDRLOutput | Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """Return the loss to minimize as `total`, and for FDRL its terms.
-
-    `classification` takes the place of the cross-entropy.
-    """
+    """Return the loss to minimize as `total`, and for FDRL its terms."""
     if isinstance(output, FDRLOutput):
         losses: FDRLLossOutput = criterion(output, labels)
-        if classification is None:
-            return vars(losses)
-        taken = classification(output.logits, labels)
-        total = losses.total - losses.classification + taken
-        return vars(losses) | {"total": total, "classification": taken}
-    if classification is not None:
-        return {"total": classification(output, labels)}
+        return vars(losses)
+    if criterion.classification is not None:
+        return {"total": criterion.classification(output, labels)}
     wide = output.to(torch.promote_types(output.dtype, torch.float32))
     smoothing = criterion.label_smoothing
     return {"total": F.cross_entropy(wide, labels, label_smoothing=smoothing)}

@@ -15,7 +15,7 @@ from fer.classification import (
     log_prior,
     make_classification,
 )
-from fer.model import losses_of
+from fer.model import losses_of, make_criterion
 from small_runs import assert_same, batch_of, begin, kept, make_run, options_of
 
 COUNTS = torch.tensor([6, 0, 3, 1])
@@ -65,7 +65,7 @@ def test_a_class_without_faces_has_the_share_of_one_face() -> None:
 def test_matches_numpy(changes: dict[str, Any]) -> None:
     logits = torch.randn(9, 4, dtype=torch.float64)
     target = torch.tensor([0, 2, 3, 0, 0, 2, 3, 2, 0])
-    options = options_of(**changes)
+    options = options_of(head="linear", **changes)
     made = make_classification(options, COUNTS)
     assert made is not None
     weight = class_weights(COUNTS, options.class_weights)
@@ -107,15 +107,27 @@ def test_it_takes_the_place_of_the_cross_entropy_in_the_loss(head: str) -> None:
     run = make_run(head=head, criterion="focal", logit_adjust=1.0)
     images, labels = batch_of(run)
     output = run.model(images)
-    before = losses_of(run.criterion, output, labels)
-    after = losses_of(run.criterion, output, labels, run.classification)
-    assert run.classification is not None
-    want = run.classification(output if head == "linear" else output.logits, labels)
-    torch.testing.assert_close(after.get("classification", after["total"]), want)
+    plain = losses_of(make_criterion(options_of(head=head), 7), output, labels)
+    found = losses_of(run.criterion, output, labels)
+    assert run.criterion.classification is not None
+    want = run.criterion.classification(output if head == "linear" else output.logits, labels)
+    torch.testing.assert_close(found.get("classification", found["total"]), want)
+    assert not torch.allclose(found["total"], plain["total"])
     if head == "fdrl":
-        assert not torch.allclose(after["total"], before["total"])
-        moved = after["classification"] - before["classification"]
-        torch.testing.assert_close(after["total"] - before["total"], moved)
+        moved = found["classification"] - plain["classification"]
+        torch.testing.assert_close(found["total"] - plain["total"], moved)
+
+
+@pytest.mark.usefixtures("small")
+def test_weights_alone_are_those_of_the_joint_loss() -> None:
+    run = make_run(head="fdrl", class_weights="balanced")
+    images, labels = batch_of(run)
+    output = run.model(images)
+    assert run.criterion.classification is None
+    found = losses_of(run.criterion, output, labels)["classification"]
+    counts = count_classes(run.database.splits["train"].labels, 7)
+    want = Classification(weight=class_weights(counts, "balanced"))(output.logits, labels)
+    torch.testing.assert_close(found, want)
 
 
 @pytest.mark.usefixtures("small")
