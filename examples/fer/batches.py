@@ -121,7 +121,9 @@ class TrainingBatches:
     def drawn_after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give what those batches are made of: the faces' indices, and what is drawn for each."""
         options, count = self.options, len(self.faces)
-        generator = torch.Generator().manual_seed(1_000_003 * options.seed + self.epoch)
+        # As generators count: a large seed would leave their range.
+        seed = (1_000_003 * options.seed + self.epoch) % 2**64
+        generator = torch.Generator().manual_seed(seed)
         if options.sampler == "balanced":
             order = draw_balanced(self.faces.labels, count, generator)
         else:

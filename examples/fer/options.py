@@ -135,6 +135,11 @@ class Options:
         for name in ("faces", "image_size", "epochs", "batch_size", "accumulate", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(
+                f"--seed must be from {-(2**63)} to {2**64 - 1}, which PyTorch's generators take, "
+                f"got {self.seed}"
+            )
         if self.last_stride not in (1, 2):
             raise ValueError(f"--last-stride must be 1 or 2, got {self.last_stride}")
         if self.hidden < 0:

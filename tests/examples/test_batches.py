@@ -52,6 +52,11 @@ def test_another_epoch_and_another_seed_have_another_order_and_other_crops() -> 
         assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1, -1])
+def test_any_seed_of_a_generator_has_an_order(seed: int) -> None:
+    assert len(list(batches(seed=seed).after(0))) == 5
+
+
 def test_no_face_is_met_twice_in_an_epoch() -> None:
     faces = database().splits["train"]
     labels = torch.cat([labels for _, labels in batches().after(0)])

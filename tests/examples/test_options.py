@@ -24,6 +24,8 @@ def test_a_run_from_before_gates_had_a_choice_started_them_as_pytorch_does(tmp_p
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
+        ({"seed": 2**64}, f"--seed must be from {-(2**63)} to {2**64 - 1}, .* got {2**64}"),
+        ({"seed": -(2**63) - 1}, "--seed must be from"),
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
         ({"image_size": 0}, "--image-size must be at least 1"),

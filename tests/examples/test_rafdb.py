@@ -133,7 +133,7 @@ def test_a_missing_or_empty_list_is_named(tmp_path: Path) -> None:
     [
         ("train_00009.jpg", "a line like 'train_00001.jpg 5', got 'train_00009.jpg'"),
         ("train_00009.jpg five", "a line like .* got 'train_00009.jpg five'"),
-        ("train_00009.jpg 5 5", "a line like .* got 'train_00009.jpg 5 5'"),
+        ("train_00009.jpg 5 5", "a line like .* got 'train_00009.jpg 5 5'; a third column, .*"),
         ("train_00009.png 5", "a line like .* got 'train_00009.png 5'"),
         ("", "a line like .* got ''"),
         ("train_00009.jpg 0", "a label from 1 to 7, got 0"),
@@ -189,3 +189,10 @@ def test_progress_names_the_splits(tmp_path: Path, capsys: pytest.CaptureFixture
     bars = capsys.readouterr().err
     assert "RAF-DB train: 100%" in bars
     assert "RAF-DB test: 100%" in bars
+
+
+def test_rejects_a_list_with_a_coarse_label_behind_the_label(tmp_path: Path) -> None:
+    labels = write_tree(tmp_path)
+    labels.write_text("train_00001.jpg 5 2\n")
+    with pytest.raises(ValueError, match=r"line 1: .*; a third column, as of a coarse label"):
+        load_rafdb(tmp_path, check_counts=False)

@@ -22,6 +22,7 @@ LIST_FILE = "EmoLabel/list_patition_label.txt"
 IMAGE_FOLDER = "Image/aligned"
 
 _LINE = re.compile(r"(?P<name>\S+\.jpg)[ \t]+(?P<label>-?[0-9]{1,9})", re.ASCII)
+_COARSE = re.compile(rf"{_LINE.pattern}[ \t]+-?[0-9]+", re.ASCII)
 _NAME = re.compile(r"(?P<split>train|test)_[\w-]+\.jpg", re.ASCII)
 
 Entry = tuple[str, int]
@@ -103,6 +104,11 @@ def parse_list(path: Path) -> dict[str, list[Entry]]:
 
 def _parse_line(line: str, where: str) -> tuple[str, Entry]:
     fields = _LINE.fullmatch(line)
+    if fields is None and _COARSE.fullmatch(line):
+        raise ValueError(
+            f"{where}: expected a line like 'train_00001.jpg 5', got {line!r}; a third column, as "
+            "of a coarse label, is not in the list that RAF-DB comes with"
+        )
     if fields is None:
         raise ValueError(f"{where}: expected a line like 'train_00001.jpg 5', got {line!r}")
     name = _NAME.fullmatch(fields["name"])
