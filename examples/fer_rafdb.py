@@ -138,11 +138,15 @@ class Run:
         return self
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Learn from a batch; return its losses and its accuracy."""
+        """Learn from a batch; return its losses and its accuracy, nothing if float16 overflowed.
+
+        The gradient scaler then leaves the weights alone and lowers its scale.
+        """
         self.criterion.lambda_balance = self.lambda_balance * self.warmed_up()
+        scale = self.scaler.get_scale()
         values = self.learn(images, labels)
         self.schedule.step()
-        return values
+        return {} if self.scaler.get_scale() < scale else values
 
     def learn(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Do the device's part of a step, which a CUDA graph can hold."""
@@ -259,6 +263,8 @@ class Run:
                     self.progress.lr = float(self.schedule.get_last_lr()[0])
                 row: dict[str, Any] = {"epoch": epoch, "lr": self.progress.lr}
                 row |= self.train_epoch(epoch, requests)
+                if self.scaler.is_enabled():
+                    row["skipped_steps"] = self.progress.skipped
                 began = time.perf_counter()
                 for split in (name for name in self.database.splits if name != "train"):
                     scores = self.evaluate(split).scores

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,9 +41,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of equal columns as CSV."""
+    """Write rows as CSV, with the columns of all of them."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
@@ -57,15 +57,27 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Read a file of tensors and plain values, or say in a line that it is none, and what to do."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # A damaged file makes torch.load raise a dozen kinds.
+        others = [name for name in ("best.pt", "last.pt") if name != path.name]
+        whole = [name for name in others if (path.parent / name).is_file()]
+        instead = f"; {' or '.join(whole)} beside it may be whole" if whole else ""
+        raise ValueError(
+            f"{path} cannot be read as tensors and plain values: it is cut off, damaged or no "
+            f"checkpoint{instead}"
+        ) from error
+
+
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what `write_checkpoint` wrote."""
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as tensors and plain values: {first}") from error
+    content = load_tensors(path, device)
     if not isinstance(content, dict) or "classes" not in content:
         raise ValueError(f"{path} is not a checkpoint of this program")
     return content

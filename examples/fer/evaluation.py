@@ -138,7 +138,7 @@ def kept(path: Path) -> Kept:
     """Read what `keep` wrote."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: the run has not ended yet")
-    content = torch.load(path, weights_only=True)
+    content = checkpoint.load_tensors(path)
     arrays: dict[str, Any] = {
         each.name: None if content[each.name] is None else content[each.name].numpy()
         for each in fields(Evaluation)

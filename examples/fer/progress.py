@@ -39,32 +39,39 @@ class Progress:
 
     Attributes:
         steps: Their number.
-        sums: Of every loss, and of the accuracy.
+        skipped: How many of them the gradient scaler left out.
+        sums: Of every loss, and of the accuracy, over the others.
         seconds: That they took.
         waited: Seconds of these that went into making batches.
         lr: The learning rate of the first step.
     """
 
     steps: int = 0
+    skipped: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     waited: float = 0.0
     lr: float = 0.0
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add a step, without waiting for a device."""
+        """Add a step, without waiting for a device; one without values was skipped."""
+        self.steps += 1
+        self.skipped += not values
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.steps += 1
 
     def require_finite(self, epoch: int, ranks: Ranks) -> None:
         """Raise on every process unless all sums of all are numbers.
 
         One step's infinity stays in its sum.
         """
+        # All processes skip the same steps, as their gradients are averaged before.
+        if not self.sums:
+            return
         if not ranks.largest(not torch.stack(list(self.sums.values())).isfinite().all()):
             return
-        means = ", ".join(f"{n} {float(v) / self.steps:.3g}" for n, v in self.sums.items())
+        taken = self.steps - self.skipped
+        means = ", ".join(f"{n} {float(v) / taken:.3g}" for n, v in self.sums.items())
         raise Diverged(
             f"the loss stopped being a number in epoch {epoch}, at or before step {self.steps} "
             f"(means so far: {means})"
@@ -79,7 +86,10 @@ class Progress:
 
     def means(self, ranks: Ranks, batch_size: int) -> dict[str, float]:
         """Return the epoch's means over all processes, and how fast it went."""
-        mine = {name: float(total) / self.steps for name, total in self.sums.items()}
+        if self.steps == self.skipped:
+            raise Diverged(f"the gradient scaler skipped all {self.steps} steps of an epoch")
+        taken = self.steps - self.skipped
+        mine = {name: float(total) / taken for name, total in self.sums.items()}
         every = ranks.gathered(mine)
         found = {f"train_{name}": sum(rank[name] for rank in every) / len(every) for name in mine}
         return found | {

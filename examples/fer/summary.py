@@ -39,6 +39,8 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
         if f"{split}_accuracy" in row:
             mean = row[f"{split}_mean_class_accuracy"]
             parts.append(f"{split} {row[f'{split}_accuracy']:.1f} % (mean class {mean:.1f} %)")
+    if row.get("skipped_steps"):
+        parts.append(f"{row['skipped_steps']} steps skipped, as float16 overflowed")
     speed = f"{row['images_per_second']:.0f} images/s, {100 * row['waiting']:.0f} % waiting"
     return "  ".join([*parts, f"{row['seconds']:.0f} s ({speed})"])
 

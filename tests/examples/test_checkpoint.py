@@ -83,6 +83,27 @@ def test_rejects_what_is_something_else(tmp_path: Path) -> None:
         checkpoint.read_checkpoint(tmp_path / "none.pt")
 
 
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"], ids=str)
+def test_a_damaged_file_is_told_in_a_line_with_what_may_be_whole(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "last.pt").write_bytes(content)
+    for name, end in (
+        ("other.txt", "no checkpoint"),
+        ("best.pt", "best.pt beside it may be whole"),
+    ):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=r"last\.pt cannot be read") as found:
+            checkpoint.read_checkpoint(tmp_path / "last.pt")
+        assert str(found.value).endswith(end)
+        assert "\n" not in str(found.value)
+
+
+def test_columns_that_come_later_are_written(tmp_path: Path) -> None:
+    checkpoint.write_csv(tmp_path / "rows.csv", [{"a": 1}, {"a": 2, "b": 3}])
+    assert (tmp_path / "rows.csv").read_text() == "a,b\n1,\n2,3\n"
+
+
 def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folders = [checkpoint.new_folder(None, "run") for _ in range(3)]

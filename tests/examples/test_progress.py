@@ -44,6 +44,23 @@ def test_means_are_those_of_all_steps_and_processes() -> None:
     }
 
 
+def test_skipped_steps_are_in_no_mean() -> None:
+    progress = after(1.0, 3.0)
+    progress.add({})
+    progress.require_finite(1, ALONE)
+    progress.seconds = 1.0
+    assert (progress.steps, progress.skipped) == (3, 1)
+    assert progress.means(ALONE, batch_size=10)["train_total"] == 2.0
+
+
+def test_an_epoch_of_skipped_steps_is_an_end() -> None:
+    progress = Progress(seconds=1.0)
+    progress.add({})
+    progress.require_finite(1, ALONE)
+    with pytest.raises(Diverged, match="the gradient scaler skipped all 1 steps of an epoch"):
+        progress.means(ALONE, batch_size=10)
+
+
 def test_what_is_shared_is_the_mean_of_the_sums() -> None:
     progress = after(1.0, 3.0)
     progress.share(two({"total": torch.tensor(8.0), "accuracy": torch.tensor(0.0)}))

@@ -196,3 +196,22 @@ def test_rejects_a_list_with_a_coarse_label_behind_the_label(tmp_path: Path) -> 
     labels.write_text("train_00001.jpg 5 2\n")
     with pytest.raises(ValueError, match=r"line 1: .*; a third column, as of a coarse label"):
         load_rafdb(tmp_path, check_counts=False)
+
+
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".JPEG", ".png", ".PNG"])
+def test_images_of_other_endings_are_found(tmp_path: Path, ending: str) -> None:
+    write_tree(tmp_path / "basic")
+    expected = load_rafdb(tmp_path, check_counts=False).splits["train"].images
+    for path in (tmp_path / "basic" / "Image" / "aligned").iterdir():
+        path.rename(path.with_suffix(ending))
+    found = load_rafdb(tmp_path, check_counts=False).splits["train"].images
+    assert torch.equal(found, expected)
+
+
+def test_of_two_endings_the_published_one_is_read(tmp_path: Path) -> None:
+    write_tree(tmp_path / "basic")
+    expected = load_rafdb(tmp_path, check_counts=False).splits["train"].images
+    for path in list((tmp_path / "basic" / "Image" / "aligned").iterdir()):
+        path.with_suffix(".png").write_bytes(b"no image")
+    found = load_rafdb(tmp_path, check_counts=False).splits["train"].images
+    assert torch.equal(found, expected)

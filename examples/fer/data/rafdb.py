@@ -20,6 +20,7 @@ COUNTS: Mapping[str, int] = {"train": 12_271, "test": 3_068}
 BASE_FOLDERS = ("basic", "raf-basic")
 LIST_FILE = "EmoLabel/list_patition_label.txt"
 IMAGE_FOLDER = "Image/aligned"
+ENDINGS = (".jpg", ".jpeg", ".png")
 
 _LINE = re.compile(r"(?P<name>\S+\.jpg)[ \t]+(?P<label>-?[0-9]{1,9})", re.ASCII)
 _COARSE = re.compile(rf"{_LINE.pattern}[ \t]+-?[0-9]+", re.ASCII)
@@ -47,8 +48,12 @@ def load_rafdb(root: Path, *, check_counts: bool = True, progress: bool = False)
     if check_counts:
         found = {split: len(rows) for split, rows in entries.items()}
         require_counts(f"RAF-DB in {base}", found, COUNTS)
+    found_images = find_images(base / IMAGE_FOLDER)
     paths = {
-        split: [base / IMAGE_FOLDER / f"{Path(name).stem}_aligned.jpg" for name, _ in rows]
+        split: [
+            found_images.get(stem, base / IMAGE_FOLDER / f"{stem}.jpg")
+            for stem in (f"{Path(name).stem}_aligned" for name, _ in rows)
+        ]
         for split, rows in entries.items()
     }
     require_files([path for split in paths.values() for path in split])
@@ -63,6 +68,17 @@ def load_rafdb(root: Path, *, check_counts: bool = True, progress: bool = False)
         for split, rows in entries.items()
     }
     return Database("rafdb", CLASSES, splits)
+
+
+def find_images(folder: Path) -> dict[str, Path]:
+    """Return the images of a folder by their names without ending, of any of :data:`ENDINGS`.
+
+    Of two that differ in their ending alone, the one whose ending comes first is taken.
+    """
+    order = {ending: i for i, ending in enumerate(ENDINGS)}
+    found = [path for path in folder.glob("*") if path.suffix.lower() in order]
+    found.sort(key=lambda path: (order[path.suffix.lower()], path.name), reverse=True)
+    return {path.stem: path for path in found}
 
 
 def find_base(root: Path) -> Path:
