@@ -15,6 +15,7 @@ from fdrl_layers._checks import (
 )
 from fdrl_layers._exported import register
 from fdrl_layers._parts import reason_to_call, reset_parts, weight_and_bias
+from fdrl_layers._record import Record, gatherable
 from fdrl_layers.hub import HubMixin
 from fdrl_layers.layers import (
     FeatureDecomposition,
@@ -33,12 +34,14 @@ from fdrl_layers.ops.head import backend_choice, head
 from fdrl_layers.ops.reference.head import HeadParameters
 
 
+@gatherable
 @dataclass(frozen=True, eq=False)
-class FDRLOutput:
+class FDRLOutput(Record):
     r"""What a head makes of basic features (\*, P).
 
     Registered with ``torch.export``, so that it may be the output of an exported program.
-    ``nn.DataParallel`` cannot gather it; use ``DistributedDataParallel``.
+    It can be iterated, unpacked and indexed in the order of its attributes, and
+    ``nn.DataParallel`` gathers it.
 
     Attributes:
         logits: Class scores (\*, K); (\*, 0) where the head has no prediction layer.
@@ -318,7 +321,7 @@ class FDRLHead(HubMixin, nn.Module):
 
     def forward(self, input: Tensor) -> FDRLOutput:
         """Return the :class:`FDRLOutput` of basic features (*, P)."""
-        reason = self.reason_to_call_parts()
+        reason = self._reason_to_call_parts()
         self._check(input, plain=reason is None)
         if reason is not None:
             choose("FDRLHead", self.backend, reason)
@@ -340,7 +343,7 @@ class FDRLHead(HubMixin, nn.Module):
 
     def backend_choice(self, input: Tensor) -> BackendChoice:
         """Say what would run for basic features (*, P), and why nothing faster would."""
-        reason = self.reason_to_call_parts()
+        reason = self._reason_to_call_parts()
         self._check(input, plain=reason is None)
         if reason is not None:
             return choose("FDRLHead", self.backend, reason)
@@ -351,7 +354,7 @@ class FDRLHead(HubMixin, nn.Module):
             self.reconstruction.self_feature,
         )
 
-    def reason_to_call_parts(self) -> str | None:
+    def _reason_to_call_parts(self) -> str | None:
         """Say why the parts are called one after another; None if they are computed at once."""
         parts = self.__dict__["_modules"]
         reconstruction = parts["reconstruction"]
@@ -363,7 +366,7 @@ class FDRLHead(HubMixin, nn.Module):
         )
         if reason is not None:
             return reason
-        inner: str | None = reconstruction.reason_to_call_parts()
+        inner: str | None = reconstruction._reason_to_call_parts()
         return inner and inner.replace("`", "`reconstruction.", 1)
 
     def _calls_classifier(self) -> bool:

@@ -21,6 +21,7 @@ ORDER = (
     "_exported",
     "_ranks",
     "_optional",
+    "_record",
     "_card",
     "hub",
     "ops",

@@ -175,7 +175,7 @@ def test_a_parametrized_part_is_fused(part: str, change: Change) -> None:
     plain = head(input)
     change(head, part)
     head.eval()
-    assert head.reason_to_call_parts() is None
+    assert head._reason_to_call_parts() is None
     found = head(input)
     assert_same_output(found, composed(head, input))
     assert not torch.allclose(found.logits, plain.logits)
@@ -189,7 +189,7 @@ def test_a_hook_runs_once_and_is_gone_when_removed(part: str) -> None:
     with_hook = head(input)
     assert len(seen) == 1
     handle.remove()
-    assert head.reason_to_call_parts() is None
+    assert head._reason_to_call_parts() is None
     assert_same_output(head(input), with_hook)
     assert len(seen) == 1
 
@@ -224,7 +224,7 @@ def test_another_forward_in_the_class_is_called(monkeypatch: pytest.MonkeyPatch)
     input, head = normal(4, P, seed=1), new_head()
     before = IntraRelation.forward
     monkeypatch.setattr(IntraRelation, "forward", lambda *given: double(before(*given)))
-    assert "another `forward`" in str(head.reason_to_call_parts())
+    assert "another `forward`" in str(head._reason_to_call_parts())
     assert_same_output(head(input), composed(head, input))
 
 
@@ -238,7 +238,7 @@ CLASSIFIERS: dict[str, Change] = {
 def test_a_changed_classifier_is_called_after_the_rest(change: Change) -> None:
     input, head = normal(4, P, seed=1), new_head()
     change(head, "classifier")
-    assert head.reason_to_call_parts() is None
+    assert head._reason_to_call_parts() is None
     assert_same_output(head(input), composed(head, input))
 
 
@@ -382,7 +382,7 @@ def test_a_hook_on_a_term_runs_once(term: str) -> None:
     loss, twin = new_loss(), new_loss()
     seen: list[Any] = []
     loss.get_submodule(term).register_forward_hook(lambda *found: seen.append(found))
-    assert f"`{term}` has a forward hook" == loss.reason_to_call_terms()
+    assert f"`{term}` has a forward hook" == loss._reason_to_call_terms()
     found, want = loss(output, target), twin(output, target)
     assert len(seen) == 1
     for name, value in vars(want).items():

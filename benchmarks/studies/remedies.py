@@ -28,7 +28,7 @@ STUDY = Study(
         Row("focal loss", {"criterion": "focal", "label_smoothing": 0.0}),
     ),
     against=PLAIN.label,
-    by_class=("balanced weights", "weights by square roots", "adjusted logits"),
+    by_class=("balanced sampler",),
 )
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ class FeatureReconstruction(nn.Module):
             if relation is not None:
                 reset_parts(relation)
 
-    def reason_to_call_parts(self) -> str | None:
+    def _reason_to_call_parts(self) -> str | None:
         """Say why the relations are called one after another; None if they are computed at once."""
         parts = self.__dict__["_modules"]
         return reason_to_call(
@@ -231,7 +231,7 @@ class FeatureReconstruction(nn.Module):
         """Return the embedding (*, D), Intra-W (*, M) and Inter-W (*, M, M) or None."""
         check_floating("latents", latents)
         check_shape("latents", latents, "* M D", M=self.num_latents, D=self.latent_dim)
-        if self.reason_to_call_parts() is not None:
+        if self._reason_to_call_parts() is not None:
             return self._call_parts(latents)
         return feature_reconstruction(
             latents,

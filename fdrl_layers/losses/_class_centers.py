@@ -111,7 +111,7 @@ class ClassCenterLoss(nn.Module):
         """
         return self.centers.accumulate()
 
-    def statistics(self, features: Tensor, target: Tensor) -> Statistics:
+    def _statistics(self, features: Tensor, target: Tensor) -> Statistics:
         """Return what the centers want to know of a batch."""
         features = features.detach()
         shares = widest(class_shares(target, self.num_classes, self.ignore_index))
@@ -125,7 +125,7 @@ class ClassCenterLoss(nn.Module):
         check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
         if self.weight is not None:
             check_device("weight", self.weight, name, features)
-        centers, known = self.centers(self.statistics(features, target))
+        centers, known = self.centers(self._statistics(features, target))
         return mean_squared_distance(
             features,
             target,

@@ -146,7 +146,7 @@ class CompactnessLoss(nn.Module):
         """
         return self.centers.accumulate()
 
-    def statistics(self, latents: Tensor) -> Statistics:
+    def _statistics(self, latents: Tensor) -> Statistics:
         """Return what the centers want to know of a batch."""
         latents = latents.detach()
         sums = widest(latents).sum(0)
@@ -156,7 +156,7 @@ class CompactnessLoss(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Return the loss of latents (N, M, D); in training, move the centers on."""
         _check(latents, self.centers.value)
-        centers, known = self.centers(self.statistics(latents))
+        centers, known = self.centers(self._statistics(latents))
         return _loss(
             latents,
             centers,

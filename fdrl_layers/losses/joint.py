@@ -19,6 +19,7 @@ from fdrl_layers._exported import register
 from fdrl_layers._parts import reason_to_call, reset_parts
 from fdrl_layers._precision import widen
 from fdrl_layers._ranks import number_of_ranks
+from fdrl_layers._record import Record, gatherable
 from fdrl_layers.head import FDRLOutput
 from fdrl_layers.losses._cross_entropy import check_weight, cross_entropy, register_weight
 from fdrl_layers.losses._targets import check_target
@@ -30,9 +31,12 @@ from fdrl_layers.ops.backend import Backend, check_backend, choose
 from fdrl_layers.ops.joint import Centers as Moving, Features, Options, by_hand, joint
 
 
+@gatherable
 @dataclass(frozen=True, eq=False)
-class FDRLLossOutput:
+class FDRLLossOutput(Record):
     """The joint loss and its four terms, each before its weight.
+
+    It can be iterated, unpacked and indexed in the order of its attributes.
 
     Attributes:
         total: What to call ``backward`` on (equation 13).
@@ -423,7 +427,7 @@ class FDRLLoss(nn.Module):
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
         """Return the joint loss of a batch and its terms; in training, move the centers on."""
-        reason = self.reason_to_call_terms()
+        reason = self._reason_to_call_terms()
         latents, classes = _centers_of(self.compactness), _centers_of(self.distribution)
         all_counted = _check(
             output,
@@ -468,12 +472,12 @@ class FDRLLoss(nn.Module):
             backend=self.backend,
         )
         if latents.accumulating:
-            latents.gather(self.compactness.statistics(output.latents))
+            latents.gather(self.compactness._statistics(output.latents))
         if classes.accumulating:
-            classes.gather(self.distribution.statistics(output.intra_weights, target))
+            classes.gather(self.distribution._statistics(output.intra_weights, target))
         return FDRLLossOutput(*terms)
 
-    def reason_to_call_terms(self) -> str | None:
+    def _reason_to_call_terms(self) -> str | None:
         """Say why the terms are called one by one; None if they may be computed at once."""
         if self.classification is not None:
             return "`classification` takes the cross-entropy's place"

@@ -100,7 +100,7 @@ def shard_a_part(rank: int) -> tuple[str | None, Tensor, Tensor]:
     fully_shard(model.get_submodule("2.decomposition"), mesh=mesh)
     head: Any = model[2]
     x = normal(OF.N, 5, seed=0)
-    return head.reason_to_call_parts(), model(x).logits.detach(), same(x).logits.detach()
+    return head._reason_to_call_parts(), model(x).logits.detach(), same(x).logits.detach()
 
 
 def test_a_part_sharded_on_its_own_is_called(ranks: Ranks) -> None:
