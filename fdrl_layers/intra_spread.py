@@ -30,7 +30,7 @@ class IntraSpread:
 
     @property
     def dead(self) -> bool:
-        """Whether the spread is below 2 %: Intra-RM then does the same to every face."""
+        """Whether the spread is below 2 %, where Intra-RM does the same to every face."""
         return self.spread < DEAD_BELOW
 
     @property
