@@ -92,7 +92,7 @@ def _set_right(root: ElementTree.Element) -> None:
     """Change what the parser writes and the drawing takes for something else."""
     for sign in root.iter(f"{MATHML}mo"):
         # Bars grow after \left and \right alone, and the hat over a letter is a small one.
-        if sign.text == "‖" and not sign.get("fence"):
+        if sign.text in ("‖", "|") and not sign.get("fence"):
             sign.set("stretchy", "false")
         if sign.text == "\N{COMBINING CIRCUMFLEX ACCENT}":
             sign.text = "\N{MODIFIER LETTER CIRCUMFLEX ACCENT}"

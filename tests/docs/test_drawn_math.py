@@ -74,6 +74,9 @@ def test_bars_grow_only_where_they_are_told_to() -> None:
     # A grown sign is a group of pieces.
     assert "<g" in drawing(r"\left\lVert \frac{a}{b} \right\rVert", inline=False)
     assert "<g" not in drawing(r"\lVert \frac{a}{b} \rVert", inline=False)
+    # Behind a sum below a line they would grow for ever.
+    below = height(r"\frac{a}{\sum_{i,j} \lvert w_{ij} \rvert}", inline=False)
+    assert below == pytest.approx(height(r"\frac{a}{\sum_{i,j} w_{ij}}", inline=False), rel=0.1)
 
 
 @pytest.mark.parametrize(
