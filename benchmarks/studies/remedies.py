@@ -11,15 +11,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.studies.command import run
-from benchmarks.studies.plan import Row, Study
-
-PLAIN = Row("FDRL, plain cross-entropy")
+from benchmarks.studies.plan import FDRL, Row, Study
 
 STUDY = Study(
     "remedies",
     "What do remedies for rare classes do?",
     (
-        PLAIN,
+        FDRL,
         Row("balanced weights", {"class_weights": "balanced"}),
         Row("weights by square roots", {"class_weights": "sqrt"}),
         Row("balanced sampler", {"sampler": "balanced"}),
@@ -27,7 +25,7 @@ STUDY = Study(
         # Which has no smoothed labels.
         Row("focal loss", {"criterion": "focal", "label_smoothing": 0.0}),
     ),
-    against=PLAIN.label,
+    against=FDRL.label,
     by_class=("balanced sampler",),
 )
 
