@@ -18,7 +18,7 @@ from fdrl_layers.ops.backend import (
     plain,
     without_autocast,
 )
-from fdrl_layers.ops.eager import joint as eager
+from fdrl_layers.ops.eager import joint as eager, joint_over_ranks
 from fdrl_layers.ops.eager.joint import Centers, Features, Options, Terms
 
 __all__ = ["Centers", "Features", "Options", "Terms", "backend_choice", "by_hand", "joint"]
@@ -36,9 +36,8 @@ def joint(
 ) -> Terms:
     """Compute the joint loss of a training batch of class indices; move the centers on.
 
-    A `weight` (K,) of classes is that of the cross-entropy.
-
-    Only where the batch is joined over ranks may the part of it that is here be empty.
+    A `weight` (K,) of classes is that of the cross-entropy. Only where the batch is joined over
+    ranks may the part of it that is here be empty.
     """
     choice = backend_choice(features, backend)
     log_once("FDRLLoss", choice)
@@ -100,7 +99,8 @@ class _Joint(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.form, ctx.options = form, options
-        forward = _triton_forward if form == "triton" else eager.forward
+        by_eager = joint_over_ranks.forward if options.ranks else eager.forward
+        forward = _triton_forward if form == "triton" else by_eager
         seen = Features(*features)
         if weight is not None:
             weight = weight.to(seen.intra_weights.dtype)
@@ -137,13 +137,9 @@ def _over_ranks(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tenso
     ).unbind()
 
 
-def _weighted_shares(
-    features: Features, target: Tensor, weight: Tensor | None, smoothing: float
-) -> Tensor:
-    """The smoothed and weighted targets (N, K), 0 where a sample is ignored."""
-    k = features.logits.shape[1]
-    counted = (target >= 0) & (target < k)
-    share = F.one_hot(torch.where(counted, target, 0), k) * (1 - smoothing) + smoothing / k
+def _shares(index: Tensor, num_classes: int, weight: Tensor | None, smoothing: float) -> Tensor:
+    """The smoothed and weighted targets (N, K) of class indices."""
+    share = F.one_hot(index, num_classes) * (1 - smoothing) + smoothing / num_classes
     return share if weight is None else share * weight
 
 
@@ -162,7 +158,8 @@ def _eager_saved(
     probability = torch.softmax(widen(features.logits), 1)
     change = probability - probability.detach()
     if weight is not None:
-        shares = _weighted_shares(features, target, weight, options.label_smoothing)
+        index = torch.where(counted, target.unsqueeze(1), 0).squeeze(1)
+        shares = _shares(index, len(weight), weight, options.label_smoothing)
         change = change * shares.sum(1, keepdim=True)
     residual = saved.residual + torch.where(counted, change, 0)
     offsets = saved.offsets + torch.where(
@@ -185,7 +182,8 @@ def _triton_saved(
     latent_centers, class_centers, mean, mass, samples, number = parts_of_state(tensors[0], m, d)
     counted = target != options.ignore_index
     index = torch.where(counted, target, 0)
-    shares = _weighted_shares(features, target, weight, options.label_smoothing)
+    num_classes = features.logits.shape[1]
+    shares = _shares(index, num_classes, weight, options.label_smoothing)
     probability = torch.softmax(widen(features.logits), 1)
     residual = probability * shares.sum(1, keepdim=True) - shares
     offsets = features.intra_weights - class_centers.index_select(0, index)
