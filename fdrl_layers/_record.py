@@ -34,7 +34,7 @@ class Record:
 
 
 def gatherable(kind: Kind) -> Kind:
-    """Let a record be made from an iterator of its fields too, as `nn.DataParallel` does."""
+    """Let a record be made from a `map` that gives its fields, as `nn.DataParallel` makes it."""
     made: Any = kind
     make = made.__init__
 

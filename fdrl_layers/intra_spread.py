@@ -118,7 +118,7 @@ def intra_spread(
     moved = weights - weights[0]
     variances = moved.var(0, correction=0)
     size = float(weights.abs().mean())
-    explained = None if target is None else _explained(moved, target, ignore_index)
+    explained = None if target is None else _explained(weights, target, ignore_index)
     return IntraSpread(
         spread=float(variances.sqrt().mean()) / size if size else 0.0,
         explained=explained,
