@@ -47,33 +47,30 @@ def mean_gradient_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def batch_mean(
-    values: Tensor, counted: Tensor | None = None, *, across_ranks: bool
+    values: Tensor,
+    counted: Tensor | None = None,
+    weights: Tensor | None = None,
+    *,
+    across_ranks: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean of `values` (N, ...) over the samples and the samples' number.
 
-    With `counted` (N,), a mask, `values` are (N,) and only those samples enter. The mean over no
-    sample is 0. With `across_ranks` both are those of all ranks' batches joined, and gradients
-    averaged over ranks, as DDP does, are those of the joined batch.
+    With `counted` (N,), a mask, `values` are (N,) and only those samples enter. With `weights`
+    (N,), 0 where a sample does not count, `values` are weighted already, and their sum stands for
+    the number. The mean over no sample, or none with a weight, is 0. With `across_ranks` both are
+    those of all ranks' batches joined, and gradients averaged over ranks, as DDP does, are those of
+    the joined batch.
     """
-    if counted is None:
-        total, count = values.sum(0), values.new_full((), values.shape[0])
+    total = (values if counted is None else torch.where(counted, values, 0)).sum(0)
+    if weights is not None:
+        count = weights.sum()
+    elif counted is not None:
+        count = counted.sum().to(values.dtype)
     else:
-        total, count = torch.where(counted, values, 0).sum(0), counted.sum().to(values.dtype)
+        count = values.new_full((), values.shape[0])
     if across_ranks:
         packed = sum_over_ranks(torch.cat([total.flatten(), count.reshape(1)]))
         total, count = packed[:-1].view_as(total), packed[-1]
-    return total / count.clamp_min(1), count
-
-
-def weighted_mean(
-    values: Tensor, weights: Tensor, counted: Tensor, *, across_ranks: bool
-) -> Tensor:
-    """Return the sum of `values` (N,), weighted already, over that of their `weights` (N,).
-
-    Only samples that are `counted` (N,) enter. Where their weights are all 0 it is 0. With
-    `across_ranks` as :func:`batch_mean`.
-    """
-    total, mass = torch.where(counted, values, 0).sum(), weights.sum()
-    if across_ranks:
-        total, mass = sum_over_ranks(torch.stack([total, mass])).unbind()
-    return total / torch.where(mass > 0, mass, torch.inf)
+    if weights is None:
+        return total / count.clamp_min(1), count
+    return total / torch.where(count > 0, count, torch.inf), count

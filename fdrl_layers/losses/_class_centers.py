@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._precision import widen, widest
-from fdrl_layers._ranks import batch_mean, weighted_mean
-from fdrl_layers.losses._cross_entropy import register_weight, weights_of
+from fdrl_layers._ranks import batch_mean
+from fdrl_layers.losses._cross_entropy import check_weight_fits, register_weight, weights_of
 from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses._targets import check_target, class_shares
 from fdrl_layers.losses.centers import Centers, CenterUpdate
@@ -56,10 +56,10 @@ def mean_squared_distance(
     squared = (features - centers.index_select(0, index)).square().sum(-1)
     if known is not None:
         squared = torch.where(known[index], squared, 0)
-    if weight is None:
-        return batch_mean(squared, counted, across_ranks=across_ranks)[0]
-    weights = weights_of(target, counted, weight)
-    return weighted_mean(weights * squared, weights, counted, across_ranks=across_ranks)
+    weights = None if weight is None else weights_of(target, counted, weight)
+    if weights is not None:
+        squared = weights * squared
+    return batch_mean(squared, counted, weights, across_ranks=across_ranks)[0]
 
 
 class ClassCenterLoss(nn.Module):
@@ -124,7 +124,7 @@ class ClassCenterLoss(nn.Module):
         """Hold `features` (N, `axis`) against the centers; in training, move these on."""
         check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
         if self.weight is not None:
-            check_device("weight", self.weight, name, features)
+            check_weight_fits("weight", self.weight, self.num_classes, name, features)
         centers, known = self.centers(self._statistics(features, target))
         return mean_squared_distance(
             features,

@@ -4,21 +4,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fdrl_layers._checks import check_floating, check_shape
+from fdrl_layers._checks import check_device, check_floating, check_shape
 from fdrl_layers._precision import widen
-from fdrl_layers._ranks import batch_mean, weighted_mean
+from fdrl_layers._ranks import batch_mean
 from fdrl_layers.losses._targets import readable
 
 
-def check_weight(name: str, weight: Tensor, num_classes: int | None) -> None:
-    """Raise unless `weight` holds a finite number of at least 0 for each class.
+def check_weight(name: str, weight: Tensor, num_classes: int) -> None:
+    """Raise unless `weight` (K,) holds a finite number of at least 0 for each class.
 
     Values are looked at only where they can be without waiting for a device.
     """
     check_floating(name, weight)
-    check_shape(name, weight, "K", **({} if num_classes is None else {"K": num_classes}))
+    check_shape(name, weight, "K", K=num_classes)
     if readable(weight) and not bool(((weight >= 0) & weight.isfinite()).all()):
         raise ValueError(f"`{name}` must hold finite numbers >= 0, got {weight.tolist()}")
+
+
+def check_weight_fits(
+    name: str, weight: Tensor, num_classes: int, other_name: str, other: Tensor
+) -> None:
+    """Raise unless there is a weight for each class, on the device of `other`."""
+    check_shape(name, weight, "K", K=num_classes)
+    check_device(name, weight, other_name, other)
 
 
 def register_weight(
@@ -60,10 +68,8 @@ def cross_entropy(
         ignore_index=ignore_index,
     )
     counted = target != ignore_index
-    if weight is None:
-        return batch_mean(each, counted, across_ranks=across_ranks)[0]
-    weights = weights_of(target, counted, weight)
-    return weighted_mean(each, weights, counted, across_ranks=across_ranks)
+    weights = None if weight is None else weights_of(target, counted, weight)
+    return batch_mean(each, counted, weights, across_ranks=across_ranks)[0]
 
 
 def weights_of(target: Tensor, counted: Tensor, weight: Tensor) -> Tensor:

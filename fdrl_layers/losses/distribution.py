@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from fdrl_layers._checks import check_device, check_size
+from fdrl_layers._checks import check_size
 from fdrl_layers._parts import fusable
 from fdrl_layers.losses._class_centers import (
     ClassCenterLoss,
     check_class_centers,
     mean_squared_distance,
 )
-from fdrl_layers.losses._cross_entropy import check_weight
+from fdrl_layers.losses._cross_entropy import check_weight, check_weight_fits
 from fdrl_layers.losses.centers import CenterUpdate
 
 
@@ -27,7 +27,9 @@ def distribution_loss(
     .. math:: \mathcal L_D = \frac1N \sum_{i=1}^N \lVert w_i - w_{k_i} \rVert_2^2
 
     With soft targets :math:`p_i` it is the expectation :math:`\frac1N \sum_i \sum_k p_{i,k}
-    \lVert w_i - w_k \rVert_2^2`, which the paper does not have.
+    \lVert w_i - w_k \rVert_2^2`, which the paper does not have. Neither has it weights
+    :math:`\omega` of the classes: each term is then multiplied by :math:`\omega_k`, and with class
+    indices the sum is divided by :math:`\sum_i \omega_{k_i}` in place of N.
 
     Args:
         intra_weights: Intra-W of a batch.
@@ -68,7 +70,7 @@ def distribution_loss(
     check_class_centers("intra_weights", intra_weights, "M", target, centers, ignore_index)
     if weight is not None:
         check_weight("weight", weight, centers.shape[0])
-        check_device("weight", weight, "intra_weights", intra_weights)
+        check_weight_fits("weight", weight, centers.shape[0], "intra_weights", intra_weights)
     return mean_squared_distance(intra_weights, target, centers, ignore_index, weight=weight)
 
 

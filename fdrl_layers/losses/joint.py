@@ -8,21 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fdrl_layers._checks import (
-    check_device,
-    check_floating,
-    check_number,
-    check_shape,
-    check_size,
-)
+from fdrl_layers._checks import check_size
 from fdrl_layers._exported import register
 from fdrl_layers._parts import reason_to_call, reset_parts
 from fdrl_layers._precision import widen
 from fdrl_layers._ranks import number_of_ranks
 from fdrl_layers._record import Record, gatherable
 from fdrl_layers.head import FDRLOutput
-from fdrl_layers.losses._cross_entropy import check_weight, cross_entropy, register_weight
-from fdrl_layers.losses._targets import check_target
+from fdrl_layers.losses._cross_entropy import (
+    check_weight,
+    check_weight_fits,
+    cross_entropy,
+    register_weight,
+)
+from fdrl_layers.losses._joint_checks import check_batch, check_classification, check_numbers
 from fdrl_layers.losses.balance import BalanceLoss, balance_loss
 from fdrl_layers.losses.centers import Centers, CenterUpdate
 from fdrl_layers.losses.compactness import CompactnessLoss, compactness_loss
@@ -56,58 +55,6 @@ class FDRLLossOutput(Record):
 register(FDRLLossOutput)
 
 
-def _check(
-    output: FDRLOutput,
-    target: Tensor,
-    num_classes: int | None,
-    latent_centers: Tensor | None,
-    class_centers: Tensor | None,
-    weight: Tensor | None,
-    ignore_index: int,
-) -> bool:
-    """Raise unless all fit each other, before any center moves.
-
-    Return whether every sample is known to count. A term that is not ours may have no centers.
-    """
-    if not isinstance(output, FDRLOutput):
-        raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
-    for name, centers, axes in (
-        ("latent_centers", latent_centers, "M D"),
-        ("class_centers", class_centers, "K M"),
-    ):
-        if centers is not None:
-            check_floating(name, centers)
-            check_shape(name, centers, axes)
-    sizes = {} if num_classes is None else {"K": num_classes}
-    if class_centers is not None:
-        sizes["K"], sizes["M"] = class_centers.shape
-    if latent_centers is not None:
-        sizes["D"] = latent_centers.shape[1]
-    logits = output.logits
-    for name, tensor, axes in (
-        ("output.logits", logits, "N K"),
-        ("latent_centers", latent_centers, "M D"),
-        ("output.latents", output.latents, "N M D"),
-        ("output.intra_weights", output.intra_weights, "N M"),
-    ):
-        if tensor is not None:
-            check_floating(name, tensor)
-            known = {axis: sizes[axis] for axis in axes.split() if axis in sizes}
-            check_shape(name, tensor, axes, **known)
-            check_device(name, tensor, "output.logits", logits)
-            if len(known) < tensor.ndim:
-                sizes |= zip(axes.split(), tensor.shape, strict=True)
-    for name, tensor in (("class_centers", class_centers), ("weight", weight)):
-        if tensor is not None:
-            check_device(name, tensor, "output.logits", logits)
-    k = logits.shape[1]
-    if weight is not None:
-        check_shape("weight", weight, "K", K=k)
-    all_counted = check_target(target, logits.shape[0], k, ignore_index)
-    check_device("target", target, "output.logits", logits)
-    return all_counted
-
-
 def _centers_of(term: nn.Module) -> Centers | None:
     """Return the centers of a term; one that is not ours may have none."""
     centers = term.__dict__["_modules"].get("centers")
@@ -134,27 +81,6 @@ def _join(
     return FDRLLossOutput(total, classification, compactness, balance, distribution)
 
 
-def _check_weights(weights: tuple[float, float, float], label_smoothing: float) -> None:
-    for name, weight in zip(("compactness", "balance", "distribution"), weights, strict=True):
-        check_number(f"lambda_{name}", weight, 0)
-    check_number("label_smoothing", label_smoothing, 0, 1)
-
-
-def _check_classification(
-    classification: Callable[..., Any] | None, weight: Tensor | None, label_smoothing: float
-) -> None:
-    if classification is None:
-        return
-    if not callable(classification):
-        raise TypeError(f"`classification` must be callable, got {type(classification).__name__}")
-    for name, given in (("weight", weight is not None), ("label_smoothing", label_smoothing != 0)):
-        if given:
-            raise ValueError(
-                f"`{name}` is of the cross-entropy, whose place `classification` takes: "
-                "give only one of them"
-            )
-
-
 def fdrl_loss(
     output: FDRLOutput,
     target: Tensor,
@@ -176,6 +102,10 @@ def fdrl_loss(
 
     with the cross-entropy, :func:`compactness_loss`, :func:`balance_loss` and
     :func:`distribution_loss`.
+
+    With weights :math:`\omega` of the classes, which the paper does not have, the cross-entropy of
+    class indices is :math:`-\sum_i \omega_{t_i} \log p_{i,t_i} / \sum_i \omega_{t_i}`, and that of
+    shares :math:`-\frac1N \sum_{i,k} \omega_k t_{i,k} \log p_{i,k}`, as PyTorch's.
 
     Args:
         output: What a head made of a batch.
@@ -222,15 +152,15 @@ def fdrl_loss(
         torch.Size([])
     """
     weights = (lambda_compactness, lambda_balance, lambda_distribution)
-    _check_weights(weights, label_smoothing)
+    check_numbers(weights, label_smoothing)
+    check_batch(output, target, None, latent_centers, class_centers, ignore_index)
+    logits = output.logits
     for name, each in (("weight", weight), ("distribution_weight", distribution_weight)):
         if each is not None:
-            check_weight(name, each, None)
-    _check(output, target, None, latent_centers, class_centers, weight, ignore_index)
-    if distribution_weight is not None:
-        check_shape("distribution_weight", distribution_weight, "K", K=output.logits.shape[1])
+            check_weight(name, each, logits.shape[1])
+            check_weight_fits(name, each, logits.shape[1], "output.logits", logits)
     return _join(
-        cross_entropy(output.logits, target, weight, label_smoothing, ignore_index, False),
+        cross_entropy(logits, target, weight, label_smoothing, ignore_index, False),
         compactness_loss(output.latents, latent_centers),
         balance_loss(output.intra_weights),
         distribution_loss(
@@ -310,8 +240,19 @@ class FDRLLoss(nn.Module):
         >>> import torch
         >>> from fdrl_layers import FDRLHead, FDRLLoss
         >>> head, criterion = FDRLHead(512, 7), FDRLLoss(num_classes=7)
-        >>> losses = criterion(head(torch.randn(4, 512)), torch.tensor([0, 6, 3, 3]))
-        >>> losses.total.backward()
+        >>> output, target = head(torch.randn(4, 512)), torch.tensor([0, 6, 3, 3])
+        >>> criterion(output, target).total.backward()
+
+        Rare classes by weights, or by another loss:
+
+        >>> weighted = FDRLLoss(num_classes=7, weight=torch.tensor([1.0, 2, 4, 1, 1, 1, 1]))
+        >>> def focal(logits, target):
+        ...     each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        ...     return ((1 - (-each).exp()) ** 2 * each).mean()
+        >>> other = FDRLLoss(num_classes=7, classification=focal)
+        >>> output = head(torch.randn(4, 512))
+        >>> torch.equal(other(output, target).classification, focal(output.logits, target))
+        True
     """
 
     weight: Tensor | None
@@ -339,8 +280,8 @@ class FDRLLoss(nn.Module):
     ) -> None:
         check_size("num_classes", num_classes)
         check_backend(backend)
-        _check_weights((lambda_compactness, lambda_balance, lambda_distribution), label_smoothing)
-        _check_classification(classification, weight, label_smoothing)
+        check_numbers((lambda_compactness, lambda_balance, lambda_distribution), label_smoothing)
+        check_classification(classification, weight, label_smoothing)
         super().__init__()
         self.classification = classification
         register_weight(self, "weight", weight, num_classes, device)
@@ -429,15 +370,17 @@ class FDRLLoss(nn.Module):
         """Return the joint loss of a batch and its terms; in training, move the centers on."""
         reason = self._reason_to_call_terms()
         latents, classes = _centers_of(self.compactness), _centers_of(self.distribution)
-        all_counted = _check(
+        weight = self._buffers["weight"]
+        all_counted = check_batch(
             output,
             target,
             self.num_classes,
             None if latents is None else latents.value,
             None if classes is None else classes.value,
-            self._buffers["weight"],
             self.ignore_index,
         )
+        if weight is not None:
+            check_weight_fits("weight", weight, self.num_classes, "output.logits", output.logits)
         if reason is not None:
             choose("FDRLLoss", self.backend, reason)
         weights = (self.lambda_compactness, self.lambda_balance, self.lambda_distribution)
@@ -468,7 +411,7 @@ class FDRLLoss(nn.Module):
             _moving(latents),
             _moving(classes),
             options,
-            weight=self._buffers["weight"],
+            weight=weight,
             backend=self.backend,
         )
         if latents.accumulating:

@@ -170,6 +170,15 @@ def test_rejects_a_weight_on_another_device() -> None:
         )
 
 
+@pytest.mark.parametrize("part", ["", "distribution"])
+@BATCH
+def test_rejects_a_weight_of_another_size_that_was_put_in_later(part: str, target_of: Any) -> None:
+    criterion = joint(weight=WEIGHT, distribution_weight=OTHER)
+    criterion.get_submodule(part).weight = torch.ones(1)
+    with pytest.raises(ValueError, match=r"`weight` must have shape \(K,\) with K = 5, got \(1,\)"):
+        JOINT.run(criterion, JOINT.inputs(), target_of())
+
+
 class Focal(nn.Module):
     """A loss with a buffer of its own."""
 

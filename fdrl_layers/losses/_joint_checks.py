@@ -1,0 +1,81 @@
+"""What the joint loss asks of its options and of a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from fdrl_layers._checks import check_device, check_floating, check_number, check_shape
+from fdrl_layers.head import FDRLOutput
+from fdrl_layers.losses._targets import check_target
+
+
+def check_numbers(weights: tuple[float, float, float], label_smoothing: float) -> None:
+    """Raise unless the weights of the terms and the smoothing are in their ranges."""
+    for name, weight in zip(("compactness", "balance", "distribution"), weights, strict=True):
+        check_number(f"lambda_{name}", weight, 0)
+    check_number("label_smoothing", label_smoothing, 0, 1)
+
+
+def check_classification(
+    classification: Callable[..., Any] | None, weight: Tensor | None, label_smoothing: float
+) -> None:
+    """Raise unless what takes the cross-entropy's place can be called, and does so alone."""
+    if classification is None:
+        return
+    if not callable(classification):
+        raise TypeError(f"`classification` must be callable, got {type(classification).__name__}")
+    for name, given in (("weight", weight is not None), ("label_smoothing", label_smoothing != 0)):
+        if given:
+            raise ValueError(
+                f"`{name}` is of the cross-entropy, whose place `classification` takes: "
+                "give only one of them"
+            )
+
+
+def check_batch(
+    output: FDRLOutput,
+    target: Tensor,
+    num_classes: int | None,
+    latent_centers: Tensor | None,
+    class_centers: Tensor | None,
+    ignore_index: int,
+) -> bool:
+    """Raise unless all fit each other, before any center moves.
+
+    Return whether every sample is known to count. A term that is not ours may have no centers.
+    """
+    if not isinstance(output, FDRLOutput):
+        raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
+    for name, centers, axes in (
+        ("latent_centers", latent_centers, "M D"),
+        ("class_centers", class_centers, "K M"),
+    ):
+        if centers is not None:
+            check_floating(name, centers)
+            check_shape(name, centers, axes)
+    sizes = {} if num_classes is None else {"K": num_classes}
+    if class_centers is not None:
+        sizes["K"], sizes["M"] = class_centers.shape
+    if latent_centers is not None:
+        sizes["D"] = latent_centers.shape[1]
+    logits = output.logits
+    for name, tensor, axes in (
+        ("output.logits", logits, "N K"),
+        ("latent_centers", latent_centers, "M D"),
+        ("output.latents", output.latents, "N M D"),
+        ("output.intra_weights", output.intra_weights, "N M"),
+    ):
+        if tensor is not None:
+            check_floating(name, tensor)
+            known = {axis: sizes[axis] for axis in axes.split() if axis in sizes}
+            check_shape(name, tensor, axes, **known)
+            check_device(name, tensor, "output.logits", logits)
+            if len(known) < tensor.ndim:
+                sizes |= zip(axes.split(), tensor.shape, strict=True)
+    if class_centers is not None:
+        check_device("class_centers", class_centers, "output.logits", logits)
+    k = logits.shape[1]
+    all_counted = check_target(target, logits.shape[0], k, ignore_index)
+    check_device("target", target, "output.logits", logits)
+    return all_counted
