@@ -137,21 +137,21 @@ class Run:
                 print(f"steps: {self.how_steps_run()}", flush=True)
         return self
 
-    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def step(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Learn from a batch; return its losses and its accuracy, nothing if float16 overflowed.
 
         The gradient scaler then leaves the weights alone and lowers its scale.
         """
         self.criterion.lambda_balance = self.lambda_balance * self.warmed_up()
         scale = self.scaler.get_scale()
-        values = self.learn(images, labels)
+        values = self.learn(images, targets, labels)
         self.schedule.step()
         return {} if self.scaler.get_scale() < scale else values
 
-    def learn(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def learn(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Do the device's part of a step, which a CUDA graph can hold."""
         self.adam.zero_grad()
-        losses, output = self.backward(images, labels)
+        losses, output = self.backward(images, targets)
         if self.options.clip is not None:
             self.scaler.unscale_(self.adam)
             nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
@@ -168,15 +168,15 @@ class Run:
         return min(1.0, self.schedule.last_epoch / steps) if steps else 1.0
 
     def backward(
-        self, images: Tensor, labels: Tensor
+        self, images: Tensor, targets: Tensor
     ) -> tuple[dict[str, Tensor], FDRLOutput | Tensor]:
         """Compute the gradients of a batch, at once or in the parts that fit into memory."""
         if self.options.accumulate > 1:
-            return backward_in_parts(self, images, labels)
+            return backward_in_parts(self, images, targets)
         cache = self.graph is None
         with precision.autocast(self.options, self.ranks.device, cache=cache):
             output = self.forward(images)
-        losses = losses_of(self.criterion, output, labels)
+        losses = losses_of(self.criterion, output, targets)
         self.scaler.scale(losses["total"]).backward()
         return losses, output
 
@@ -192,11 +192,11 @@ class Run:
         """Take a step for each batch that is left, and add to the epoch's sums."""
         progress = self.progress
         if self.graph is None:
-            for images, labels in batches.after(progress.steps):
-                progress.add(self.step(images, labels))
+            for batch in batches.after(progress.steps):
+                progress.add(self.step(*batch))
                 yield
             return
-        self.graph.begin(progress)
+        self.graph.begin(progress, batches.targets)
         for index, drawn in batches.drawn_after(progress.steps):
             self.graph(index, drawn)
             progress.steps += 1

@@ -15,8 +15,10 @@ from tqdm import tqdm
 import fer_rafdb
 from fer import checkpoint, model
 from fer.batches import TrainingBatches
+from fer.graph import GraphedStep
 from fer.options import Options
 from fer.ranks import Ranks
+from fer.rates import capturable
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL: dict[str, Any] = {
@@ -98,7 +100,7 @@ def refuses(match: str, *arguments: str) -> None:
         fer_rafdb.main(arguments)
 
 
-def batch_of(run: fer_rafdb.Run) -> tuple[Tensor, Tensor]:
+def batch_of(run: fer_rafdb.Run) -> tuple[Tensor, Tensor, Tensor]:
     """Return the first batch of a run's first epoch."""
     batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
     return next(iter(batches.after(0)))
@@ -136,3 +138,10 @@ def assert_same(got: Any, want: Any, name: str = "") -> None:
             assert_same(a, b, f"{name}[{index}]")
     else:
         assert got == want, name
+
+
+def over_buffers(run: fer_rafdb.Run) -> fer_rafdb.Run:
+    """Let a run take its steps as a graph holds them; without a GPU nothing is captured."""
+    run.graph = GraphedStep(run)
+    capturable(run.adam, run.ranks.device)
+    return run

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from fer import augment
 from fer.data.faces import Database, FaceSet
+from fer.data.votes import training_targets
 from fer.options import Options
 from fer.ranks import Ranks
 
@@ -54,8 +56,9 @@ def cached(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
     free, _ = torch.cuda.mem_get_info(ranks.device)
     if options.cache == "auto" and faces.images.nbytes > free / 4:
         return faces
+    shares = None if faces.shares is None else faces.shares.to(ranks.device)
     images, labels = faces.images.to(ranks.device), faces.labels.to(ranks.device)
-    return FaceSet(images, labels, faces.names, faces.units, faces.subjects)
+    return replace(faces, images=images, labels=labels, shares=shares)
 
 
 class Stopwatch:
@@ -95,15 +98,23 @@ class Stopwatch:
 
 
 class TrainingBatches:
-    """This process's part of each batch of an epoch, augmented, with its labels.
+    """This process's part of each batch of an epoch, augmented, with its targets and labels.
 
-    Order and augmentation are drawn for the joint batch from (seed, epoch) alone. So a resumed run
-    meets the faces that an undisturbed one does, and so do two processes and one. The last,
-    smaller batch is left out; the order being new each epoch, no face is left out for long.
+    Order, augmentation and which vote counts are drawn for the joint batch from (seed, epoch)
+    alone. So a resumed run meets the faces that an undisturbed one does, and so do two processes
+    and one. The last, smaller batch is left out; the order being new each epoch, no face is left
+    out for long.
+
+    Attributes:
+        targets: What each face of the split is trained on this epoch: its label (n,), or its
+            shares of votes (n, K).
     """
 
     def __init__(self, faces: FaceSet, options: Options, epoch: int, ranks: Ranks) -> None:
         self.faces, self.options, self.epoch, self.ranks = faces, options, epoch, ranks
+        # As generators count: a large seed would leave their range.
+        self.seed = (1_000_003 * options.seed + epoch) % 2**64
+        self.targets = training_targets(faces, options.targets, self.seed)
         self._making = Stopwatch(ranks.device)
 
     @property
@@ -111,19 +122,19 @@ class TrainingBatches:
         """Seconds in which the training waited for batches to be made."""
         return self._making.seconds()
 
-    def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the batches that follow the first `steps`."""
+    def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Give the batches of images, targets and labels that follow the first `steps`."""
         for index, drawn in self.drawn_after(steps):
             with self._making.running():
-                batch = make_batch(self.faces, self.options, self.ranks.device, index, drawn)
+                batch = make_batch(
+                    self.faces, self.targets, self.options, self.ranks.device, index, drawn
+                )
             yield batch
 
     def drawn_after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give what those batches are made of: the faces' indices, and what is drawn for each."""
         options, count = self.options, len(self.faces)
-        # As generators count: a large seed would leave their range.
-        seed = (1_000_003 * options.seed + self.epoch) % 2**64
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(self.seed)
         if options.sampler == "balanced":
             order = draw_balanced(self.faces.labels, count, generator)
         else:
@@ -160,13 +171,20 @@ def draw_balanced(labels: Tensor, count: int, generator: torch.Generator) -> Ten
 
 
 def make_batch(
-    faces: FaceSet, options: Options, device: torch.device, index: Tensor, drawn: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return augmented faces and their labels, on the device that trains."""
+    faces: FaceSet,
+    targets: Tensor,
+    options: Options,
+    device: torch.device,
+    index: Tensor,
+    drawn: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return augmented faces, what they are trained on and their labels, where it is trained."""
     index = index.to(faces.images.device)
-    images = faces.images[index].to(device, non_blocking=True)
-    labels = faces.labels[index].to(device, non_blocking=True)
+    images, wanted, labels = (
+        every[index].to(device, non_blocking=True)
+        for every in (faces.images, targets, faces.labels)
+    )
     made = augment.for_training(images, drawn, options.image_size, options.augment)
     if options.channels_last:
         made = made.contiguous(memory_format=torch.channels_last)
-    return made, labels
+    return made, wanted, labels

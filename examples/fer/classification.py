@@ -41,8 +41,9 @@ def log_prior(counts: Tensor) -> Tensor:
 class Classification(nn.Module):
     """A cross-entropy or focal loss with weights of the classes, or of adjusted logits.
 
-    Without weights it is the mean over samples, with weights the weighted mean, as in
-    `torch.nn.CrossEntropyLoss`; over the samples of all processes, if their gradients are averaged.
+    Without weights, or of shares, it is the mean over samples, with weights the weighted mean, as
+    in `torch.nn.CrossEntropyLoss`; over the samples of all processes, if their gradients are
+    averaged.
 
     Args:
         weight: Of each class (K,).
@@ -71,7 +72,7 @@ class Classification(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits (N, K) and class indices (N,)."""
+        """Return the loss of logits (N, K) and class indices (N,), or their shares (N, K)."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.adjustment is not None and self.training:
             logits = logits + self.adjustment
@@ -79,8 +80,10 @@ class Classification(nn.Module):
             logits, target, self.weight, reduction="none", label_smoothing=self.label_smoothing
         )
         if self.gamma is not None:
+            if target.ndim > 1:
+                raise ValueError("the focal loss wants class indices (N,), got shares (N, K)")
             each = each * self._doubt(logits, target)
-        if self.weight is None:
+        if self.weight is None or target.ndim > 1:
             return each.mean()
         return each.sum() / _mean_over_ranks(self.weight[target].sum())
 

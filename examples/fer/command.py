@@ -54,6 +54,11 @@ def _add_data(parser: argparse.ArgumentParser, datasets: Sequence[str]) -> None:
     data.add_argument("--data", metavar="DIR", help="where the database lies")
     data.add_argument("--labels", choices=("label.csv", "fer2013new.csv"), help="FER+ votes")
     data.add_argument(
+        "--targets", choices=CHOICES["targets"],
+        help="what FER+ is trained on: majority (default), the label of most votes; votes, their "
+        "shares; drawn, each epoch one vote of each face; valid and test always have the majority",
+    )  # fmt: skip
+    data.add_argument(
         "--classes", type=lambda text: tuple(text.split(",")), metavar="A,B,...",
         help="class folders, in the order of the labels (--dataset folder)",
     )  # fmt: skip

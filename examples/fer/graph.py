@@ -75,13 +75,17 @@ class GraphedStep:
         )
         self._index = torch.zeros(options.batch_size, dtype=torch.int64, device=device)
         self._drawn = drawn.to(device)
+        self._targets: Tensor | None = None
         self.sums: dict[str, Tensor] = {}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._steps = 0
 
-    def begin(self, progress: Progress) -> None:
-        """Begin an epoch, or go on with what is known of it; the sums become the epoch's."""
+    def begin(self, progress: Progress, targets: Tensor) -> None:
+        """Begin an epoch of these targets, or go on with it; the sums become the epoch's."""
+        if self._targets is None:
+            self._targets = targets.clone()
+        self._targets.copy_(targets)
         for total in self.sums.values():
             total.zero_()
         for name, value in progress.sums.items():
@@ -101,7 +105,10 @@ class GraphedStep:
     def learn(self) -> None:
         """Do what a graph holds; nothing in it may wait for the device."""
         run = self.run
-        batch = make_batch(run.faces, run.options, run.ranks.device, self._index, self._drawn)
+        assert self._targets is not None
+        batch = make_batch(
+            run.faces, self._targets, run.options, run.ranks.device, self._index, self._drawn
+        )
         values = run.learn(*batch)
         for name, value in values.items():
             if name in self.sums:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def backward_in_parts(
-    run: "Run", images: Tensor, labels: Tensor
+    run: "Run", images: Tensor, targets: Tensor
 ) -> tuple[dict[str, Tensor], FDRLOutput | Tensor]:
     """Compute the gradients of a batch in `accumulate` parts, averaged over processes."""
     options, device = run.options, run.ranks.device
@@ -35,7 +35,7 @@ def backward_in_parts(
     features.requires_grad_()
     with precision.autocast(options, device):
         output = head(features)
-    losses = losses_of(run.criterion, output, labels)
+    losses = losses_of(run.criterion, output, targets)
     run.scaler.scale(losses["total"]).backward()
     assert features.grad is not None
     if not options.freeze_backbone:

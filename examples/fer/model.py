@@ -129,17 +129,17 @@ def make_criterion(options: Options, classes: int, counts: Tensor | None = None)
 
 
 def losses_of(
-    criterion: FDRLLoss, output: FDRLOutput | Tensor, labels: Tensor
+    criterion: FDRLLoss, output: FDRLOutput | Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """Return the loss to minimize as `total`, and for FDRL its terms."""
+    """Return the loss of labels (N,) or shares (N, K) as `total`, and for FDRL its terms."""
     if isinstance(output, FDRLOutput):
-        losses: FDRLLossOutput = criterion(output, labels)
+        losses: FDRLLossOutput = criterion(output, targets)
         return vars(losses)
     if criterion.classification is not None:
-        return {"total": criterion.classification(output, labels)}
+        return {"total": criterion.classification(output, targets)}
     wide = output.to(torch.promote_types(output.dtype, torch.float32))
     smoothing = criterion.label_smoothing
-    return {"total": F.cross_entropy(wide, labels, label_smoothing=smoothing)}
+    return {"total": F.cross_entropy(wide, targets, label_smoothing=smoothing)}
 
 
 def parameter_groups(

@@ -14,11 +14,12 @@ from fer.augment import Augment
 DATASETS = ("synthetic", "rafdb", "ferplus", "sfew", "ckplus", "mmi", "oulu", "folder")
 
 CHOICES = {
+    "targets": ("majority", "votes", "drawn"),
     "criterion": ("ce", "focal"),
     "class_weights": ("none", "balanced", "sqrt"),
     "sampler": ("shuffle", "balanced"),
 }
-"""What is to be done about rare classes, and about faces that are easy."""
+"""What faces are trained on, and what is to be done about rare classes and easy faces."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Section 4.2 of the paper, to the letter. It starts from a ResNet-18 that knows faces.
@@ -70,6 +71,7 @@ class Options:
     dataset: str = "synthetic"
     data: str | None = None
     labels: str = "label.csv"
+    targets: str = "majority"
     classes: tuple[str, ...] = ()
     subject: str = r"[^_-]+"
     check_counts: bool = True
@@ -140,6 +142,11 @@ class Options:
                 f"--seed must be from {-(2**63)} to {2**64 - 1}, which PyTorch's generators take, "
                 f"got {self.seed}"
             )
+        if not 0 <= self.fold_seed < 2**32:
+            raise ValueError(
+                f"--fold-seed must be from 0 to {2**32 - 1}, which scikit-learn takes, "
+                f"got {self.fold_seed}"
+            )
         if self.last_stride not in (1, 2):
             raise ValueError(f"--last-stride must be 1 or 2, got {self.last_stride}")
         if self.hidden < 0:
@@ -205,6 +212,8 @@ class Options:
                     f"--{name.replace('_', '-')} must be one of {', '.join(choices)}, "
                     f"got {getattr(self, name)}"
                 )
+        if self.criterion == "focal" and self.targets == "votes":
+            raise ValueError("--criterion focal and --targets votes exclude each other")
         if self.criterion == "focal" and self.label_smoothing:
             raise ValueError("--criterion focal and --label-smoothing exclude each other")
         if self.criterion != "focal" and self.focal_gamma != Options.focal_gamma:
@@ -225,6 +234,11 @@ class Options:
             raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, got {self.dataset}")
         if self.dataset != "synthetic" and self.data is None:
             raise ValueError(f"--dataset {self.dataset} needs --data DIR")
+        if self.dataset != "ferplus" and self.targets != "majority":
+            raise ValueError(
+                f"--targets {self.targets} needs --dataset ferplus, which has votes, "
+                f"got {self.dataset}"
+            )
         if self.dataset == "folder" and not self.classes:
             raise ValueError("--dataset folder needs --classes, in the order of the labels")
         try:

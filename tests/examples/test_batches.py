@@ -28,9 +28,9 @@ SAMPLER = pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 def test_a_resumed_epoch_meets_the_batches_that_are_left(sampler: str) -> None:
     whole, rest = (list(batches(sampler=sampler).after(steps)) for steps in (0, 3))
     assert (len(whole), len(rest)) == (5, 2)
-    for (images, labels), (want_images, want_labels) in zip(rest, whole[3:], strict=True):
-        assert torch.equal(images, want_images)
-        assert torch.equal(labels, want_labels)
+    for found, wanted in zip(rest, whole[3:], strict=True):
+        for one, other in zip(found, wanted, strict=True):
+            assert torch.equal(one, other)
 
 
 @SAMPLER
@@ -59,7 +59,7 @@ def test_any_seed_of_a_generator_has_an_order(seed: int) -> None:
 
 def test_no_face_is_met_twice_in_an_epoch() -> None:
     faces = database().splits["train"]
-    labels = torch.cat([labels for _, labels in batches().after(0)])
+    labels = torch.cat([labels for _, _, labels in batches().after(0)])
     assert torch.equal(labels.sort().values, faces.labels.sort().values)
 
 

@@ -105,7 +105,7 @@ def test_plain_options_leave_the_cross_entropy() -> None:
 @pytest.mark.parametrize("head", ["fdrl", "linear"])
 def test_it_takes_the_place_of_the_cross_entropy_in_the_loss(head: str) -> None:
     run = make_run(head=head, criterion="focal", logit_adjust=1.0)
-    images, labels = batch_of(run)
+    images, labels, _ = batch_of(run)
     output = run.model(images)
     plain = losses_of(make_criterion(options_of(head=head), 7), output, labels)
     found = losses_of(run.criterion, output, labels)
@@ -121,7 +121,7 @@ def test_it_takes_the_place_of_the_cross_entropy_in_the_loss(head: str) -> None:
 @pytest.mark.usefixtures("small")
 def test_weights_alone_are_those_of_the_joint_loss() -> None:
     run = make_run(head="fdrl", class_weights="balanced")
-    images, labels = batch_of(run)
+    images, labels, _ = batch_of(run)
     output = run.model(images)
     assert run.criterion.classification is None
     found = losses_of(run.criterion, output, labels)["classification"]

@@ -18,6 +18,7 @@ NEEDED = {
     "dataset": ["--data", "x"],
     "freeze_backbone": ["--imagenet"],
     "focal_gamma": ["--criterion", "focal"],
+    "targets": ["--dataset", "ferplus", "--data", "x"],
 }
 """What a flag cannot be said without."""
 DEFAULTS = {field.name: field.default for field in fields(Options)}

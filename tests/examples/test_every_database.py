@@ -12,9 +12,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 import fer_crossval
 import fer_rafdb
 from fer.data.faces import FaceSet
-from fer.data.ferplus import CLASSES as FERPLUS_CLASSES, FOLDERS
+from fer.data.ferplus import FOLDERS
 from fer.data.rafdb import CLASSES as RAFDB_CLASSES
 from fer.data.synthetic import synthetic_faces
+from fer.data.votes import CLASSES as FERPLUS_CLASSES
 
 SIDE = 32
 BASIC = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")

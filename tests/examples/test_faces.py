@@ -47,6 +47,8 @@ def test_a_face_set_has_the_length_of_its_names() -> None:
         ({"names": ("a.png",)}, r"names must be 2 names, got 1"),
         ({"units": torch.zeros(1, 3)}, r"units must be float32 \(2, A\), .* \(1, 3\)"),
         ({"units": torch.zeros(2)}, r"units must be float32 \(2, A\), .* \(2,\)"),
+        ({"shares": torch.zeros(1, 3)}, r"shares must be float32 \(2, K\), .* \(1, 3\)"),
+        ({"shares": torch.zeros(2, 3).double()}, r"shares must be float32 \(2, K\), .*float64"),
         ({"units": torch.zeros(2, 3, dtype=torch.float64)}, r"units .* torch.float64"),
     ],
 )

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from fer.data import ferplus
-from fer.data.ferplus import COLUMNS, COUNTS, FOLDERS, load_ferplus, majority_label
+from fer.data.ferplus import COUNTS, FOLDERS, SHARED_COUNTS, load_ferplus
+from fer.data.votes import COLUMNS
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "../shared/data/ferplus"
 HEADER = ",".join(("Usage", "Image name", *COLUMNS))
@@ -92,70 +93,22 @@ def test_windows_line_ends_do_not_matter(tmp_path: Path) -> None:
     assert database.splits["test"].names == EXPECTED["test"][0]
 
 
-RULE = {
-    "unanimous": ((0, 10, 0, 0, 0, 0, 0, 0, 0, 0), 1),
-    "last-expression": ((0, 0, 0, 0, 0, 0, 0, 6, 0, 4), 7),
-    "majority-only-after-single-votes-are-zeroed": ((4, 0, 1, 1, 1, 1, 1, 1, 0, 0), 0),
-    "single-votes-of-unknown-and-no-face-are-zeroed": ((0, 0, 2, 0, 0, 0, 0, 0, 1, 1), 2),
-    "two-votes-are-not-zeroed": ((0, 0, 0, 4, 2, 2, 0, 0, 1, 1), -1),
-    "exactly-half": ((0, 0, 0, 5, 0, 3, 2, 0, 0, 0), -1),
-    "one-above-half": ((0, 0, 0, 5, 0, 2, 2, 0, 1, 0), 3),
-    "plurality-below-half": ((4, 3, 3, 0, 0, 0, 0, 0, 0, 0), -1),
-    "tie": ((0, 0, 0, 0, 5, 5, 0, 0, 0, 0), -1),
-    "plurality-over-unknown": ((5, 0, 0, 0, 0, 0, 0, 0, 3, 2), -1),
-    "majority-unknown": ((3, 0, 0, 0, 0, 0, 0, 0, 7, 0), -1),
-    "majority-not-a-face": ((0, 0, 0, 0, 0, 0, 0, 0, 0, 10), -1),
-    "all-zero-after-zeroing": ((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), -1),
-    "no-votes": ((0, 0, 0, 0, 0, 0, 0, 0, 0, 0), -1),
-}
-
-
-@pytest.mark.parametrize(("votes", "label"), RULE.values(), ids=RULE)
-def test_majority_label_by_hand(votes: tuple[int, ...], label: int) -> None:
-    assert majority_label(torch.tensor([votes])).tolist() == [label]
-
-
-def slow_majority(votes: list[int]) -> int:
-    """The rule of the FER+ authors, one step after the other."""
-    counts = [0 if count <= 1 else count for count in votes]
-    best = max(range(10), key=lambda column: counts[column])
-    if not counts[best] > 0.5 * sum(counts):
-        return -1
-    return -1 if best in (8, 9) else best
-
-
-def test_majority_label_matches_a_slow_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    # Few taggers over skewed columns, so that every branch is common.
-    chances = torch.rand(3000, 10, generator=generator) ** 6
-    drawn = torch.multinomial(chances, 10, replacement=True, generator=generator)
-    votes = torch.nn.functional.one_hot(drawn, 10).sum(dim=1)
-
-    labels = majority_label(votes)
-
-    assert labels.tolist() == [slow_majority(row) for row in votes.tolist()]
-    assert set(labels.tolist()) == set(range(-1, 8))
-
-
-def test_majority_label_leaves_its_input_alone_and_takes_none() -> None:
-    votes = torch.tensor([[1] * 10], dtype=torch.uint8)
-
-    assert majority_label(votes).dtype == torch.int64
-    assert votes.tolist() == [[1] * 10]
-    assert majority_label(votes[:0]).tolist() == []
-
-
-def test_majority_label_rejects_what_are_no_votes() -> None:
-    with pytest.raises(TypeError, match=r"votes must be integers, got torch\.float32"):
-        majority_label(torch.zeros(2, 10))
-    with pytest.raises(TypeError, match=r"votes must be integers, got torch\.bool"):
-        majority_label(torch.ones(2, 10, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"votes must be \(n, 10\), got \(2, 8\)"):
-        majority_label(torch.zeros(2, 8, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"votes must be \(n, 10\), got \(10,\)"):
-        majority_label(torch.zeros(10, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"votes must not be negative, got -3"):
-        majority_label(torch.full((1, 10), -3))
+def test_faces_are_kept_for_their_shares_in_training_alone(tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    database = load_ferplus(tmp_path, shares=True, check_counts=False)
+    # The tie of five votes each has no majority, and two shares.
+    train = database.splits["train"]
+    assert train.names == ("fer0000000.png", "fer0000001.png", "fer0000002.png")
+    assert [database.classes[i] for i in train.labels] == ["anger", "neutral", "happiness"]
+    assert train.shares is not None
+    assert train.shares.tolist() == [
+        [0, 0, 0, 0, 1, 0, 0, 0],
+        [0.5, 0.5, 0, 0, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0, 0, 0],
+    ]
+    for split in ("valid", "test"):
+        assert database.splits[split].names == EXPECTED[split][0]
+        assert database.splits[split].shares is None
 
 
 def test_the_label_file_is_one_of_two(tmp_path: Path) -> None:
@@ -172,6 +125,9 @@ def test_the_published_counts_are_required(
     match = rf"\({labels}\) .*train: expected {train}, found 2; valid: .*, found 1; test: "
     with pytest.raises(ValueError, match=match):
         load_ferplus(tmp_path, labels=labels)
+    shared = {"label.csv": "27,947", "fer2013new.csv": "27,956"}[labels]
+    with pytest.raises(ValueError, match=rf"train: expected {shared}, found 3"):
+        load_ferplus(tmp_path, labels=labels, shares=True)
 
     monkeypatch.setattr(ferplus, "COUNTS", {labels: {"train": 2, "valid": 1, "test": 2}})
     assert len(load_ferplus(tmp_path, labels=labels).splits["test"]) == 2
@@ -313,5 +269,11 @@ def test_the_official_files_give_the_published_counts(
     )
     kept = {split: ferplus.keep_majority(rows) for split, rows in votes.items()}
 
-    assert {split: len(names) for split, (names, _) in kept.items()} == COUNTS[labels]
+    assert {split: len(names) for split, (names, *_) in kept.items()} == COUNTS[labels]
+    shared = ferplus.keep_shares(votes["train"])
+    assert len(shared[0]) == SHARED_COUNTS[labels]
+    # Whoever has a majority has shares, and the same label.
+    by_name = dict(zip(shared[0], shared[1].tolist(), strict=True))
+    for name, label in zip(*kept["train"][:2], strict=True):
+        assert by_name[name] == label
     assert kept["test"][1].bincount().tolist()[4:] == anger_to_contempt_in_test

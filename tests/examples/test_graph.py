@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fer_rafdb
 from fer.batches import TrainingBatches
-from fer.graph import WARM_UP, GraphedStep, obstacle_to_graph, wants_graph
+from fer.graph import WARM_UP, obstacle_to_graph, wants_graph
 from fer.options import Options
 from fer.progress import Progress
 from fer.ranks import Ranks
 from fer.rates import capturable, plain_rates
-from small_runs import ALONE, assert_same, kept, options_of, use_small_backbone
+from small_runs import ALONE, assert_same, kept, options_of, over_buffers, use_small_backbone
 
 CUDA = Ranks(0, 1, torch.device("cuda"))
 GPU = torch.device("cuda")
@@ -39,13 +39,6 @@ RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     use_small_backbone(monkeypatch)
-
-
-def over_buffers(run: fer_rafdb.Run) -> fer_rafdb.Run:
-    """Let a run take its steps as a graph holds them; without a GPU nothing is captured."""
-    run.graph = GraphedStep(run)
-    capturable(run.adam, run.ranks.device)
-    return run
 
 
 def trained(folder: Path, recipe: dict[str, Any], *, buffers: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def _small_and_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def backward(run: fer_rafdb.Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the losses and gradients of the first batch."""
-    images, labels = batch_of(run)
+    images, labels, _ = batch_of(run)
     losses, _ = run.backward(images.double(), labels)
     gradients = {
         name: parameter.grad
@@ -65,7 +65,7 @@ def test_centers_move_once() -> None:
 def test_running_statistics_move_once_for_each_part() -> None:
     run, by_hand = make_run(accumulate=4), make_run()
     backward(run)
-    images, _ = batch_of(by_hand)
+    images, *_ = batch_of(by_hand)
     with torch.no_grad():
         for part in images.double().tensor_split(4):
             by_hand.model[0](part)

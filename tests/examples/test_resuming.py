@@ -49,10 +49,10 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> Non
     """Send a signal to this process in the middle of a step, counted over all epochs."""
     taken, count = fer_rafdb.Run.step, iter(range(1, 1000))
 
-    def step_and_signal(run: fer_rafdb.Run, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def step_and_signal(run: fer_rafdb.Run, *batch: Tensor) -> dict[str, Tensor]:
         if next(count) == step:
             os.kill(os.getpid(), number)
-        return taken(run, images, labels)
+        return taken(run, *batch)
 
     monkeypatch.setattr(fer_rafdb.Run, "step", step_and_signal)
 

@@ -23,6 +23,8 @@ class FaceSet:
         units: float32 (n, A), the intensity of each action unit in [0, 1]; only synthetic
             faces have them.
         subjects: n names of the people shown, where they are known.
+        shares: float32 (n, K), each class's share of the votes for a face; only training faces of
+            FER+ that are trained on their votes have them.
     """
 
     images: torch.Tensor
@@ -30,6 +32,7 @@ class FaceSet:
     names: tuple[str, ...]
     units: torch.Tensor | None = None
     subjects: tuple[str, ...] | None = None
+    shares: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         images, labels, units = self.images, self.labels, self.units
@@ -42,10 +45,11 @@ class FaceSet:
             raise ValueError(f"names must be {count} names, got {len(self.names)}")
         if self.subjects is not None and len(self.subjects) != count:
             raise ValueError(f"subjects must be {count} names, got {len(self.subjects)}")
-        if units is not None and (
-            units.dtype != torch.float32 or units.ndim != 2 or len(units) != count
-        ):
-            raise ValueError(f"units must be float32 ({count}, A), got {_kind(units)}")
+        for name, letter, rows in (("units", "A", units), ("shares", "K", self.shares)):
+            if rows is not None and (
+                rows.dtype != torch.float32 or rows.ndim != 2 or len(rows) != count
+            ):
+                raise ValueError(f"{name} must be float32 ({count}, {letter}), got {_kind(rows)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,6 +63,7 @@ class FaceSet:
             tuple(self.names[i] for i in places),
             None if self.units is None else self.units[index],
             None if self.subjects is None else tuple(self.subjects[i] for i in places),
+            None if self.shares is None else self.shares[index],
         )
 
 

@@ -15,18 +15,8 @@ from fer.data.faces import (
     require_counts,
     require_files,
 )
+from fer.data.votes import CLASSES, COLUMNS, majority_label, vote_shares
 
-CLASSES = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-)
-COLUMNS = (*CLASSES, "unknown", "NF")
 FOLDERS: Mapping[str, str] = {
     "train": "FER2013Train",
     "valid": "FER2013Valid",
@@ -38,6 +28,8 @@ COUNTS: Mapping[str, Mapping[str, int]] = {
     "label.csv": {"train": 25_045, "valid": 3_191, "test": 3_137},
     "fer2013new.csv": {"train": 25_060, "valid": 3_199, "test": 3_153},
 }
+# Of training faces, where they are kept for the shares of their votes.
+SHARED_COUNTS: Mapping[str, int] = {"label.csv": 27_947, "fer2013new.csv": 27_956}
 # `fer2013new.csv` has two rows for each of these, and its published counts are of rows: the
 # first three are in the training set twice; the last keeps one row, the other is no face.
 TWICE = ("fer0006953.png", "fer0008403.png", "fer0011785.png", "fer0033120.png")
@@ -47,13 +39,14 @@ _NAME = re.compile(r"[\w-]+\.png", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,3}", re.ASCII)
 
 Row = tuple[str, list[int]]
-Kept = tuple[tuple[str, ...], torch.Tensor]
+Kept = tuple[tuple[str, ...], torch.Tensor, torch.Tensor | None]
 
 
 def load_ferplus(
     root: Path,
     *,
     labels: str = "label.csv",
+    shares: bool = False,
     check_counts: bool = True,
     progress: bool = False,
 ) -> Database:
@@ -63,6 +56,9 @@ def load_ferplus(
         root: the folder that holds `FER2013Train`, `FER2013Valid` and `FER2013Test`, each with
             its images and its `label.csv`, and, to read that file, `fer2013new.csv`.
         labels: which votes to use, "label.csv" or "fer2013new.csv".
+        shares: keep the training faces that `vote_shares` has a distribution for, more than have
+            a majority, and give them their shares. The faces of valid and test stay those with
+            a majority label.
         check_counts: require the counts of the full database under these votes.
         progress: show a bar for each split.
 
@@ -76,12 +72,15 @@ def load_ferplus(
     require_layout(root)
     votes = read_split_votes(root) if labels == "label.csv" else read_joint_votes(root / labels)
     kept = {split: keep_majority(rows) for split, rows in votes.items()}
+    expected = dict(COUNTS[labels])
+    if shares:
+        kept["train"], expected["train"] = keep_shares(votes["train"]), SHARED_COUNTS[labels]
     if check_counts:
-        found = {split: len(names) for split, (names, _) in kept.items()}
-        require_counts(f"FER+ in {root} ({labels})", found, COUNTS[labels])
+        found = {split: len(names) for split, (names, *_) in kept.items()}
+        require_counts(f"FER+ in {root} ({labels})", found, expected)
     paths = {
         split: [root / FOLDERS[split] / name for name in names]
-        for split, (names, _) in kept.items()
+        for split, (names, *_) in kept.items()
     }
     for split, files in paths.items():
         if not files:
@@ -92,45 +91,38 @@ def load_ferplus(
             images=read_images(paths[split], gray=True, progress=progress, title=f"FER+ {split}"),
             labels=targets,
             names=names,
+            shares=distribution,
         )
-        for split, (names, targets) in kept.items()
+        for split, (names, targets, distribution) in kept.items()
     }
     return Database("ferplus", CLASSES, splits)
 
 
-def majority_label(votes: torch.Tensor) -> torch.Tensor:
-    """Return the majority label of each face, or -1 for a face to leave out.
-
-    This is the "majority" mode of the FER+ authors: a count of one is an outlier and becomes
-    0, in all ten columns; the largest count must then exceed half of what is left, so a tie
-    and a mere plurality are left out, as is a majority for "unknown" or "not a face".
-
-    Args:
-        votes: integer counts (n, 10), in the order of `COLUMNS`.
-
-    Returns:
-        int64 (n,), an index into `CLASSES` or -1.
-    """
-    if votes.dtype.is_floating_point or votes.dtype.is_complex or votes.dtype == torch.bool:
-        raise TypeError(f"votes must be integers, got {votes.dtype}")
-    if votes.ndim != 2 or votes.shape[1] != len(COLUMNS):
-        raise ValueError(f"votes must be (n, {len(COLUMNS)}), got {tuple(votes.shape)}")
-    if (votes < 0).any():
-        raise ValueError(f"votes must not be negative, got {int(votes.min())}")
-    counts = votes.to(torch.int64)
-    counts = counts.where(counts > 1, 0)
-    largest, label = counts.max(dim=1)
-    majority = 2 * largest > counts.sum(dim=1)
-    return label.where(majority & (label < len(CLASSES)), -1)
-
-
 def keep_majority(rows: Sequence[Row]) -> Kept:
     """Return the names and labels of the rows that have a majority label, in their order."""
-    votes = torch.tensor([counts for _, counts in rows], dtype=torch.int64)
-    labels = majority_label(votes.reshape(-1, len(COLUMNS)))
-    keep = labels >= 0
-    names = tuple(name for (name, _), kept in zip(rows, keep.tolist(), strict=True) if kept)
-    return names, labels[keep]
+    labels = majority_label(_counts(rows))
+    return _names(rows, labels >= 0), labels[labels >= 0], None
+
+
+def keep_shares(rows: Sequence[Row]) -> Kept:
+    """Return names, labels and shares of the rows whose votes say enough, in their order.
+
+    The label is the expression of the most votes, the first in the order of `CLASSES`.
+    """
+    shares = vote_shares(_counts(rows))
+    keep = shares.sum(1) > 0
+    # By hand, as which of equal values `argmax` names is not said.
+    most = shares == shares.amax(1, keepdim=True)
+    labels = (most.cumsum(1) == 0).sum(1)
+    return _names(rows, keep), labels[keep], shares[keep]
+
+
+def _counts(rows: Sequence[Row]) -> torch.Tensor:
+    return torch.tensor([counts for _, counts in rows], dtype=torch.int64).reshape(-1, len(COLUMNS))
+
+
+def _names(rows: Sequence[Row], keep: torch.Tensor) -> tuple[str, ...]:
+    return tuple(name for (name, _), kept in zip(rows, keep.tolist(), strict=True) if kept)
 
 
 def require_layout(root: Path) -> None:

@@ -42,6 +42,7 @@ def _ferplus(options: Options, progress: bool) -> Database:
     return load_ferplus(
         Path(options.data or ""),
         labels=options.labels,
+        shares=options.targets != "majority",
         check_counts=options.check_counts,
         progress=progress,
     )
@@ -69,7 +70,16 @@ DATABASES: Mapping[str, Entry] = {
 }
 
 
-OF_THE_DATA = ("dataset", "data", "labels", "classes", "subject", "check_counts", "faces")
+OF_THE_DATA = (
+    "dataset",
+    "data",
+    "labels",
+    "targets",
+    "classes",
+    "subject",
+    "check_counts",
+    "faces",
+)
 """The options that decide which faces are read."""
 
 _remembered: dict[Options, Database] = {}

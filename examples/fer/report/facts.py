@@ -69,6 +69,8 @@ def recipe(run: Reported) -> str:
         value = getattr(options, name)
         if value:
             said.append(f"{name.replace('_', ' ')} {value:g}")
+    if options.targets != "majority":
+        said.append({"votes": "shares of votes", "drawn": "votes drawn anew"}[options.targets])
     if options.class_weights != "none":
         said.append(f"{options.class_weights} class weights")
     said += ["balanced sampler"] * (options.sampler == "balanced")
