@@ -69,7 +69,7 @@ bench-faces: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER
 	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
 
 studies: ## Answer every question about FDRL on real faces (FERPLUS=folder of FER+; a day on a CPU)
-	$(PYTHON) benchmarks/studies/everything.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
+	$(PYTHON) -m benchmarks.studies all --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
 
 ci: ## Run what CI runs, in a fresh environment
 	bash .ci/run

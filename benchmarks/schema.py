@@ -176,24 +176,28 @@ def read(path: Path) -> Kinds:
         _bring_up(content, kind)
     if kind == "WholeStep":
         content.setdefault("graph", False)
-        return load(path, WholeStep, content)
+        return load(path.name, WholeStep, content)
     if kind == "Throughput":
         content["speeds"] = _load_all(path, Speed, content, "speeds")
-        throughput = load(path, Throughput, content)
+        throughput = load(path.name, Throughput, content)
         _check_speeds(path, throughput)
         return throughput
     content["measured"] = _load_all(path, Measured, content, "measured")
-    found = load(path, Results, content)
+    found = load(path.name, Results, content)
     _check(path, found)
     return found
 
 
 def content_of(path: Path, known: tuple[int, ...]) -> dict[str, Any]:
     """Return what a file of a known format holds, its machine as such."""
-    content: dict[str, Any] = json.loads(path.read_text())
+    return check_content(path.name, json.loads(path.read_text()), known)
+
+
+def check_content(where: str, content: dict[str, Any], known: tuple[int, ...]) -> dict[str, Any]:
+    """Return content of a known format, its machine as such."""
     if content.get("format") not in known:
-        raise ValueError(f"{path.name}: `format` must be {' or '.join(map(str, known))}")
-    return content | {"machine": load(path, Machine, content.get("machine"))}
+        raise ValueError(f"{where}: `format` must be {' or '.join(map(str, known))}")
+    return content | {"machine": load(where, Machine, content.get("machine"))}
 
 
 def _bring_up(content: dict[str, Any], kind: str) -> None:
@@ -214,20 +218,20 @@ def _load_all(path: Path, kind: type[Kind], content: Any, name: str) -> tuple[Ki
     rows = content.get(name)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path.name}: `{name}` must be a list that is not empty")
-    return tuple(load(path, kind, row) for row in rows)
+    return tuple(load(path.name, kind, row) for row in rows)
 
 
-def load(path: Path, kind: type[Kind], content: Any) -> Kind:
+def load(where: str, kind: type[Kind], content: Any) -> Kind:
     """Return a dataclass of what a file holds, and raise where names or plain types are others."""
     names = {field.name: field.type for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(content, dict) or content.keys() != names.keys():
         given = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path.name}: {kind.__name__} wants {sorted(names)}, got {given}")
+        raise ValueError(f"{where}: {kind.__name__} wants {sorted(names)}, got {given}")
     simple = {str: str, int: int, float: (int, float)}
     for name, annotation in names.items():
         wanted: Any = simple.get(annotation) if isinstance(annotation, type) else None
         if wanted is not None and not isinstance(content[name], wanted):
-            raise ValueError(f"{path.name}: `{name}` must be {annotation}, got {content[name]!r}")
+            raise ValueError(f"{where}: `{name}` must be {annotation}, got {content[name]!r}")
     return kind(**content)
 
 

@@ -1,20 +1,17 @@
 """The plots of the studies on real faces, for the Reproduction page."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 import figure_style
-from benchmarks.studies import centers, latents, reduction, stages
-from benchmarks.studies.plan import LINEAR, Row, Study, ordinary
+from benchmarks.studies.plan import Row, Study, default_settings
+from benchmarks.studies.questions import LINEAR, LINEAR_AGAIN, find_study
 from benchmarks.studies.store import Trained
 from benchmarks.studies.tables import results_of, scores_of
 from fer.summary import mean_and_deviation
@@ -46,7 +43,7 @@ class Line:
 
     def rows(self, of: Study, scale: str) -> dict[Any, Row]:
         """Return the rows of a study that are on this line, by the option's value."""
-        wanted = {**ordinary(scale), **self.fixed}
+        wanted = {**default_settings(scale), **self.fixed}
         found = {}
         for row in of.rows:
             settings = row.settings(scale)
@@ -60,13 +57,13 @@ class Levels:
     """A plot of test accuracy over the value of an option.
 
     Attributes:
-        of: The study.
+        of: The study's name.
         xlabel: What the values are of.
         lines: That are compared.
         baseline: A row that is drawn as a level of its own.
     """
 
-    of: Study
+    of: str
     xlabel: str
     lines: tuple[Line, ...]
     baseline: Row
@@ -82,15 +79,15 @@ BALANCE = tuple(
     Line(each, "lambda_balance", {"reduction": each}) for each in ("sum", "mean", "share")
 )
 LEVELS = (
-    Levels(reduction.STUDY, "λ2", BALANCE, LINEAR),
-    Levels(stages.STUDY, "λ2", BALANCE, stages.LINEAR_AGAIN),
+    Levels("reduction", "λ2", BALANCE, LINEAR),
+    Levels("stages", "λ2", BALANCE, LINEAR_AGAIN),
     Levels(
-        centers.STUDY,
+        "centers",
         "the weight of the loss",
         (Line("λ1", "lambda_compactness"), Line("λ3", "lambda_distribution")),
         LINEAR,
     ),
-    Levels(latents.STUDY, "M", (Line("FDRL", "num_latents"),), LINEAR),
+    Levels("latents", "M", (Line("FDRL", "num_latents"),), LINEAR),
 )
 
 
@@ -104,7 +101,7 @@ def draw_levels(plot: Levels, scale: str, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.5, 3.2))
     lines = {}
     for line in plot.lines:
-        rows = line.rows(plot.of, scale)
+        rows = line.rows(find_study(plot.of), scale)
         lines[line.label] = {
             value: found for value, row in rows.items() if (found := accuracies(row, scale))
         }
@@ -160,11 +157,11 @@ def pictures(of: Study, scale: str, folder: Path) -> str:
     """Draw the plots of a study to `folder`, and return what shows them."""
     shown = []
     for plot in LEVELS:
-        if plot.of is of:
+        if plot.of == of.name:
             name = f"{of.name}-levels-{scale}"
             draw_levels(plot, scale, folder / f"{name}.svg")
             shown.append(_shown(folder, name, plot.alt))
-    if of is reduction.STUDY:
+    if of.name == "reduction":
         name = f"{of.name}-curves-{scale}"
         draw_curves(of, scale, folder / f"{name}.svg")
         titles = ", ".join(FOLLOWED.values())

@@ -1,18 +1,14 @@
 """The tables of the studies on real faces, for the Reproduction page."""
 
-import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import figure_style
-from benchmarks.studies.everything import STUDIES
+from benchmarks.studies.meaning import Meaning, read_meanings
 from benchmarks.studies.plan import SCALES, Study
-from benchmarks.studies.store import STUDIES as RESULTS, Trained
+from benchmarks.studies.questions import STUDIES
+from benchmarks.studies.store import Trained
 from benchmarks.studies.tables import as_markdown, markdown, results_of
 from study_plots import pictures
 
@@ -26,10 +22,10 @@ def shown(of: Study, folder: Path) -> str:
         found = {row.label: list(results_of(row, scale).values()) for row in of.rows}
         runs = [each for results in found.values() for each in results]
         # A row that other studies have too says nothing by itself.
-        if any(results for label, results in found.items() if label != of.against):
+        if any(results for label, results in found.items() if label != of.baseline):
             # A number and its deviation stay on one line.
             table = as_markdown(of, scale).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
-            parts.append(f"{table}\nOf {about.says}; {_machines(runs)}\n")
+            parts.append(f"{table}\nOf {about.description}; {_machines(runs)}\n")
             parts.append(pictures(of, scale, folder))
     return "\n".join(parts) or NOTHING
 
@@ -45,23 +41,20 @@ def _machines(runs: Iterable[Trained]) -> str:
 
 def meaning() -> str:
     """Return what the latents say of action units and labels, a line for each model."""
-    parts = []
-    for scale in SCALES:
-        files = sorted((RESULTS / scale).glob("meaning-*.json"))
-        if files:
-            parts.append(_meaning([json.loads(file.read_text()) for file in files]))
-    return "\n".join(parts) or NOTHING
+    found = (read_meanings(scale) for scale in SCALES)
+    return "\n".join(_meaning(measured) for measured in found if measured) or NOTHING
 
 
-def _meaning(found: list[dict[str, Any]]) -> str:
+def _meaning(found: list[Meaning]) -> str:
     head = ["", "information on a unit, nats", "units better than the baseline's", "groups, %"]
     lines = [head, ["---"] * len(head)]
 
     def mean(name: str, model: str | None = None) -> float:
-        return fmean(each[name] if model is None else each[name][model] for each in found)
+        values = (getattr(each, name) for each in found)
+        return fmean(each if model is None else each[model] for each in values)
 
-    for model in found[0]["groups"]:
-        known = model in found[0]["latents"]
+    for model in found[0].groups:
+        known = model in found[0].latents
         lines.append(
             [
                 f"FDRL, {model}",

@@ -1,6 +1,6 @@
 """Do latents mean anything? Intra-W against the action units of drawn faces, and on real ones.
 
-    python benchmarks/studies/meaning.py --data DIR [--scale gpu]
+    python -m benchmarks.studies meaning --data DIR [--scale gpu]
 
 Trains FDRL and the baseline on drawn faces, whose units are known, and on FER+. Of each unit it
 asks how much the best latent's Intra-W says about it, in nats, beside the best of the baseline's
@@ -9,7 +9,6 @@ many of the 50 test faces with the highest Intra-W have the same label, as in th
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,15 +16,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from benchmarks.schema import rounded
-from benchmarks.studies.command import Jobs, parser_of, train_all
-from benchmarks.studies.plan import DRAWN, FDRL, LINEAR_DRAWN, SCALES, Row
+from benchmarks.schema import RESULTS, load, rounded
+from benchmarks.studies.plan import Row
+from benchmarks.studies.questions import DRAWN_FACES as DRAWN, FDRL, LINEAR_DRAWN
+from benchmarks.studies.schedule import Job, Place, with_starts
 from benchmarks.studies.store import DIGITS
 from benchmarks.studies.train import folder_of
 from fer.evaluation import Kept, kept
 from fer.report.units import follow, yardsticks
+
+NAME = "meaning"
+QUESTION = "Do latents mean anything? Intra-W against the action units of drawn faces."
+MEASURED = RESULTS / NAME
 
 ROWS = {
     "drawn": Row("FDRL, drawn faces", DRAWN),
@@ -110,30 +112,39 @@ def purity(of: Kept, weights: NDArray[np.float32]) -> float:
     return float(np.mean([np.bincount(group).max() / len(group) for group in labels]))
 
 
-def path_of(scale: str, seed: int, results: Path) -> Path:
-    """Return where what was measured of a seed is."""
-    return results / scale / f"meaning-{seed}.json"
+def plan_jobs(seeds: Sequence[int], place: Place) -> list[Job]:
+    """Return the models that are missing, seed by seed, with all that is measured of them."""
+    jobs = (Job(row, seed, NAME) for seed in seeds for row in (LINEAR_DRAWN, *ROWS.values()))
+    return with_starts(
+        (
+            job
+            for job in jobs
+            if not (
+                folder_of(job.row, place.scale, job.seed, place.runs) / "evaluation.pt"
+            ).is_file()
+        ),
+        place,
+    )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what is missing, measure it and say what came out."""
-    said = parser_of(__doc__ or "").parse_args(arguments)
-    for seed in said.seeds or range(SCALES[said.scale].seeds):
-        rows = {row.key(said.scale): row for row in (LINEAR_DRAWN, *ROWS.values())}
-        jobs: Jobs = {
-            (key, seed): row
-            for key, row in rows.items()
-            if not (folder_of(row, said.scale, seed, said.runs) / "evaluation.pt").is_file()
+def measure_seeds(seeds: Sequence[int], place: Place, folder: Path = MEASURED) -> None:
+    """Measure the models of each seed, print what came out and write it."""
+    found = {each.seed: each for each in read_meanings(place.scale, folder)}
+    for seed in seeds:
+        folders = {
+            name: folder_of(row, place.scale, seed, place.runs) for name, row in ROWS.items()
         }
-        train_all(jobs, said)
-        folders = {name: folder_of(row, said.scale, seed, said.runs) for name, row in ROWS.items()}
-        baseline = folder_of(LINEAR_DRAWN, said.scale, seed, said.runs)
-        meaning = measure(folders, baseline, seed)
-        path = path_of(said.scale, seed, said.results)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(rounded(asdict(meaning), DIGITS), indent=1) + "\n")
-        print(meaning, flush=True)
+        baseline = folder_of(LINEAR_DRAWN, place.scale, seed, place.runs)
+        found[seed] = measure(folders, baseline, seed)
+        print(found[seed], flush=True)
+    lines = (json.dumps(rounded(asdict(found[seed]), DIGITS)) for seed in sorted(found))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{place.scale}.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
-if __name__ == "__main__":
-    main()
+def read_meanings(scale: str, folder: Path = MEASURED) -> list[Meaning]:
+    """Read what was measured at a scale, by seed."""
+    path = folder / f"{scale}.jsonl"
+    if not path.is_file():
+        return []
+    return [load(path.name, Meaning, json.loads(line)) for line in path.read_text().splitlines()]

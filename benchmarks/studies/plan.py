@@ -1,12 +1,8 @@
 """What a study asks: rows of settings, each trained with several seeds at one scale."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 from fer.options import PRESETS, Options
 
@@ -19,12 +15,12 @@ class Scale:
     """How large a study is done: what all its rows have in common.
 
     Attributes:
-        says: What it is, for the reader of a table.
-        options: Of every run; the recipe was chosen for the baseline on valid (`recipe.py`).
+        description: What it is, for the reader of a table.
+        options: Of every run; the recipe was chosen for the baseline on valid (study `recipe`).
         seeds: How many there are.
     """
 
-    says: str
+    description: str
     options: Mapping[str, Any]
     seeds: int
 
@@ -51,7 +47,7 @@ SCALES: Mapping[str, Scale] = {
 }
 
 
-def ordinary(scale: str) -> dict[str, Any]:
+def default_settings(scale: str) -> dict[str, Any]:
     """Return the options of FDRL at a scale, which a row has where it says nothing else.
 
     They are the paper's numbers, but for the recipe and a mean in place of the sum in equation 4.
@@ -72,29 +68,29 @@ class Row:
 
     Attributes:
         label: What the table calls them.
-        changes: Options in which they differ from the scale's.
+        overrides: Options in which they differ from the scale's.
         start: The row whose trained backbone, of the same seed, they start from.
     """
 
     label: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     start: "Row | None" = None
 
     def settings(self, scale: str) -> dict[str, Any]:
         """Return all options at a scale, but for the seed and where data lie."""
-        return {**ordinary(scale), **self.changes}
+        return {**default_settings(scale), **self.overrides}
 
     def key(self, scale: str) -> str:
-        """Return the name of its files at a scale, the same in every study that has such a row."""
-        known = ordinary(scale)
-        said = [
+        """Return what its results are found by, the same in every study that has such a row."""
+        defaults = default_settings(scale)
+        parts = [
             f"{name}={value}"
-            for name, value in sorted(self.changes.items())
-            if value != known[name]
+            for name, value in sorted(self.overrides.items())
+            if value != defaults[name]
         ] or ["fdrl"]
         if self.start is not None:
-            said.append(f"from[{self.start.key(scale)}]")
-        return ",".join(said).replace("_", "-")
+            parts.append(f"from[{self.start.key(scale)}]")
+        return ",".join(parts).replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -102,29 +98,31 @@ class Study:
     """A question, and the rows that answer it.
 
     Attributes:
-        name: Of its script, and of its table.
+        name: On the command line, and of its table.
         question: In a line.
         rows: In the table's order.
-        against: The label of the row that all others are compared with.
+        baseline: The label of the row that all others are compared with.
         by_class: Labels of those that are compared with it class by class too.
+        notes: What a reader of the list of studies should know besides.
     """
 
     name: str
     question: str
     rows: Sequence[Row]
-    against: str
+    baseline: str = "linear"
     by_class: Sequence[str] = ()
+    notes: str = ""
 
     def __post_init__(self) -> None:
         """Refuse rows that cannot be told apart, or compared."""
         labels = [row.label for row in self.rows]
         if len(set(labels)) < len(labels):
             raise ValueError(f"{self.name}: two rows have the same label")
-        for wanted in (self.against, *self.by_class):
+        for wanted in (self.baseline, *self.by_class):
             if wanted not in labels:
                 raise ValueError(f"{self.name}: there is no row {wanted}")
 
-    def chosen(self, labels: Sequence[str] | None) -> list[Row]:
+    def select_rows(self, labels: Sequence[str] | None) -> list[Row]:
         """Return the rows of these labels, or all."""
         if labels is None:
             return list(self.rows)
@@ -132,10 +130,3 @@ class Study:
         if unknown := [label for label in labels if label not in rows]:
             raise ValueError(f"--rows must be of {', '.join(rows)}; got {', '.join(unknown)}")
         return [rows[label] for label in labels]
-
-
-LINEAR = Row("linear", {"head": "linear"})
-FDRL = Row("FDRL")
-AS_PRINTED = Row("FDRL as printed", {"reduction": "sum"})
-DRAWN = {"dataset": "synthetic", "faces": 12_800}
-LINEAR_DRAWN = Row("linear, drawn faces", {"head": "linear", **DRAWN})

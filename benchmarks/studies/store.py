@@ -1,14 +1,18 @@
-"""The results of runs, a file each: what was trained, how it went and on what."""
+"""The results of runs, a file a study and scale and in it a line a run.
+
+A run that several studies have a row for is kept once, in the file of the first that asked for it.
+"""
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.schema import RESULTS, content_of, load, rounded
-from benchmarks.studies.plan import Row
+from benchmarks.schema import RESULTS, check_content, load, rounded
 
 FORMAT = 1
 DIGITS = 6
@@ -33,6 +37,8 @@ class Trained:
         seconds: That it took.
         date: When it ended.
         machine: What it ran on.
+        intra_spread: How Intra-W varies over the test faces (`fdrl_layers.IntraSpread`); None
+            without Intra-W, and of runs from before it was measured.
     """
 
     key: str
@@ -47,22 +53,68 @@ class Trained:
     seconds: float
     date: str
     machine: Machine
+    intra_spread: dict[str, Any] | None = None
 
 
-def path_of(row: Row, scale: str, seed: int, folder: Path = STUDIES) -> Path:
-    """Return where the result of a row and a seed is."""
-    return folder / scale / f"{row.key(scale)}-seed{seed}.json"
+Runs = Mapping[tuple[str, int], Trained]
+"""Runs by the key of their row and their seed."""
 
 
-def write(path: Path, trained: Trained) -> None:
-    """Write a result, numbers rounded to what they mean."""
-    content = {"format": FORMAT, **rounded(dataclasses.asdict(trained), DIGITS)}
+def load_runs(scale: str, folder: Path = STUDIES) -> Runs:
+    """Read all runs of a scale.
+
+    Raises:
+        ValueError: if a file is not what this module writes, or a run is there twice.
+    """
+    found: dict[tuple[str, int], Trained] = {}
+    for path in _files(scale, folder):
+        runs = _read(path)
+        if twice := found.keys() & runs.keys():
+            raise ValueError(f"{path.name}: {min(twice)} is in another file too")
+        found |= runs
+    return found
+
+
+def save_run(run: Trained, study: str, folder: Path = STUDIES) -> Path:
+    """Write a run in place of the one of its row and seed, or to the study's file; say where."""
+    key = (run.key, run.seed)
+    there = (path for path in _files(run.scale, folder) if key in _read(path))
+    path = next(there, folder / run.scale / f"{study}.jsonl")
+    runs = {**(_read(path) if path.is_file() else {}), key: run}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    lines = (_line_of(each) for _, each in sorted(runs.items(), key=lambda item: item[0]))
+    draft = path.with_suffix(".draft")
+    draft.write_text("".join(f"{line}\n" for line in lines))
+    draft.replace(path)
+    return path
 
 
-def read(path: Path) -> Trained:
-    """Read a result, and raise where a file is not what this module writes."""
-    content = content_of(path, known=(FORMAT,))
-    del content["format"]
-    return load(path, Trained, content)
+def _files(scale: str, folder: Path) -> list[Path]:
+    return sorted((folder / scale).glob("*.jsonl"))
+
+
+def _line_of(run: Trained) -> str:
+    content = {"format": FORMAT, **rounded(dataclasses.asdict(run), DIGITS)}
+    if run.intra_spread is None:
+        del content["intra_spread"]
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _read(path: Path) -> Runs:
+    # A page asks for hundreds of rows of the same files.
+    state = path.stat()
+    return _read_unchanged(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read_unchanged(path: Path, _changed: int, _size: int) -> Runs:
+    runs: dict[tuple[str, int], Trained] = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        where = f"{path.name}, line {number}"
+        content = check_content(where, json.loads(line), known=(FORMAT,))
+        del content["format"]
+        run = load(where, Trained, {"intra_spread": None, **content})
+        if (run.key, run.seed) in runs:
+            raise ValueError(f"{where}: {run.key} with seed {run.seed} is there twice")
+        runs[run.key, run.seed] = run
+    return runs

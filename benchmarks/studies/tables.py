@@ -1,12 +1,11 @@
 """What a study found, as a Markdown table: a line for each row, against one of them."""
 
 from collections.abc import Mapping, Sequence
-from glob import escape
 from pathlib import Path
 
 from benchmarks.studies.compare import difference
 from benchmarks.studies.plan import DEFAULTS, Row, Study
-from benchmarks.studies.store import STUDIES, Trained, read
+from benchmarks.studies.store import STUDIES, Trained, load_runs
 from fer.options import BEFORE
 from fer.summary import mean_and_deviation
 
@@ -19,19 +18,19 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
     Raises:
         ValueError: if something was trained with other options than the plan has now.
     """
-    found = {}
-    for path in sorted((folder / scale).glob(f"{escape(row.key(scale))}-seed*.json")):
-        trained = read(path)
-        planned = row.settings(scale)
+    found, planned, wanted = {}, row.settings(scale), row.key(scale)
+    for (key, seed), trained in sorted(load_runs(scale, folder).items()):
+        if key != wanted:
+            continue
         for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
             # What the examples have learned since then was as it is by default, with exceptions.
             then = trained.options.get(name, BEFORE.get(name, DEFAULTS[name]))
             if then != planned[name]:
                 raise ValueError(
-                    f"{path.name}: {name} was {then!r}, and the plan has {planned[name]!r}; train "
-                    "it again with --again"
+                    f"{key}, seed {seed}: {name} was {then!r}, and the plan has "
+                    f"{planned[name]!r}; train it again with --again"
                 )
-        found[trained.seed] = trained
+        found[seed] = trained
     return found
 
 
@@ -48,16 +47,16 @@ def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
     A difference whose interval excludes zero is bold.
     """
     rows = {row.label: results_of(row, scale, folder) for row in study.rows}
-    head = ["", "seeds", "valid", *SCORES.values(), f"test, against {study.against}"]
+    head = ["", "seeds", "valid", *SCORES.values(), f"test, against {study.baseline}"]
     lines = [head, ["---"] * len(head)]
     for label, results in rows.items():
         if results:
-            lines.append(_line(label, results, rows[study.against], label == study.against))
+            lines.append(_line(label, results, rows[study.baseline], label == study.baseline))
     tables = [markdown(lines)]
-    against = rows[study.against]
+    against = rows[study.baseline]
     for label in study.by_class:
         if rows[label].keys() & against.keys():
-            tables.append(classes_as_markdown(label, rows[label], study.against, against))
+            tables.append(classes_as_markdown(label, rows[label], study.baseline, against))
     missing = "; ".join(label for label, results in rows.items() if not results)
     return "\n".join([*tables, f"Not run yet: {missing}.\n"] if missing else tables)
 

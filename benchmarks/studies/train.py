@@ -1,6 +1,7 @@
 """Train a row with a seed by the engine of the examples, and keep what came out."""
 
 import shutil
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,12 +23,12 @@ OF_TEST = ("test_accuracy", "test_mean_class_accuracy")
 
 def options_of(row: Row, scale: str, seed: int, data: Path | None, runs: Path) -> Options:
     """Return what decides the run of a row and a seed."""
-    changes = {**row.settings(scale), "seed": seed}
-    if changes["dataset"] != "synthetic":
-        changes["data"] = str(data)
+    settings = {**row.settings(scale), "seed": seed}
+    if settings["dataset"] != "synthetic":
+        settings["data"] = str(data)
     if row.start is not None:
-        changes["backbone_weights"] = str(folder_of(row.start, scale, seed, runs) / "last.pt")
-    return Options(**changes)
+        settings["backbone_weights"] = str(folder_of(row.start, scale, seed, runs) / "last.pt")
+    return Options(**settings)
 
 
 def folder_of(row: Row, scale: str, seed: int, runs: Path) -> Path:
@@ -41,7 +42,6 @@ def train(
     seed: int,
     data: Path | None,
     runs: Path,
-    *,
     device: str,
 ) -> Trained:
     """Train a row, or go on where it was stopped, and return the result.
@@ -81,7 +81,8 @@ def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
         {name: value for name, value in epoch.items() if name not in OF_TEST}
         for epoch in run.history
     ]
-    found = kept(run.folder / "evaluation.pt").evaluation.scores
+    evaluation = kept(run.folder / "evaluation.pt").evaluation
+    spread = evaluation.intra_spread() if run.options.intra else None
     return Trained(
         key=row.key(scale),
         scale=scale,
@@ -90,9 +91,10 @@ def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
         faces=run.database.sizes,
         history=history,
         scores=scores,
-        confusion=found.confusion.tolist(),
+        confusion=evaluation.scores.confusion.tolist(),
         classes=list(run.database.classes),
         seconds=sum(epoch["seconds"] for epoch in run.history),
         date=datetime.now(UTC).date().isoformat(),
         machine=describe(run.ranks.device.type),
+        intra_spread=None if spread is None else asdict(spread),
     )

@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reduction": "mean",
     },
     # The same for as long as it pays, with what keeps it from learning the faces by heart. A
-    # narrow network does not get there in twelve epochs, and loses (benchmarks/studies/longer.py).
+    # narrow network does not get there in twelve epochs, and loses (study `longer`).
     "strong": {
         "image_size": 64,
         "epochs": 40,
@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "weight_decay": 0.05,
         "ema": 0.99,
-        # Three points on small faces (benchmarks/studies/recipe.py).
+        # Three points on small faces (study `recipe`).
         "small_stem": True,
     },
 }

@@ -1,15 +1,14 @@
 """What latents mean, measured on evaluations that were made up to mean something or nothing."""
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.studies import meaning
-from benchmarks.studies.meaning import GROUP, ROWS, measure, path_of, purity
-from benchmarks.studies.plan import LINEAR_DRAWN
+from benchmarks.studies import __main__ as command, meaning
+from benchmarks.studies.meaning import GROUP, ROWS, measure, purity, read_meanings
+from benchmarks.studies.questions import LINEAR_DRAWN
 from benchmarks.studies.train import folder_of
 from fer.evaluation import kept
 from report_runs import plain_faces, with_units, write_run
@@ -47,12 +46,17 @@ def test_a_group_is_as_pure_as_its_faces(folders: dict[str, Path]) -> None:
     assert purity(of, np.stack([one, two], axis=1)) == pytest.approx((1 + 0.5) / 2)
 
 
-def test_the_command_keeps_what_it_measured(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_command_keeps_what_it_measured(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, row in {**ROWS, "baseline": LINEAR_DRAWN}.items():
-        shutil.copytree(folders[name], folder_of(row, "cpu", 1, tmp_path / "runs"))
+        for seed in (1, 2):
+            shutil.copytree(folders[name], folder_of(row, "cpu", seed, tmp_path / "runs"))
+    monkeypatch.setattr(meaning.measure_seeds, "__defaults__", (tmp_path / "measured",))
     places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
-    said = ["--data", "x", "--scale", "cpu", "--seeds", 1, *places]
-    meaning.main([*map(str, said)])
-    written = json.loads(path_of("cpu", 1, tmp_path / "results").read_text())
-    assert written["seed"] == 1
-    assert written["groups"].keys() == ROWS.keys()
+    for seed in (2, 1):
+        given = ["meaning", "--data", "x", "--scale", "cpu", "--seeds", seed, *places]
+        command.main([*map(str, given)])
+    first, second = read_meanings("cpu", tmp_path / "measured")
+    assert (first.seed, second.seed) == (1, 2)
+    assert first.groups.keys() == ROWS.keys()

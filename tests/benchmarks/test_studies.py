@@ -1,6 +1,8 @@
 """The studies: rows that are told apart, differences by seed, and a study from end to end."""
 
 import json
+import re
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from types import MappingProxyType
@@ -13,11 +15,12 @@ from scipy import stats
 
 import fer_rafdb
 from benchmarks.machine import Machine
-from benchmarks.studies import command, everything, meaning, plan, tables
+from benchmarks.studies import __main__ as command, meaning, plan, schedule, tables
 from benchmarks.studies.compare import difference
-from benchmarks.studies.everything import STUDIES
-from benchmarks.studies.plan import FDRL, LINEAR, SCALES, Row, Scale, Study
-from benchmarks.studies.store import Trained, path_of, read, write
+from benchmarks.studies.plan import SCALES, Row, Scale, Study
+from benchmarks.studies.questions import FDRL, LINEAR, LINEAR_AGAIN, STUDIES
+from benchmarks.studies.schedule import Place, plan_jobs, train_all, with_starts
+from benchmarks.studies.store import STUDIES as RESULTS, Trained, load_runs, save_run
 from benchmarks.studies.tables import as_markdown
 from benchmarks.studies.train import options_of
 from fer import checkpoint
@@ -25,26 +28,64 @@ from fer.model import make_criterion, make_model
 from fer.options import Options
 from small_runs import SMALL
 
-PARTS = ("command", "compare", "everything", "meaning", "plan", "store", "tables", "train")
 CPU = ("--scale", "cpu", "--device", "cpu")
+AFTER = Row("FDRL, after linear", {}, LINEAR)
+TINY_STUDIES = (
+    Study("tiny", "?", (LINEAR, FDRL, AFTER), baseline="linear", by_class=("FDRL",)),
+    Study("new", "?", (LINEAR, FDRL, Row("new", {"gate_init": "uniform"}))),
+)
 TINY = {**SMALL, "dataset": "synthetic", "width": 8, "backbone": "resnet10", "epochs": 2}
 
 
-def test_every_script_is_a_study_of_its_name() -> None:
-    scripts = {path.stem for path in Path(plan.__file__).parent.glob("*.py")}
-    assert sorted(study.name for study in STUDIES) == sorted(scripts - {*PARTS})
+Pairs = list[tuple[str, int]]
 
 
-def test_one_command_runs_every_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(everything, "run", lambda study, _, said: ran.append((study.name, said)))
-    monkeypatch.setattr(meaning, "main", lambda said: ran.append(("meaning", said)))
-    said = ["--data", "x", "--jobs", "2"]
-    everything.main(said)
-    assert ran == [(study.name, said) for study in STUDIES] + [("meaning", said)]
-    with pytest.raises(SystemExit):
-        everything.main([*said, "--rows", "linear"])
-    assert len(ran) == len(STUDIES) + 1
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[Pairs]:
+    """Collect what the command would train, and train nothing."""
+    seen: list[Pairs] = []
+
+    def collect(jobs: list[schedule.Job], place: Place, **_: object) -> list[schedule.Job]:
+        seen.append([(job.row.key(place.scale), job.seed) for job in jobs])
+        return []
+
+    monkeypatch.setattr(command, "train_all", collect)
+    monkeypatch.setattr(meaning, "measure_seeds", lambda *_: None)
+    return seen
+
+
+def test_one_command_runs_every_study(planned: list[Pairs], tmp_path: Path) -> None:
+    said = ["--data", "x", "--scale", "cpu", "--seeds", "0"]
+    said += ["--results", str(tmp_path), "--runs", str(tmp_path)]
+    command.main(["all", *said])
+    everything = {row.key("cpu") for study in STUDIES for row in study.rows}
+    everything |= {row.key("cpu") for row in meaning.ROWS.values()}
+    found = [key for key, _ in planned[0]]
+    assert everything <= set(found)
+    assert len(set(found)) == len(found)
+    command.main(["votes", "gates", *said])
+    assert planned[1][:2] == [("head=linear", 0), ("head=linear,targets=votes", 0)]
+
+
+def test_the_command_lists_studies_and_refuses_what_it_does_not_know(
+    planned: list[Pairs], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.main([])
+    listed = capsys.readouterr().out
+    for study in STUDIES:
+        assert f"{study.name}: {study.question}" in listed
+        assert all(f"    {row.label}\n" in listed for row in study.rows)
+    for said, match in {
+        ("centres", "--data", "x"): "NAME must be all or of full, .*meaning; got centres",
+        ("centers",): "--data DIR is needed",
+        ("centers", "gates", "--data", "x", "--rows", "FDRL"): "--rows needs the name of one study",
+        ("meaning", "--data", "x", "--rows", "FDRL"): "--rows needs the name of one study",
+        ("baseline", "--data", "x", "--rows", "FDLR"): "must be of linear, .*; got FDLR",
+    }.items():
+        with pytest.raises(SystemExit):
+            command.main(said)
+        assert re.search(match, capsys.readouterr().err)
+    assert planned == []
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -53,7 +94,7 @@ def test_every_row_is_a_run_that_can_be_made(study: Study, scale: str, tmp_path:
     for row in study.rows:
         options = options_of(row, scale, 3, tmp_path, tmp_path)
         assert options.seed == 3
-        for name, value in row.changes.items():
+        for name, value in row.overrides.items():
             assert getattr(options, name) == value
         with torch.device("meta"):
             make_model(options.without_weights(), 8)
@@ -116,32 +157,46 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = Scale("tiny", TINY, seeds=2)
     monkeypatch.setattr(plan, "SCALES", MappingProxyType({"cpu": scale}))
     monkeypatch.setattr(command, "SCALES", plan.SCALES)
+    monkeypatch.setattr(command, "find_study", {each.name: each for each in TINY_STUDIES}.get)
+    monkeypatch.setattr(command, "NAMES", [each.name for each in TINY_STUDIES])
     monkeypatch.setattr("fer.figures.draw_all", lambda *_: None)
+
+
+def run_tiny(name: str, folder: Path, *more: Any) -> Path:
+    """Run a tiny study and return where its results are."""
+    results = folder / "results"
+    places = ["--data", folder, "--runs", folder / "runs", "--results", results]
+    command.main([*map(str, (name, *CPU, *places, *more))])
+    return results
 
 
 @pytest.mark.usefixtures("_tiny")
 def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    after = Row("FDRL, after linear", {}, LINEAR)
-    study = Study("tiny", "?", (LINEAR, FDRL, after), against="linear", by_class=("FDRL",))
-    results, runs = tmp_path / "results", tmp_path / "runs"
-    said: list[Any] = [*CPU, "--data", tmp_path, "--runs", runs, "--results", results]
+    study, runs, results = TINY_STUDIES[0], tmp_path / "runs", tmp_path / "results"
 
     def run(*more: Any) -> list[str]:
-        command.run(study, "", [*map(str, (*said, *more))])
+        run_tiny("tiny", tmp_path, *more)
         return [line for line in capsys.readouterr().out.splitlines() if ", seed " in line]
 
-    assert len(run("--rows", after.label, "--seeds", 1)) == 2  # what it starts from comes along
-    only = read(path_of(after, "cpu", 1, results))
+    def found() -> dict[tuple[str, int], Trained]:
+        return {(run.key, run.seed): run for run in load_runs("cpu", results).values()}
+
+    after = (AFTER.key("cpu"), 1)
+    assert len(run("--rows", AFTER.label, "--seeds", 1)) == 2  # what it starts from comes along
+    only = found()[after]
     assert only.options["backbone_weights"] == "head=linear"
     assert "data" not in only.options
     assert "test_accuracy" not in only.history[-1]
     assert {"intra_weight", "distance", "saturated"} < only.history[-1].keys()
     assert sum(map(sum, only.confusion)) == only.faces["test"]
+    assert only.intra_spread is not None
+    assert only.intra_spread["num_latents"] == TINY["num_latents"]
+    assert found()["head=linear", 1].intra_spread is None
     assert len(run()) == 4
     assert run() == []
-    again = read(path_of(after, "cpu", 1, results))
-    assert again == only
+    assert found()[after] == only
     assert len(run("--rows", "FDRL", "--seeds", 0, "--again")) == 1
+    assert len(found()) == 6
     # What a run would go on with is gone, and what others start from stays.
     last = checkpoint.read_checkpoint(runs / "cpu" / "head=linear-seed0" / "last.pt")
     assert "model" in last
@@ -155,7 +210,7 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
         "| FDRL, after linear",
     ]
     assert "±" in table[3].split(" | ")[-1]
-    counts = np.array([read(path_of(FDRL, "cpu", seed, results)).confusion for seed in (0, 1)])
+    counts = np.array([found()["fdrl", seed].confusion for seed in (0, 1)])
     recalls = 100 * counts.diagonal(axis1=1, axis2=2) / counts.sum(2)
     for line, mean, faces, name in zip(
         classes[2:], recalls.mean(0), counts[0].sum(1), only.classes, strict=True
@@ -183,45 +238,153 @@ def test_a_difference_is_bold_where_its_interval_excludes_zero() -> None:
     assert classes[3] == "| sad | 5 | 100.00 ± 0.00 | 100.00 ± 0.00 | +0.00 ± 0.00 |"
 
 
-@pytest.mark.usefixtures("_tiny")
-def test_a_result_is_read_strictly(tmp_path: Path) -> None:
-    study = Study("tiny", "?", (LINEAR,), against="linear")
-    said = [*CPU, "--data", "", "--runs", tmp_path / "runs", "--results", tmp_path, "--seeds", 0]
-    command.run(study, "", [*map(str, said)])
-    path = path_of(LINEAR, "cpu", 0, tmp_path)
-    found = read(path)
-    write(tmp_path / "copy.json", found)
-    assert read(tmp_path / "copy.json") == found
-    path.write_text(path.read_text().replace('"lr": 0.002,', '"lr": 0.02,', 1))
-    with pytest.raises(ValueError, match=r"lr was 0\.02, and the plan has 0\.002"):
-        as_markdown(study, "cpu", tmp_path)
-    path.write_text(path.read_text().replace('"seconds"', '"second"'))
-    with pytest.raises(ValueError, match="seconds"):
-        read(path)
-    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
-    with pytest.raises(ValueError, match="`format` must be 1"):
-        read(path)
+def test_results_of_a_scale_are_files_of_sorted_lines(tmp_path: Path) -> None:
+    runs = [replace(_trained(50.0, 1), key=key, seed=seed) for key in "ba" for seed in (10, 2)]
+    for run in runs:
+        save_run(run, "first", tmp_path)
+    path = tmp_path / "cpu" / "first.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["key"], line["seed"]) for line in lines] == [
+        ("a", 2),
+        ("a", 10),
+        ("b", 2),
+        ("b", 10),
+    ]
+    # A run that another study asked for first stays where it is.
+    better = replace(runs[0], seconds=7.0)
+    assert save_run(better, "second", tmp_path) == path
+    assert save_run(replace(better, key="c"), "second", tmp_path).name == "second.jsonl"
+    found = load_runs("cpu", tmp_path)
+    assert found["b", 10] == better
+    assert len(found) == 5
+    (tmp_path / "cpu" / "third.jsonl").write_text(path.read_text())
+    with pytest.raises(ValueError, match=r"third\.jsonl: \('a', 2\) is in another file too"):
+        load_runs("cpu", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ('"seconds"', '"second"', "x.jsonl, line 1: Trained wants"),
+        ('"format": 1', '"format": 0', "x.jsonl, line 1: `format` must be 1"),
+        ('"seed": 0', '"seed": "0"', "x.jsonl, line 1: `seed` must be"),
+    ],
+)
+def test_a_result_is_read_strictly(old: str, new: str, match: str, tmp_path: Path) -> None:
+    path = save_run(_trained(50.0, 1), "x", tmp_path)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=match):
+        load_runs("cpu", tmp_path)
+
+
+def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = save_run(_trained(50.0, 1), "x", tmp_path)
+    path.write_text(2 * path.read_text())
+    with pytest.raises(ValueError, match=r"x\.jsonl, line 2: .*seed 0 is there twice"):
+        load_runs("cpu", tmp_path)
+
+
+def test_the_results_that_are_kept_are_those_of_the_rows() -> None:
+    for scale in SCALES:
+        for study in STUDIES:
+            for row in study.rows:
+                tables.results_of(row, scale)
+        assert len(list((RESULTS / scale).glob("*"))) == len(
+            list((RESULTS / scale).glob("*.jsonl"))
+        )
 
 
 @pytest.mark.usefixtures("_tiny")
-def test_a_result_from_before_gates_had_a_choice_was_made_with_pytorchs(tmp_path: Path) -> None:
-    study = Study(
-        "tiny", "?", (LINEAR, FDRL, Row("new", {"gate_init": "uniform"})), against="linear"
-    )
-    said = [*CPU, "--data", "", "--runs", tmp_path / "runs", "--results", tmp_path, "--seeds", 0]
-    command.run(study, "", [*map(str, said)])
-    for row in study.rows:
-        path = path_of(row, "cpu", 0, tmp_path)
-        content = json.loads(path.read_text())
-        del content["options"]["gate_init"]
-        path.write_text(json.dumps(content))
-    assert len(tables.results_of(FDRL, "cpu", tmp_path)) == 1
+def test_a_result_of_other_options_or_of_before_there_was_one(tmp_path: Path) -> None:
+    results = run_tiny("new", tmp_path, "--seeds", 0)
+    path = results / "cpu" / "new.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        # A run of before gates had a choice had PyTorch's.
+        del line["options"]["gate_init"]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert len(tables.results_of(FDRL, "cpu", results)) == 1
     with pytest.raises(ValueError, match=r"gate_init was 'linear', and the plan has 'uniform'"):
-        as_markdown(study, "cpu", tmp_path)
+        as_markdown(TINY_STUDIES[1], "cpu", results)
+    path.write_text(path.read_text().replace('"lr": 0.002,', '"lr": 0.02,', 1))
+    with pytest.raises(ValueError, match=r"fdrl, seed 0: lr was 0\.02, and the plan has 0\.002"):
+        tables.results_of(FDRL, "cpu", results)
 
 
+def test_jobs_are_in_the_order_in_which_they_are_wanted(tmp_path: Path) -> None:
+    place = Place("cpu", None, tmp_path, "cpu", tmp_path)
+    rows = (LINEAR_AGAIN, FDRL, LINEAR)
+    jobs = plan_jobs("x", rows, (0, 1), place)
+    keys = ["head=linear", LINEAR_AGAIN.key("cpu"), "fdrl"]
+    assert [(job.row.key("cpu"), job.seed) for job in jobs] == [
+        (key, seed) for seed in (0, 1) for key in keys
+    ]
+    # Wanted for itself too, it is kept.
+    assert not any(job.is_start for job in jobs)
+    assert plan_jobs("x", (LINEAR_AGAIN,), (0,), place)[0].is_start
+    save_run(replace(_trained(50.0, 1), key="fdrl", seed=0), "x", tmp_path)
+    assert len(plan_jobs("x", rows, (0, 1), place)) == 5
+    assert len(plan_jobs("x", rows, (0, 1), place, again=True)) == 6
+    assert with_starts(jobs, place) == jobs
+
+
+class Clock:
+    """Time that passes with every run."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("minutes", "ran"), [(None, 6), (0, 0), (4.5, 4), (5.01, 5), (90, 6)])
+def test_no_run_begins_that_would_end_after_the_budget(
+    minutes: float | None, ran: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place, clock = Place("cpu", None, tmp_path, "cpu", tmp_path), Clock()
+    done: Pairs = []
+
+    def take_a_minute(row: Row, scale: str, seed: int, *_: object) -> Trained:
+        clock.now += 60
+        done.append((row.key(scale), seed))
+        return replace(_trained(50.0, 1), key=row.key(scale), seed=seed, seconds=60.0)
+
+    monkeypatch.setattr(schedule, "train", take_a_minute)
+    monkeypatch.setattr(schedule, "time", clock)
+    jobs = plan_jobs("x", (LINEAR_AGAIN, FDRL, LINEAR), (0, 1), place)
+    left = train_all(jobs, place, minutes=minutes)
+    assert done == [(job.row.key("cpu"), job.seed) for job in jobs[:ran]]
+    assert left == jobs[ran:]
+    assert len(load_runs("cpu", tmp_path)) == ran
+
+
+def test_a_start_that_is_known_keeps_its_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = Place("cpu", None, tmp_path, "cpu", tmp_path)
+    known = replace(_trained(50.0, 1), key="head=linear", seed=0)
+    save_run(known, "x", tmp_path)
+    monkeypatch.setattr(
+        schedule,
+        "train",
+        lambda row, scale, seed, *_: replace(_trained(70.0, 2), key=row.key(scale), seed=seed),
+    )
+    train_all(plan_jobs("x", (LINEAR_AGAIN,), (0,), place), place)
+    found = load_runs("cpu", tmp_path)
+    assert found["head=linear", 0] == known
+    assert len(found) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("_tiny")
-def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        command.run(Study("x", "?", (LINEAR,), "linear"), "", ["--data", "x", "--rows", "FDLR"])
-    assert "must be of linear; got FDLR" in capsys.readouterr().err
+def test_runs_side_by_side_wait_for_what_they_start_from(tmp_path: Path) -> None:
+    # Workers are new processes, which know the real scales; so the smallest of real runs.
+    rows = [
+        Row(row.label, {**TINY, "gate_init": "linear", **row.overrides}, row.start)
+        for row in (LINEAR, FDRL)
+    ]
+    after = Row("after", {**TINY, "gate_init": "linear"}, rows[0])
+    place = Place("cpu", tmp_path, tmp_path / "runs", "cpu", tmp_path / "results")
+    jobs = plan_jobs("x", (after, rows[1]), (0,), place)
+    assert train_all(jobs, place, side_by_side=2) == []
+    assert len(load_runs("cpu", place.results)) == 3

@@ -1,0 +1,148 @@
+"""Which runs are trained, in which order and until when."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from benchmarks.studies.plan import Row
+from benchmarks.studies.store import STUDIES, Trained, load_runs, save_run
+from benchmarks.studies.train import folder_of, train
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are trained, and where their results go."""
+
+    scale: str
+    data: Path | None
+    runs: Path
+    device: str
+    results: Path = STUDIES
+
+    def is_trained(self, row: Row, seed: int) -> bool:
+        """Whether the folder of a run holds what others start from."""
+        return (folder_of(row, self.scale, seed, self.runs) / "summary.json").is_file()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be trained.
+
+    Attributes:
+        row: Its settings.
+        seed: Of weights, order and crops.
+        study: That asked for it.
+        is_start: Whether it is trained only for others to start from. A result that is known
+            already then stays: on other processors it would be a little different.
+    """
+
+    row: Row
+    seed: int
+    study: str
+    is_start: bool = False
+
+
+def plan_jobs(
+    study: str, rows: Iterable[Row], seeds: Sequence[int], place: Place, *, again: bool = False
+) -> list[Job]:
+    """Return the runs of a study that are missing, in the order in which they are wanted.
+
+    Each row has a first seed before any has a second, so that a study that is stopped can be
+    compared. What a run starts from comes before it.
+    """
+    known = load_runs(place.scale, place.results)
+    wanted = (Job(row, seed, study) for seed in seeds for row in rows)
+    return with_starts(
+        (job for job in wanted if again or (job.row.key(place.scale), job.seed) not in known),
+        place,
+    )
+
+
+def with_starts(jobs: Iterable[Job], place: Place) -> list[Job]:
+    """Return jobs without repetitions, each behind what it starts from, where that is missing."""
+    found: dict[tuple[str, int], Job] = {}
+
+    def add(job: Job) -> None:
+        key = (job.row.key(place.scale), job.seed)
+        if key in found:
+            if found[key].is_start:
+                found[key] = job
+            return
+        start = job.row.start
+        if start is not None and not place.is_trained(start, job.seed):
+            add(Job(start, job.seed, job.study, is_start=True))
+        found[key] = job
+
+    for job in jobs:
+        add(job)
+    return list(found.values())
+
+
+def train_all(
+    jobs: Sequence[Job], place: Place, *, side_by_side: int = 1, minutes: float | None = None
+) -> list[Job]:
+    """Train jobs in their order and write each result as it comes; return what was left.
+
+    Args:
+        jobs: As `plan_jobs` orders them.
+        place: Where.
+        side_by_side: How many at a time.
+        minutes: No run is begun that would end later than this, by the longest so far.
+    """
+    ends = None if minutes is None else time.monotonic() + 60 * minutes
+    left, longest = list(jobs), 0.0
+    with _workers(side_by_side) as workers:
+        running: dict[Future[Trained], Job] = {}
+        while True:
+            late = ends is not None and time.monotonic() + longest >= ends
+            for job in [] if late else _ready(left, running.values(), place):
+                if len(running) == side_by_side:
+                    break
+                left.remove(job)
+                work = (job.row, place.scale, job.seed, place.data, place.runs, place.device)
+                running[workers.submit(train, *work)] = job
+            if not running:
+                return left
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, run = running.pop(future), future.result()
+                longest = max(longest, run.seconds)
+                known = load_runs(place.scale, place.results)
+                if not job.is_start or (run.key, run.seed) not in known:
+                    save_run(run, job.study, place.results)
+                print(_describe(job, run), flush=True)
+
+
+def _ready(left: Sequence[Job], running: Iterable[Job], place: Place) -> Iterator[Job]:
+    """Give the jobs of which no other that is under way, or still to come, is the start."""
+    unfinished = {(job.row.key(place.scale), job.seed) for job in (*left, *running)}
+    for job in list(left):
+        start = job.row.start
+        if start is None or (start.key(place.scale), job.seed) not in unfinished:
+            yield job
+
+
+def _describe(job: Job, run: Trained) -> str:
+    scores = ", ".join(f"{split} {found['accuracy']:.2f} %" for split, found in run.scores.items())
+    return f"{job.row.label}, seed {run.seed}: {scores}, {run.seconds:.0f} s"
+
+
+class _ThisProcess(Executor):
+    """Does the work at once, in this process."""
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN
+        future: Future[object] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _workers(count: int) -> Executor:
+    if count == 1:
+        return _ThisProcess()
+    threads = max(1, (os.cpu_count() or 1) // count)
+    return ProcessPoolExecutor(count, get_context("spawn"), torch.set_num_threads, (threads,))
