@@ -312,6 +312,23 @@ STUDIES = (
         ),
         notes="Valid and test have the majority's label in every row.",
     ),
+    Study(
+        "living",
+        "Can Intra-W live, and is that worth anything?",
+        (
+            LINEAR,
+            FDRL,
+            *(Row(f"λ2 = {weight:g}", {"lambda_balance": weight}) for weight in (0.1, 0.01, 0.0)),
+            *(Row(f"peaked faces, {weight:g}", {"lambda_peak": weight}) for weight in (0.1, 1.0)),
+            *(Row(f"classes apart, {weight:g}", {"lambda_apart": weight}) for weight in (0.1, 1.0)),
+            Row("normalized latents", {"normalize_latents": True}),
+            Row(
+                "normalized latents, peaked faces, 0.1",
+                {"normalize_latents": True, "lambda_peak": 0.1},
+            ),
+        ),
+        notes="Ours, and not the paper's; the weight of each stands behind it.",
+    ),
 )
 """In the order in which all of them are run; `meaning` is no table of rows, and comes last."""
 

@@ -128,9 +128,21 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--self-feature", choices=("intra", "message"),
         help="what equation 11 mixes with the inter-aware feature; message: a public code's",
     )  # fmt: skip
+    model.add_argument(
+        "--normalize-latents", action="store_true",
+        help="let the gates of Intra-RM see normalized latents; not the paper's",
+    )  # fmt: skip
     loss = parser.add_argument_group("loss")
     for name in ("compactness", "balance", "distribution"):
         loss.add_argument(f"--lambda-{name}", type=float, metavar="W")
+    loss.add_argument(
+        "--lambda-peak", type=float, metavar="W",
+        help="of the entropy of each face's Intra-W; 0 (default): none, as in the paper",
+    )  # fmt: skip
+    loss.add_argument(
+        "--lambda-apart", type=float, metavar="W",
+        help="of what takes the classes' Intra-W apart; 0 (default): none, as in the paper",
+    )  # fmt: skip
     loss.add_argument(
         "--balance-warmup", type=float, metavar="SHARE",
         help="of the training, over which --lambda-balance rises from 0; 0 (default): none",

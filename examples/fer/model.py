@@ -13,6 +13,7 @@ from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer import checkpoint
 from fer.attachment import OnMaps
 from fer.classification import class_weights, make_classification
+from fer.living import LivingLoss, NormalizedIntraRelation
 from fer.options import Options, stored
 from fer.resnet import BLOCKS, ResNet
 from fer.weights import Matched, fill_backbone
@@ -52,6 +53,17 @@ def make_fdrl_head(
         self_feature=options.self_feature,
         device=device,
     )
+    if options.normalize_latents:
+        plain = head.reconstruction.get_submodule("intra")
+        normed = NormalizedIntraRelation(
+            options.latent_dim,
+            options.num_latents,
+            reduction=options.reduction,
+            gate_init=options.gate_init,
+            device=device,
+        )
+        normed.load_state_dict(plain.state_dict())
+        head.reconstruction.intra = normed
     if options.batch_norm:
         norm = nn.BatchNorm1d(options.latent_dim, device=device)
         last = head.get_submodule("classifier")
@@ -109,7 +121,8 @@ def make_criterion(options: Options, classes: int, counts: Tensor | None = None)
     """
     classification = None if counts is None else make_classification(options, counts)
     weight = None if counts is None else class_weights(counts, options.class_weights)
-    criterion = FDRLLoss(
+    living = options.lambda_peak or options.lambda_apart
+    criterion = (LivingLoss if living else FDRLLoss)(
         classes,
         num_latents=options.num_latents,
         latent_dim=options.latent_dim,
@@ -121,6 +134,9 @@ def make_criterion(options: Options, classes: int, counts: Tensor | None = None)
         classification=classification,
         label_smoothing=options.label_smoothing if classification is None else 0,
     )
+    if isinstance(criterion, LivingLoss):
+        criterion.lambda_peak = options.lambda_peak
+        criterion.lambda_apart = options.lambda_apart
     if options.center_update == "frozen":
         for centers in (criterion.compactness.centers, criterion.distribution.centers):
             nn.init.normal_(centers.value).requires_grad_(False)

@@ -111,6 +111,9 @@ class Options:
     lambda_balance: float = 1.0
     balance_warmup: float = 0.0
     lambda_distribution: float = 1e-4
+    lambda_peak: float = 0.0
+    lambda_apart: float = 0.0
+    normalize_latents: bool = False
     center_update: CenterUpdate | Literal["frozen"] = "alpha"
     label_smoothing: float = 0.0
     criterion: str = "ce"
@@ -190,6 +193,16 @@ class Options:
             raise ValueError(f"--channels-last needs a --width of at least 8, got {self.width}")
         if self.attach != "pooled" and self.head != "fdrl":
             raise ValueError(f"--attach {self.attach} needs --head fdrl, got {self.head}")
+        living = {
+            "--lambda-peak": self.lambda_peak,
+            "--lambda-apart": self.lambda_apart,
+            "--normalize-latents": self.normalize_latents,
+        }
+        for name, value in living.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+            if value and (self.head != "fdrl" or not self.intra):
+                raise ValueError(f"{name} needs --head fdrl with Intra-RM")
         self._check_classification()
         self._check_data()
 

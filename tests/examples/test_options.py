@@ -71,6 +71,10 @@ def test_a_run_from_before_gates_had_a_choice_started_them_as_pytorch_does(tmp_p
             {"sampler": "balanced", "logit_adjust": 1.0},
             "--sampler balanced and --logit-adjust exclude each other",
         ),
+        ({"lambda_peak": -1.0}, "--lambda-peak must be at least 0 and finite, got -1.0"),
+        ({"lambda_apart": float("inf")}, "--lambda-apart must be at least 0 and finite, got inf"),
+        ({"lambda_apart": 1.0, "head": "linear"}, "--lambda-apart needs --head fdrl with Intra-RM"),
+        ({"normalize_latents": True, "intra": False}, "--normalize-latents needs --head fdrl with"),
         ({"targets": "x"}, "--targets must be one of majority, votes, drawn, got x"),
         ({"targets": "votes"}, "--targets votes needs --dataset ferplus, .* got synthetic"),
         (

@@ -1,0 +1,88 @@
+"""Three tries at an Intra-W that differs between faces; ours, and not the paper's.
+
+The balance loss (equation 6) wants the mean of Intra-W over a batch to be uniform, and a constant
+fulfills it. These reward a face, or a class, for differing, or give the gates latents of one size.
+The study `living` says what came of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fdrl_layers import FDRLLoss, FDRLLossOutput, FDRLOutput, IntraRelation
+from fdrl_layers.functional import intra_relation
+
+MARGIN = 1.0
+"""Distance that two classes are to have, in units of the mean Intra-W."""
+
+
+def peak_loss(intra_weights: Tensor) -> Tensor:
+    """Return the mean entropy of a face's Intra-W (N, M) over its latents, as a share of log M.
+
+    It is 1 where each face's Intra-W is uniform, and 0 where a single latent has all. With the
+    balance loss it is the pair that clustering losses use: each face peaked, their mean uniform.
+    """
+    shares = intra_weights / intra_weights.sum(1, keepdim=True)
+    tiny = torch.finfo(shares.dtype).tiny
+    entropy = -(shares * shares.clamp_min(tiny).log()).sum(1)
+    return entropy.mean() / math.log(intra_weights.shape[1])
+
+
+def apart_loss(intra_weights: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Return how much closer the classes' mean Intra-W are than `MARGIN`, squared.
+
+    It is the mean over pairs of the classes in the batch, 0 for a batch of one class. The
+    distribution loss (equation 5) draws a class together, and this takes classes apart.
+
+    Args:
+        intra_weights: Intra-W (N, M).
+        target: Class indices (N,) or shares (N, K).
+        num_classes: Number K of classes.
+    """
+    shares = target if target.ndim > 1 else F.one_hot(target, num_classes)
+    shares = shares.to(intra_weights.dtype)
+    counts = shares.sum(0)
+    means = shares.T @ intra_weights / counts.clamp_min(1e-6).unsqueeze(1)
+    # M times Intra-W, which has a mean of about 1.
+    gaps = intra_weights.shape[1] * (means.unsqueeze(1) - means)
+    # Away from zero, where a distance has no slope.
+    distances = (gaps.square().sum(2) + 1e-12).sqrt()
+    pairs = (counts > 0).unsqueeze(1) & (counts > 0)
+    pairs = pairs.triu(1).to(intra_weights.dtype)
+    return ((MARGIN - distances).relu().square() * pairs).sum() / pairs.sum().clamp_min(1)
+
+
+class LivingLoss(FDRLLoss):
+    """The joint loss (equation 13) with `peak_loss` and `apart_loss`, weighed, in its total."""
+
+    lambda_peak = 0.0
+    lambda_apart = 0.0
+
+    def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
+        """Return the joint loss and its terms; the two are in the total alone."""
+        losses = super().forward(output, target)
+        weights = output.intra_weights.float()
+        total = losses.total
+        if self.lambda_peak:
+            total = total + self.lambda_peak * peak_loss(weights)
+        if self.lambda_apart:
+            total = total + self.lambda_apart * apart_loss(weights, target, self.num_classes)
+        return FDRLLossOutput(
+            total, losses.classification, losses.compactness, losses.balance, losses.distribution
+        )
+
+
+class NormalizedIntraRelation(IntraRelation):
+    """Intra-RM whose gates see latents of zero mean and unit variance, as layer norm makes them.
+
+    A gate then cannot saturate, or stay where it starts, for the size of a latent alone. What
+    Intra-W weighs is the latent as it was.
+    """
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the intra-aware features (*, M, D) and Intra-W (*, M)."""
+        normed = F.layer_norm(latents, latents.shape[-1:])
+        _, weights = intra_relation(normed, self.weight, self.bias, reduction=self.reduction)
+        return (weights.unsqueeze(-1) * latents).to(latents.dtype), weights
