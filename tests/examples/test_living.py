@@ -97,11 +97,11 @@ def test_a_normalized_head_is_built_called_and_read_back(tmp_path: Path) -> None
     begin(tmp_path / "parts", **changes).train(quiet=True)
     assert_same(kept(tmp_path / "parts"), kept(tmp_path / "whole"))
     # The same seed draws the same weights, so that only what the gates see differs.
-    models = []
+    models: list[Any] = []
     for normalize in (False, True):
         torch.manual_seed(0)
         models.append(make_model(options_of(normalize_latents=normalize), 7).state_dict())
-    assert_same(*models)
+    assert_same(models[0], models[1])
 
 
 def test_a_peak_makes_intra_weights_differ_between_faces() -> None:
