@@ -10,6 +10,8 @@ from fdrl_layers._precision import under_autocast
 
 def check_size(name: str, value: int, minimum: int = 1) -> None:
     """Raise unless `value` is an integer of at least `minimum`."""
+    if type(value) is int and value >= minimum:
+        return
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be an integer, got {type(value).__name__}: {value!r}")
     if value < minimum:

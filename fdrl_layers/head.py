@@ -327,12 +327,13 @@ class FDRLHead(HubMixin, nn.Module):
             choose("FDRLHead", self.backend, reason)
             return self._call_parts(input)
         called = self._calls_classifier()
+        reconstruction = self.__dict__["_modules"]["reconstruction"]
         output = head(
             input,
             self._parameters_in_order(called),
-            self.reconstruction.delta,
-            self.reconstruction.reduction,
-            self.reconstruction.self_feature,
+            reconstruction.delta,
+            reconstruction.reduction,
+            reconstruction.self_feature,
             backend=self.backend,
             recompute=self.recompute,
         )
@@ -427,6 +428,15 @@ class FDRLHead(HubMixin, nn.Module):
         }
 
     def _check(self, input: Tensor, *, plain: bool) -> None:
+        if plain and isinstance(input, Tensor) and input.ndim:
+            weight, _ = weight_and_bias(self.__dict__["_modules"]["decomposition"])
+            if (
+                input.dtype == weight.dtype
+                and input.device == weight.device
+                and input.shape[-1] == self.in_features
+                and input.is_floating_point()
+            ):
+                return
         check_floating("input", input)
         check_shape("input", input, "* P", P=self.in_features)
         if plain:

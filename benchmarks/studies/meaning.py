@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.schema import RESULTS, load, rounded
 from benchmarks.studies.plan import Row
-from benchmarks.studies.questions import DRAWN_FACES as DRAWN, FDRL, LINEAR_DRAWN
+from benchmarks.studies.questions import DRAWN_FACES as DRAWN, LINEAR_DRAWN
 from benchmarks.studies.schedule import Job, Place, with_starts
 from benchmarks.studies.store import DIGITS
 from benchmarks.studies.train import folder_of
@@ -29,11 +29,18 @@ NAME = "meaning"
 QUESTION = "Do latents mean anything? Intra-W against the action units of drawn faces."
 MEASURED = RESULTS / NAME
 
+FORMS = {
+    "": {},
+    ", λ2 = 0": {"lambda_balance": 0.0},
+    ", λ2 = 0.01": {"lambda_balance": 0.01},
+    ", classes apart, 0.1": {"lambda_apart": 0.1},
+}
+"""Settings of FDRL, by what is said of them; the last two have an Intra-W that lives."""
+
 ROWS = {
-    "drawn": Row("FDRL, drawn faces", DRAWN),
-    "drawn, λ2 = 0": Row("FDRL, drawn faces, λ2 = 0", {"lambda_balance": 0.0, **DRAWN}),
-    "FER+": FDRL,
-    "FER+, λ2 = 0": Row("FDRL, λ2 = 0", {"lambda_balance": 0.0}),
+    f"{faces}{label}": Row(f"FDRL, {faces}{label}", {**overrides, **data})
+    for faces, data in (("drawn", DRAWN), ("FER+", {}))
+    for label, overrides in FORMS.items()
 }
 GROUP = 50
 """Faces with the highest Intra-W of a latent."""

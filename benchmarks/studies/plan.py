@@ -103,6 +103,7 @@ class Study:
         rows: In the table's order.
         baseline: The label of the row that all others are compared with.
         by_class: Labels of those that are compared with it class by class too.
+        relations: Whether the table says how Intra-W varies over faces.
         notes: What a reader of the list of studies should know besides.
     """
 
@@ -111,6 +112,7 @@ class Study:
     rows: Sequence[Row]
     baseline: str = "linear"
     by_class: Sequence[str] = ()
+    relations: bool = False
     notes: str = ""
 
     def __post_init__(self) -> None:

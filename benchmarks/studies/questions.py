@@ -65,6 +65,21 @@ def start_gates(start: Row | None = None) -> tuple[Row, ...]:
     )
 
 
+def enliven(start: Row | None = None) -> tuple[Row, ...]:
+    """Return a row for each try at an Intra-W that differs between faces."""
+    return (
+        *(Row(f"λ2 = {w:g}", {"lambda_balance": w}, start) for w in (0.1, 0.01, 0.0)),
+        *(Row(f"peaked faces, {w:g}", {"lambda_peak": w}, start) for w in (0.1, 1.0)),
+        *(Row(f"classes apart, {w:g}", {"lambda_apart": w}, start) for w in (0.01, 0.1, 1.0)),
+        Row("normalized latents", {"normalize_latents": True}, start),
+        Row(
+            "normalized latents, peaked faces, 0.1",
+            {"normalize_latents": True, "lambda_peak": 0.1},
+            start,
+        ),
+    )
+
+
 def change_baseline(label: str, **overrides: object) -> Row:
     """Return the baseline with another recipe."""
     return Row(label, {**LINEAR.overrides, **overrides})
@@ -315,19 +330,15 @@ STUDIES = (
     Study(
         "living",
         "Can Intra-W live, and is that worth anything?",
-        (
-            LINEAR,
-            FDRL,
-            *(Row(f"λ2 = {weight:g}", {"lambda_balance": weight}) for weight in (0.1, 0.01, 0.0)),
-            *(Row(f"peaked faces, {weight:g}", {"lambda_peak": weight}) for weight in (0.1, 1.0)),
-            *(Row(f"classes apart, {weight:g}", {"lambda_apart": weight}) for weight in (0.1, 1.0)),
-            Row("normalized latents", {"normalize_latents": True}),
-            Row(
-                "normalized latents, peaked faces, 0.1",
-                {"normalize_latents": True, "lambda_peak": 0.1},
-            ),
-        ),
+        (LINEAR, FDRL, *enliven()),
+        relations=True,
         notes="Ours, and not the paper's; the weight of each stands behind it.",
+    ),
+    Study(
+        "living_trained",
+        "Can Intra-W live on a trained backbone?",
+        (LINEAR_AGAIN, Row("FDRL", {}, LINEAR), *enliven(LINEAR)),
+        relations=True,
     ),
 )
 """In the order in which all of them are run; `meaning` is no table of rows, and comes last."""

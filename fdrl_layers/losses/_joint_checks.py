@@ -47,6 +47,50 @@ def check_batch(
     """
     if not isinstance(output, FDRLOutput):
         raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
+    logits = output.logits
+    if not _fits(output, num_classes, latent_centers, class_centers):
+        _check_each(output, num_classes, latent_centers, class_centers)
+    n, k = logits.shape
+    all_counted = check_target(target, n, k, ignore_index)
+    check_device("target", target, "output.logits", logits)
+    return all_counted
+
+
+def _fits(
+    output: FDRLOutput,
+    num_classes: int | None,
+    latent_centers: Tensor | None,
+    class_centers: Tensor | None,
+) -> bool:
+    """Whether an output of our heads fits centers of ours, at a glance; if not, look closer."""
+    logits, latents, weights = output.logits, output.latents, output.intra_weights
+    given = (logits, latents, weights, latent_centers, class_centers)
+    for each in given:
+        if not isinstance(each, Tensor) or not each.is_floating_point():
+            return False
+        if each.device != logits.device:
+            return False
+    assert latent_centers is not None
+    assert class_centers is not None
+    k, m = class_centers.shape if class_centers.ndim == 2 else (-1, -1)
+    shape = latents.shape
+    return (
+        latents.ndim == 3
+        and latent_centers.shape == shape[1:]
+        and shape[1] == m
+        and weights.shape == shape[:2]
+        and logits.shape == (shape[0], k)
+        and (num_classes is None or num_classes == k)
+    )
+
+
+def _check_each(
+    output: FDRLOutput,
+    num_classes: int | None,
+    latent_centers: Tensor | None,
+    class_centers: Tensor | None,
+) -> None:
+    """Raise unless all fit each other."""
     for name, centers, axes in (
         ("latent_centers", latent_centers, "M D"),
         ("class_centers", class_centers, "K M"),
@@ -75,7 +119,3 @@ def check_batch(
                 sizes |= zip(axes.split(), tensor.shape, strict=True)
     if class_centers is not None:
         check_device("class_centers", class_centers, "output.logits", logits)
-    k = logits.shape[1]
-    all_counted = check_target(target, logits.shape[0], k, ignore_index)
-    check_device("target", target, "output.logits", logits)
-    return all_counted

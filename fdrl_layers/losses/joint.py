@@ -63,9 +63,12 @@ def _centers_of(term: nn.Module) -> Centers | None:
 
 def _moving(centers: Centers) -> Moving:
     """Return what the operator may move: a copy while centers wait for the rest of a batch."""
-    if centers.accumulating:
-        return Moving(centers.value.clone(), centers.seen.clone())
-    return Moving(centers.value, centers.seen)
+    # The short way to what nn.Module would look up.
+    own = centers.__dict__
+    value = own["_buffers"].get("value")
+    value = centers.value if value is None else value
+    moving = Moving(value, own["_buffers"]["seen"])
+    return moving if own["_pending"] is None else Moving(*(each.clone() for each in moving))
 
 
 def _join(
@@ -369,14 +372,17 @@ class FDRLLoss(nn.Module):
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
         """Return the joint loss of a batch and its terms; in training, move the centers on."""
         reason = self._reason_to_call_terms()
-        latents, classes = _centers_of(self.compactness), _centers_of(self.distribution)
+        terms = self.__dict__["_modules"]
+        latents, classes = _centers_of(terms["compactness"]), _centers_of(terms["distribution"])
+        latent_centers = None if latents is None else _moving(latents)
+        class_centers = None if classes is None else _moving(classes)
         weight = self._buffers["weight"]
         all_counted = check_batch(
             output,
             target,
             self.num_classes,
-            None if latents is None else latents.value,
-            None if classes is None else classes.value,
+            None if latent_centers is None else latent_centers.value,
+            None if class_centers is None else class_centers.value,
             self.ignore_index,
         )
         if weight is not None:
@@ -387,7 +393,23 @@ class FDRLLoss(nn.Module):
         features = Features(output.logits, output.latents, output.intra_weights)
         across_ranks = self.across_ranks and self.training
         ranks = across_ranks and number_of_ranks() > 1
-        if latents is None or classes is None or not self._fused(features, target, reason, ranks):
+        fused = (
+            reason is None
+            and self.training
+            and latents is not None
+            and classes is not None
+            and latents.update != "gradient"
+            and latent_centers is not None
+            and class_centers is not None
+            and by_hand(
+                features,
+                target,
+                (latent_centers.value, class_centers.value),
+                weight=weight,
+                ranks=ranks,
+            )
+        )
+        if not fused:
             return _join(
                 self._classify(output.logits, target, across_ranks),
                 self.compactness(output.latents),
@@ -395,30 +417,34 @@ class FDRLLoss(nn.Module):
                 self.distribution(output.intra_weights, target),
                 weights,
             )
-        options = Options(
-            latents.update,
-            latents.rate,
-            weights,
-            self.label_smoothing,
-            self.ignore_index,
-            all_counted,
-            latents.complete() and classes.complete(),
-            ranks,
-        )
-        terms = joint(
+        assert latents is not None
+        assert classes is not None
+        assert latent_centers is not None
+        assert class_centers is not None
+        found = joint(
             features,
             target,
-            _moving(latents),
-            _moving(classes),
-            options,
+            latent_centers,
+            class_centers,
+            Options(
+                latents.update,
+                latents.rate,
+                weights,
+                self.label_smoothing,
+                self.ignore_index,
+                all_counted,
+                complete=False,
+                ranks=ranks,
+            ),
             weight=weight,
+            complete=lambda: latents.complete() and classes.complete(),
             backend=self.backend,
         )
         if latents.accumulating:
             latents.gather(self.compactness._statistics(output.latents))
         if classes.accumulating:
             classes.gather(self.distribution._statistics(output.intra_weights, target))
-        return FDRLLossOutput(*terms)
+        return FDRLLossOutput(*found)
 
     def _reason_to_call_terms(self) -> str | None:
         """Say why the terms are called one by one; None if they may be computed at once."""
@@ -449,14 +475,6 @@ class FDRLLoss(nn.Module):
             shape = f"{found.dtype} of {tuple(found.shape)}" if isinstance(found, Tensor) else found
             raise ValueError(f"`classification` must return a scalar tensor, got {shape}")
         return found
-
-    def _fused(self, features: Features, target: Tensor, reason: str | None, ranks: bool) -> bool:
-        """Whether one operator serves the batch, or each term its own."""
-        centers = self.compactness.centers
-        if reason is not None or not self.training or centers.update == "gradient":
-            return False
-        values = [centers.value, self.distribution.centers.value]
-        return by_hand(features, target, values, weight=self._buffers["weight"], ranks=ranks)
 
     def extra_repr(self) -> str:
         """Say the weights of the terms."""

@@ -24,6 +24,7 @@ INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
 """Whether Triton's interpreter runs the kernels, on any device and slowly; Triton reads it once."""
 
 _LOGGER = logging.getLogger("fdrl_layers")
+_AS_IT_IS = nullcontext()
 _preferred: Backend = "auto"
 
 
@@ -138,7 +139,11 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
     """Whether passes written by hand may run: nothing traces, and no tensor is of a subclass."""
     if torch.compiler.is_compiling() or transformed():
         return False
-    return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+    for each in tensors:
+        kind = type(each)
+        if each is not None and kind is not Tensor and kind is not torch.nn.Parameter:
+            return False
+    return True
 
 
 def working_dtype(input: Tensor) -> torch.dtype:
@@ -153,4 +158,4 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Let every operator take the types that it is given."""
     if under_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+    return _AS_IT_IS

@@ -47,7 +47,8 @@ def head(
     if choice.name == "torch" and not _by_hand(input, parameters, self_feature):
         return reference(input, parameters, delta, reduction, self_feature)
     lead = input.shape[:-1]
-    flat = input.reshape(-1, input.shape[-1]).to(working_dtype(input))
+    flat = input if len(lead) == 1 else input.reshape(-1, input.shape[-1])
+    flat = flat.to(working_dtype(input))
     if choice.name == "triton" and torch.compiler.is_compiling():
         found = library.head(flat, *parameters, delta, reduction, not recompute)[:5]
     else:

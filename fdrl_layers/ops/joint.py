@@ -1,6 +1,6 @@
 """The joint loss's operator in training: the choice of a form, and its derivatives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,15 +32,19 @@ def joint(
     options: Options,
     *,
     weight: Tensor | None = None,
+    complete: Callable[[], bool] = lambda: False,
     backend: Backend = "auto",
 ) -> Terms:
     """Compute the joint loss of a training batch of class indices; move the centers on.
 
-    A `weight` (K,) of classes is that of the cross-entropy. Only where the batch is joined over
+    A `weight` (K,) of classes is that of the cross-entropy. `complete` says whether every center
+    is known to have met data; kernels do not ask. Only where the batch is joined over
     ranks may the part of it that is here be empty.
     """
     choice = backend_choice(features, backend)
     log_once("FDRLLoss", choice)
+    if choice.name == "torch" and complete():
+        options = options._replace(complete=True)
     with without_autocast(target.device.type):
         terms = _Joint.apply(
             choice.name, latent_centers, class_centers, options, target, weight, *features
@@ -77,10 +81,13 @@ def by_hand(
     if target.is_floating_point() or (target.shape[0] == 0 and not ranks):
         return False
     dtype = features.intra_weights.dtype
-    alike = all(each.dtype == dtype for each in centers)
-    wide = all(widened(each.dtype) == dtype for each in features)
-    given = [] if weight is None else [weight]
-    return alike and wide and plain([*features, target, *centers, *given])
+    for center in centers:
+        if center.dtype != dtype:
+            return False
+    for feature in features:
+        if widened(feature.dtype) != dtype:
+            return False
+    return plain([*features, target, *centers, weight])
 
 
 class _Joint(torch.autograd.Function):

@@ -4,16 +4,16 @@ The definition, and what the letters mean, stand in `ops/reference/head.py`; the
 equations in `ops/eager/head.py`.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from fdrl_layers.ops.triton.branch import branch_backward, branch_forward, branch_products
 from fdrl_layers.ops.triton.parameters import parameter_gradients
 from fdrl_layers.ops.triton.relation import relation_backward, relation_forward
-from fdrl_layers.ops.triton.tiles import precision
+from fdrl_layers.ops.triton.tiles import ceil_div, next_power_of_2, precision
 
 ONE_LAUNCH_LIMIT = 4096
 """Up to this batch one kernel gives the gradients of all parameters; above it, cuBLAS does."""
@@ -44,11 +44,11 @@ def blocks(batch: int, width: int, dtype: torch.dtype) -> Blocks:
 
 def _classes(num_classes: int) -> int:
     """How many classes a program takes at a time."""
-    return max(2, min(16, triton.next_power_of_2(num_classes)))
+    return max(2, min(16, next_power_of_2(max(1, num_classes))))
 
 
 def _padded(num_latents: int) -> int:
-    return max(2, triton.next_power_of_2(num_latents))
+    return max(2, next_power_of_2(num_latents))
 
 
 class Lanes(NamedTuple):
@@ -74,7 +74,61 @@ def lanes(batch: int, num_latents: int, width: int, dtype: torch.dtype) -> Lanes
 
 
 def _turns(num_latents: int) -> int:
-    return int(triton.next_power_of_2(max(1, num_latents // 2)))
+    return next_power_of_2(max(1, num_latents // 2))
+
+
+class Plan(NamedTuple):
+    """What launches of a batch have in common: grids, and what kernels are compiled for.
+
+    Attributes:
+        branches: Programs of the kernels of branches.
+        samples: Programs of the kernels of relations.
+        branch: Options of the former.
+        relation: Options of the latter.
+    """
+
+    branches: tuple[int, int]
+    samples: tuple[int]
+    branch: dict[str, Any]
+    relation: dict[str, Any]
+
+
+@functools.lru_cache(maxsize=256)
+def plan_launches(
+    batch: int,
+    num_latents: int,
+    width: int,
+    num_classes: int,
+    dtype: torch.dtype,
+    reduction: str,
+    products: str,
+) -> Plan:
+    """Work out once what follows from sizes, types and options alone."""
+    size, share = blocks(batch, width, dtype), lanes(batch, num_latents, width, dtype)
+    return Plan(
+        (num_latents, ceil_div(batch, size.samples)),
+        (ceil_div(batch, share.samples),),
+        {
+            "M": num_latents,
+            "D": width,
+            "BN": size.samples,
+            "BK": size.terms,
+            "SHARE": reduction == "share",
+            "PRECISION": products,
+            "num_warps": size.warps,
+        },
+        {
+            "M": num_latents,
+            "MP": _padded(num_latents),
+            "TURNS": _turns(num_latents),
+            "D": width,
+            "SUB": share.samples,
+            "VECTOR": share.vector,
+            "KB": _classes(num_classes),
+            "REDUCTION": reduction,
+            "num_warps": share.warps,
+        },
+    )
 
 
 def forward(
@@ -95,13 +149,16 @@ def forward(
     (n, p), (m, d, _) = input.shape, decomposition_weight.shape
     k = 0 if classifier_weight is None else classifier_weight.shape[0]
     input = input.contiguous()
-    like, wide = input.new_empty, torch.empty(0, device=input.device).new_empty
+    like, device = input.new_empty, input.device
     logits, embedding, latents = like(n, k), like(n, d), like(n, m, d)
-    intra_weights, inter_weights, distances = wide(n, m), wide(n, m, m), wide(n, m, m)
+    # Intra-W, Inter-W and distances, and sums that nobody wants later, are in float32.
+    intra_weights = torch.empty(n, m, device=device, dtype=torch.float32)
+    wide = intra_weights.new_empty
+    inter_weights, distances = wide(n, m, m), wide(n, m, m)
     product, sums = like(n, m, 2 * d), wide(n, m)
     if n:
-        size = blocks(n, d, input.dtype)
-        branch_forward[(m, triton.cdiv(n, size.samples))](
+        plan = plan_launches(n, m, d, k, input.dtype, reduction, precision(input.dtype))
+        branch_forward[plan.branches](
             input,
             decomposition_weight.contiguous(),
             _or(decomposition_bias, input),
@@ -113,19 +170,12 @@ def forward(
             sums,
             n,
             p,
-            M=m,
-            D=d,
-            BN=size.samples,
-            BK=size.terms,
             HAS_BIAS=decomposition_bias is not None,
             HAS_INTRA_BIAS=intra_bias is not None,
-            SHARE=reduction == "share",
             KEEP=keep,
-            PRECISION=precision(input.dtype),
-            num_warps=size.warps,
+            **plan.branch,
         )
-        share = lanes(n, m, d, input.dtype)
-        relation_forward[(triton.cdiv(n, share.samples),)](
+        relation_forward[plan.samples](
             latents,
             product,
             _or(inter_bias, input),
@@ -140,18 +190,10 @@ def forward(
             n,
             k,
             delta,
-            M=m,
-            MP=_padded(m),
-            TURNS=_turns(m),
-            D=d,
-            SUB=share.samples,
-            VECTOR=share.vector,
-            KB=_classes(k),
             HAS_BIAS=inter_bias is not None,
             HAS_CLASSIFIER=classifier_weight is not None,
             HAS_CLASSIFIER_BIAS=classifier_bias is not None,
-            REDUCTION=reduction,
-            num_warps=share.warps,
+            **plan.relation,
         )
     kept = product if keep else like(0)
     return logits, embedding, latents, intra_weights, inter_weights, distances, kept
@@ -207,12 +249,12 @@ def backward(
         )
     input = input.contiguous()
     intra_weight, inter_weight = intra_weight.contiguous(), inter_weight.contiguous()
-    size, products = blocks(n, d, input.dtype), precision(input.dtype)
-    branches = (m, triton.cdiv(n, size.samples))
+    products = precision(input.dtype)
+    plan = plan_launches(n, m, d, k, input.dtype, reduction, products)
     like, wide = input.new_empty, intra_weights.new_empty
     if product.numel() == 0:
         product = like(n, m, 2 * d)
-        branch_products[branches](
+        branch_products[plan.branches](
             latents,
             intra_weight,
             _or(intra_bias, input),
@@ -220,18 +262,11 @@ def backward(
             product,
             wide(n, m),
             n,
-            M=m,
-            D=d,
-            BN=size.samples,
-            BK=size.terms,
             HAS_INTRA_BIAS=intra_bias is not None,
-            SHARE=reduction == "share",
-            PRECISION=products,
-            num_warps=size.warps,
+            **plan.branch,
         )
     dp, slope, dy, y = like(n, m, d), wide(n, m), wide(n, d), like(n, d)
-    share = lanes(n, m, d, input.dtype)
-    relation_backward[(triton.cdiv(n, share.samples),)](
+    relation_backward[plan.samples](
         logits_gradient := _or(grad_logits, input),
         _or(grad_embedding, input),
         _or(grad_intra_weights, input),
@@ -249,23 +284,15 @@ def backward(
         n,
         k,
         delta,
-        M=m,
-        MP=_padded(m),
-        TURNS=_turns(m),
-        D=d,
-        SUB=share.samples,
-        VECTOR=share.vector,
-        KB=_classes(k),
         HAS_BIAS=inter_bias is not None,
         HAS_GRAD_LOGITS=grad_logits is not None,
         HAS_GRAD_EMBEDDING=grad_embedding is not None,
         HAS_GRAD_INTRA=grad_intra_weights is not None,
         HAS_GRAD_INTER=grad_inter_weights is not None,
-        REDUCTION=reduction,
-        num_warps=share.warps,
+        **plan.relation,
     )
     entering, dz = like(n, m, 2 * d), like(n, m, d)
-    branch_backward[branches](
+    branch_backward[plan.branches](
         product,
         _or(intra_bias, input),
         intra_weight,
@@ -280,15 +307,9 @@ def backward(
         dz,
         n,
         delta,
-        M=m,
-        D=d,
-        BN=size.samples,
-        BK=size.terms,
         HAS_BIAS=intra_bias is not None,
         HAS_GRAD=grad_latents is not None,
-        SHARE=reduction == "share",
-        PRECISION=products,
-        num_warps=size.warps,
+        **plan.branch,
     )
     found: list[Tensor | None] = [None] * 9
     if needs[0]:
@@ -312,38 +333,52 @@ def _in_one_launch(
     input, _, latents, *_, grad_logits, _ = sources
     (n, m, d), p = latents.shape, input.shape[1]
     k = grad_logits.shape[1] if classified else 0
-    tile = min(64, d)
-    # Products of float32 in float32 are not the tensor cores': more threads share the sums.
-    block, warps = (16, 8) if input.dtype == torch.float32 else (64, 4)
-    high = triton.cdiv(d, tile)
-    programs = m * high * (triton.cdiv(p, 64) + 2 * triton.cdiv(d, 64))
-    programs += triton.cdiv(k, tile) * triton.cdiv(d, 64)
-    present = [each is not None and (classified or i < 6) for i, each in enumerate(parameters)]
-    found = [
-        torch.empty_like(each, memory_format=torch.contiguous_format)
-        if each is not None and here
-        else None
-        for each, here in zip(parameters, present, strict=True)
+    found: list[Tensor | None] = [
+        None if each is None else torch.empty_like(each, memory_format=torch.contiguous_format)
+        for each in (parameters if classified else parameters[:6])
     ]
-    parameter_gradients[(programs,)](
+    found += [None] * (len(parameters) - len(found))
+    programs, options = plan_sums(m, d, p, k, input.dtype, products)
+    parameter_gradients[programs](
         *sources,
-        *(_or(each, input) for each in found),
+        *(input if each is None else each for each in found),
         n,
         p,
         k,
-        M=m,
-        D=d,
-        BN=block,
-        BI=tile,
-        BJ=64,
-        HAS_DECOMPOSITION_BIAS=present[1],
-        HAS_INTRA_BIAS=present[3],
-        HAS_INTER_BIAS=present[5],
-        HAS_CLASSIFIER_BIAS=present[7],
-        PRECISION=products,
-        num_warps=warps,
+        HAS_DECOMPOSITION_BIAS=found[1] is not None,
+        HAS_INTRA_BIAS=found[3] is not None,
+        HAS_INTER_BIAS=found[5] is not None,
+        HAS_CLASSIFIER_BIAS=found[7] is not None,
+        **options,
     )
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def plan_sums(
+    num_latents: int,
+    width: int,
+    in_features: int,
+    num_classes: int,
+    dtype: torch.dtype,
+    products: str,
+) -> tuple[tuple[int], dict[str, Any]]:
+    """Return the programs and the options of the kernel of parameters' gradients."""
+    tile = min(64, width)
+    # Products of float32 in float32 are not the tensor cores': more threads share the sums.
+    block, warps = (16, 8) if dtype == torch.float32 else (64, 4)
+    across = ceil_div(in_features, 64) + 2 * ceil_div(width, 64)
+    programs = num_latents * ceil_div(width, tile) * across
+    programs += ceil_div(num_classes, tile) * ceil_div(width, 64)
+    return (programs,), {
+        "M": num_latents,
+        "D": width,
+        "BN": block,
+        "BI": tile,
+        "BJ": 64,
+        "PRECISION": products,
+        "num_warps": warps,
+    }
 
 
 def _by_products(

@@ -7,12 +7,12 @@ each; they are added up in float64, always in the same order.
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from fdrl_layers._ranks import sum_over_ranks
 from fdrl_layers.ops.triton.sums import finish, partial_sums
 from fdrl_layers.ops.triton.terms import term_gradients
+from fdrl_layers.ops.triton.tiles import ceil_div, next_power_of_2
 
 ROWS = 16
 """Samples that a program takes at a time: the least that a product of tiles takes."""
@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
 
 def _sizes(latents: Tensor, logits: Tensor) -> Sizes:
     m, d = latents.shape[1:]
-    return Sizes(m, d, 16, max(16, triton.next_power_of_2(logits.shape[1])))
+    return Sizes(m, d, 16, max(16, next_power_of_2(logits.shape[1])))
 
 
 def forward(
@@ -65,7 +65,7 @@ def forward(
     n, k = logits.shape
     sizes = _sizes(latents, logits)
     new = intra_weights.new_empty
-    programs = min(triton.cdiv(n, ROWS), MOST_PROGRAMS)
+    programs = min(ceil_div(n, ROWS), MOST_PROGRAMS)
     parts = new(programs, sizes.width)
     if n:
         partial_sums[(programs, sizes.M + 1)](
@@ -80,7 +80,7 @@ def forward(
             sizes.width,
             n,
             k,
-            triton.cdiv(triton.cdiv(n, programs), ROWS) * ROWS,
+            ceil_div(ceil_div(n, programs), ROWS) * ROWS,
             label_smoothing,
             ignore_index,
             *sizes,
@@ -146,7 +146,7 @@ def backward(
     given = {name: each is not None for name, each in zip(names, gradients, strict=True)}
     if n == 0:
         return found[0], found[1], found[2]
-    term_gradients[(triton.cdiv(n, ROWS), sizes.M + 1)](
+    term_gradients[(ceil_div(n, ROWS), sizes.M + 1)](
         *(intra_weights if each is None else each for each in gradients),
         logits,
         latents,

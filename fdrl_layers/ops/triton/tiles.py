@@ -18,6 +18,16 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
+def ceil_div(count: int, size: int) -> int:
+    """How many pieces of `size` hold `count`; Triton's own is an object that is slow to call."""
+    return -(-count // size)
+
+
+def next_power_of_2(count: int) -> int:
+    """The least power of 2 that is at least `count`, which is at least 1."""
+    return 1 << (count - 1).bit_length()
+
+
 @triton.jit
 def add_product(left, right, total, PRECISION: tl.constexpr):
     """Add the product of two tiles to `total`, in the type of the left one."""
