@@ -29,6 +29,7 @@ version = release = fdrl_layers.__version__
 
 extensions = [
     "myst_parser",
+    "study_roles",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from fdrl_layers._checks import check_size
 from fdrl_layers._parts import fusable
-from fdrl_layers._precision import widen
 from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
-from fdrl_layers.ops.reference.head import add_bias, distances_to_weights, stacked_product
+from fdrl_layers.ops.layers import collect_messages
 
 
 @overload
@@ -89,9 +88,7 @@ def inter_relation(
         tensor([0.0000, 0.4621, 0.4621])
     """
     check_stacked("features", features, "* M D", weight, bias, "M D D")
-    messages = add_bias(stacked_product(features, weight), bias).relu()
-    weights = distances_to_weights(widen(messages))
-    aware = torch.matmul(weights.to(messages.dtype), messages)
+    aware, weights = collect_messages(features, weight, bias)
     return (aware, weights) if need_weights else aware
 
 

@@ -17,7 +17,13 @@ from fdrl_layers.layers.intra_relation import (
     check_gate_init,
     check_reduction,
 )
-from fdrl_layers.ops.reference.head import SelfFeature, add_bias, reconstruct, stacked_product
+from fdrl_layers.ops.layers import reconstruct_feature
+from fdrl_layers.ops.reference.head import (
+    RelationParameters,
+    SelfFeature,
+    add_bias,
+    stacked_product,
+)
 
 __all__ = ["FeatureReconstruction", "SelfFeature", "check_self_feature", "feature_reconstruction"]
 
@@ -110,9 +116,8 @@ def feature_reconstruction(
             check_stacked("latents", latents, "* M D", weight, bias, "M D D", prefix)
         elif bias is not None:
             raise ValueError(f"`{prefix}bias` must be None where `{prefix}weight` is, got a tensor")
-    return reconstruct(
-        latents, intra_weight, intra_bias, inter_weight, inter_bias, delta, reduction, self_feature
-    )
+    parameters = RelationParameters(intra_weight, intra_bias, inter_weight, inter_bias)
+    return reconstruct_feature(latents, parameters, delta, reduction, self_feature)
 
 
 @fusable

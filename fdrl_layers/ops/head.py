@@ -1,12 +1,9 @@
-"""The head's operator: the choice of a form, and its derivatives."""
-
-from collections.abc import Sequence
-from typing import Any
+"""The head's operator: the choice of a form."""
 
 import torch
 from torch import Tensor
 
-from fdrl_layers.ops import library
+from fdrl_layers.ops import by_hand, library
 from fdrl_layers.ops.backend import (
     Backend,
     BackendChoice,
@@ -14,10 +11,9 @@ from fdrl_layers.ops.backend import (
     log_once,
     obstacle_to_triton,
     plain,
-    without_autocast,
     working_dtype,
 )
-from fdrl_layers.ops.eager import head as eager
+from fdrl_layers.ops.eager.relations import Options
 from fdrl_layers.ops.reference.head import (
     HeadOutput,
     HeadParameters,
@@ -52,9 +48,9 @@ def head(
     if choice.name == "triton" and torch.compiler.is_compiling():
         found = library.head(flat, *parameters, delta, reduction, not recompute)[:5]
     else:
-        form = library.triton_form if choice.name == "triton" else eager
-        with without_autocast(input.device.type):
-            found = _Head.apply(form, delta, reduction, recompute, flat, *parameters)
+        form = library.TRITON if choice.name == "triton" else library.EAGER
+        options = Options(delta, reduction)
+        found = by_hand.apply(form, options, (flat, *parameters), keep=not recompute)
     if len(lead) == 1:
         return HeadOutput(*found)
     return HeadOutput(*(each.unflatten(0, lead) if lead else each.squeeze(0) for each in found))
@@ -83,77 +79,3 @@ def _by_hand(input: Tensor, parameters: HeadParameters, self_feature: SelfFeatur
     if self_feature != "intra":
         return False
     return plain([input, *parameters])
-
-
-class _Head(torch.autograd.Function):
-    """A form with its own backward; the second derivative is that of the reference."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        form: Any,
-        delta: float,
-        reduction: Reduction,
-        recompute: bool,
-        input: Tensor,
-        *parameters: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        ctx.form, ctx.delta, ctx.reduction = form, delta, reduction
-        ctx.set_materialize_grads(False)
-        keep = not recompute and any(ctx.needs_input_grad)
-        stacked = HeadParameters._make(parameters)
-        output, saved = form.forward(input, stacked, delta, reduction, keep)
-        ctx.save_for_backward(input, *parameters, *saved)
-        return tuple(output)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        input, *rest = ctx.saved_tensors
-        parameters, saved = HeadParameters._make(rest[:8]), ctx.form.Saved(*rest[8:])
-        needs = ctx.needs_input_grad[4:]
-        with without_autocast(input.device.type):
-            if torch.is_grad_enabled():
-                found = _differentiable(
-                    gradients, [input, *parameters], needs, ctx.delta, ctx.reduction
-                )
-            else:
-                found = ctx.form.backward(
-                    gradients, input, parameters, saved, ctx.delta, ctx.reduction, needs
-                )
-        return (None, None, None, None, *found)
-
-
-def _differentiable(
-    gradients: Sequence[Tensor | None],
-    inputs: Sequence[Tensor | None],
-    needs: Sequence[bool],
-    delta: float,
-    reduction: Reduction,
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the input and the parameters, with a graph of their own."""
-    # Through aliases, so that an input which was made of another is not counted twice.
-    twins = [None if each is None else each.view_as(each) for each in inputs]
-    input, *parameters = twins
-    assert input is not None
-    output = reference(
-        input, eager.cast(HeadParameters._make(parameters), input.dtype), delta, reduction
-    )
-    pairs = [
-        (value, gradient)
-        for value, gradient in zip(output, gradients, strict=True)
-        if value is not None and gradient is not None
-    ]
-    wanted = [twin for twin, need in zip(twins, needs, strict=True) if need and twin is not None]
-    found = iter(
-        torch.autograd.grad(
-            [value for value, _ in pairs],
-            wanted,
-            [gradient for _, gradient in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return tuple(
-        next(found) if need and twin is not None else None
-        for twin, need in zip(twins, needs, strict=True)
-    )

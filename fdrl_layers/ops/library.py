@@ -3,8 +3,8 @@
 The implementation is Triton's where it can run, and otherwise the passes by hand.
 """
 
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,45 +12,47 @@ from torch import Tensor
 from fdrl_layers._precision import widen
 from fdrl_layers.ops.backend import obstacle_to_triton
 from fdrl_layers.ops.eager import head as eager
-from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
+from fdrl_layers.ops.eager.relations import Options
+from fdrl_layers.ops.reference.head import Reduction
 
 
-def _triton_forward(
-    input: Tensor, parameters: HeadParameters, delta: float, reduction: Reduction, keep: bool
-) -> tuple[HeadOutput, tuple[Tensor, ...]]:
-    from fdrl_layers.ops.triton import head
+class TritonHead(eager.Head):
+    """Triton's kernels, imported when first called; the second derivative is the same."""
 
-    kernel: Any = head.forward
-    *output, distances, product = kernel(input, *parameters, delta, reduction, keep)
-    _, _, latents, intra_weights, _ = output
-    return HeadOutput._make(output), (latents, intra_weights, distances, product)
+    def forward(
+        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        """Return the head's output, and latents, Intra-W, distances and the product."""
+        from fdrl_layers.ops.triton import head
 
+        kernel: Any = head.forward
+        *outputs, distances, product = kernel(*tensors, options.delta, options.reduction, keep)
+        return outputs, (outputs[2], outputs[3], distances, product)
 
-def _triton_backward(
-    gradients: tuple[Tensor | None, ...],
-    input: Tensor,
-    parameters: HeadParameters,
-    saved: tuple[Tensor, ...],
-    delta: float,
-    reduction: Reduction,
-    needs: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    from fdrl_layers.ops.triton import head
+    def backward(
+        self,
+        gradients: Sequence[Tensor | None],
+        tensors: Sequence[Tensor | None],
+        saved: Sequence[Tensor | None],
+        options: Options,
+        needs: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        """Return the gradients of the input and the parameters from those of the outputs."""
+        from fdrl_layers.ops.triton import head
 
-    kernel: Any = head.backward
-    found = kernel(*gradients, input, *parameters, *saved, delta, reduction, needs)
-    return tuple(found)
-
-
-triton_form = SimpleNamespace(
-    forward=_triton_forward, backward=_triton_backward, Saved=lambda *tensors: tensors
-)
-"""Triton's kernels under the signatures of `ops.eager.head`; imported when first called."""
+        kernel: Any = head.backward
+        given = (options.delta, options.reduction, needs)
+        found: Sequence[Tensor | None] = kernel(*gradients, *tensors, *saved, *given)
+        return found
 
 
-def _form(input: Tensor, decomposition_weight: Tensor) -> Any:
+EAGER = eager.Head()
+TRITON = TritonHead()
+
+
+def _form(input: Tensor, decomposition_weight: Tensor) -> eager.Head:
     m, d, _ = decomposition_weight.shape
-    return eager if obstacle_to_triton([input], m, d) else triton_form
+    return EAGER if obstacle_to_triton([input], m, d) else TRITON
 
 
 @torch.library.custom_op("fdrl_layers::head", mutates_args=())
@@ -69,7 +71,8 @@ def head(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return logits, embedding, latents, Intra-W, Inter-W, distances and the product to save."""
-    parameters = HeadParameters(
+    tensors = (
+        input,
         decomposition_weight,
         decomposition_bias,
         intra_weight,
@@ -80,11 +83,12 @@ def head(
         classifier_bias,
     )
     form = _form(input, decomposition_weight)
-    output, saved = form.forward(input, parameters, delta, reduction, keep)
-    if form is eager:
-        distances, product = saved.distances, _to_rows(saved.product, input)
-    else:
-        distances, product = saved[2:]
+    output, saved = form.forward(tensors, Options(delta, cast(Reduction, reduction)), keep)
+    distances, product = saved[-2:]
+    assert distances is not None
+    if form is EAGER:
+        product = _to_rows(product, input)
+    assert product is not None
     logits, embedding, latents, intra_weights, inter_weights = output
     return logits, embedding, latents, intra_weights, inter_weights, distances, product
 
@@ -161,13 +165,17 @@ def head_backward(
 ) -> list[Tensor]:
     """Return the gradients of the input and the parameters; an empty one where none is needed."""
     gradients = (grad_logits, grad_embedding, grad_latents, grad_intra_weights, grad_inter_weights)
-    stacked = HeadParameters._make(parameters)
-    form = _form(input, stacked.decomposition_weight)
-    saved: Any = (latents, intra_weights, distances, product)
-    if form is eager:
+    weight = parameters[0]
+    assert weight is not None
+    form = _form(input, weight)
+    saved: Sequence[Tensor | None] = (latents, intra_weights, distances, product)
+    if form is EAGER:
         sums = distances.tanh().sum(-1)
         saved = eager.Saved(latents, intra_weights, sums, distances, _to_stacks(product))
-    found = form.backward(gradients, input, stacked, saved, delta, reduction, tuple(needs))
+    tensors = (input, *parameters)
+    found = form.backward(
+        gradients, tensors, saved, Options(delta, cast(Reduction, reduction)), needs
+    )
     result = []
     for each, need, value in zip(found, needs, (input, *parameters), strict=True):
         if value is None or not need:
@@ -176,7 +184,7 @@ def head_backward(
             result.append(torch.zeros_like(value, memory_format=torch.contiguous_format))
         else:
             # An operator's results may share no storage, as biases do that were summed at once.
-            result.append(each.clone() if form is eager else each)
+            result.append(each.clone() if form is EAGER else each)
     return result
 
 

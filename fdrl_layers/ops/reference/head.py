@@ -12,6 +12,15 @@ Reduction = Literal["sum", "mean", "share"]
 SelfFeature = Literal["intra", "message"]
 
 
+class RelationParameters(NamedTuple):
+    """The parameters of both relations; those of one that is left out are None."""
+
+    intra_weight: Tensor | None
+    intra_bias: Tensor | None
+    inter_weight: Tensor | None
+    inter_bias: Tensor | None
+
+
 class HeadParameters(NamedTuple):
     """The parameters of a head, in the order in which every form of it takes them."""
 
@@ -23,6 +32,11 @@ class HeadParameters(NamedTuple):
     inter_bias: Tensor | None
     classifier_weight: Tensor | None
     classifier_bias: Tensor | None
+
+    @property
+    def relations(self) -> RelationParameters:
+        """The parameters of both relations."""
+        return RelationParameters._make(self[2:6])
 
 
 class HeadOutput(NamedTuple):
@@ -93,7 +107,7 @@ class _InterWeights(torch.autograd.Function):
     """The same with its derivative in closed form, which a compiler does not find.
 
     It would write the (*, M, M, D) gradient of the differences and read it twice. In closed form
-    that is a matrix for each sample: (diag(k 1) - k) g with k as in `ops/eager/head.py`.
+    that is a matrix for each sample: (diag(k 1) - k) g with k as in `ops/eager/relations.py`.
     """
 
     @staticmethod
@@ -110,6 +124,13 @@ class _InterWeights(torch.autograd.Function):
         k = torch.where(apart, (gradient + gradient.mT) * slope, 0.0)
         result: Tensor = k.sum(-1, keepdim=True) * messages - k @ messages
         return result
+
+
+def collect(features: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Equations 8 to 10: the inter-aware features and Inter-W of features (*, M, D)."""
+    messages = add_bias(stacked_product(features, weight), bias).relu()
+    weights = distances_to_weights(widen(messages))
+    return torch.matmul(weights.to(messages.dtype), messages), weights
 
 
 def reconstruct(

@@ -1,0 +1,99 @@
+"""Figures of the studies in prose: drawn from the results, so that no sentence can be out of date.
+
+    {gain}`gates: sum, Intra-W at 1 / M vs sum, gates at 1 / 2`
+    {score}`full: linear; mean class`
+
+A gain is the difference to the study's baseline, or to the row behind `vs`, with its interval. A
+score is a mean with its deviation over seeds. Both are of the test accuracy, unless one of
+`valid`, `mean class`, `spread` or `by class` stands behind a semicolon. The last two are of Intra-W
+(see the tables of the study `living`), in percent, and a score has its mean alone.
+"""
+
+import re
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from docutils import nodes
+
+from benchmarks.studies.compare import difference
+from benchmarks.studies.plan import SCALES, Study
+from benchmarks.studies.questions import find_study
+from benchmarks.studies.store import Trained
+from benchmarks.studies.tables import results_of, spread
+
+ASKED = re.compile(
+    r"(?P<study>\w+): (?P<row>.+?)(?: vs (?P<other>.+?))?"
+    r"(?:; (?P<score>valid|mean class|spread|by class))?"
+)
+
+
+def gain(text: str) -> str:
+    """Return the difference of two rows, with its interval."""
+    study, row, other, score = _parse(text)
+    found = difference(*(_values(study, label, score) for label in (row, other or study.baseline)))
+    return _joined(str(found))
+
+
+def score(text: str) -> str:
+    """Return the mean of a row, with its deviation over seeds."""
+    study, row, _, score = _parse(text)
+    values = list(_values(study, row, score).values())
+    return f"{fmean(values):.0f}" if score in ("spread", "by class") else _joined(spread(values))
+
+
+def _parse(text: str) -> tuple[Study, str, str | None, str | None]:
+    asked = ASKED.fullmatch(" ".join(text.split()))
+    if asked is None:
+        raise ValueError(f"expected a study and a row, as in `gates: FDRL`, got {text!r}")
+    return find_study(asked["study"]), asked["row"], asked["other"], asked["score"]
+
+
+def _values(study: Study, label: str, score: str | None) -> dict[int, float]:
+    """Return a row's scores by seed, at the largest scale that has any."""
+    (row,) = study.select_rows([label])
+    for scale in reversed(SCALES):
+        runs = results_of(row, scale)
+        values = {seed: _value(run, score) for seed, run in runs.items()}
+        if values and any(len(results_of(each, scale)) for each in study.rows if each != row):
+            return {seed: value for seed, value in values.items() if value is not None}
+    raise ValueError(f"{study.name}: {label} has not been run")
+
+
+def _value(run: Trained, score: str | None) -> float | None:
+    if score == "spread":
+        last = run.history[-1]
+        return 100 * last["intra_spread"] / last["intra_weight"]
+    if score == "by class":
+        return None if run.intra_spread is None else 100 * float(run.intra_spread["explained"])
+    if score == "mean class":
+        return run.scores["test"]["mean_class_accuracy"]
+    return run.scores["valid" if score == "valid" else "test"]["accuracy"]
+
+
+def _joined(text: str) -> str:
+    # A number and its deviation stay on one line, and a minus is none of a word's.
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(
+        "-", "\N{MINUS SIGN}"
+    )
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Add both roles."""
+    for name, figure in (("gain", gain), ("score", score)):
+        app.add_role(name, _role(figure))
+    return {"parallel_read_safe": True}
+
+
+def _role(figure: Any) -> Any:
+    def role(
+        name: str, rawtext: str, text: str, line: int, inliner: Any, *_: Any, **__: Any
+    ) -> tuple[Sequence[nodes.Node], Sequence[nodes.Node]]:
+        try:
+            return [nodes.Text(figure(text))], []
+        except (StopIteration, ValueError, KeyError) as error:
+            said = error if str(error) else "there is no such study"
+            message = inliner.reporter.error(f"{{{name}}}`{text}`: {said}", line=line)
+            return [nodes.problematic(rawtext, rawtext)], [message]
+
+    return role

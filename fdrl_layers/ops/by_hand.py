@@ -1,0 +1,110 @@
+"""Passes that are written by hand: what a form of an operator is, and how autograd calls it."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from fdrl_layers.ops.backend import without_autocast
+
+Options = TypeVar("Options", contravariant=True)
+Tensors = tuple[Tensor | None, ...]
+
+
+class Form(Protocol[Options]):
+    """One way to compute an operator of tensors and options, with its derivative."""
+
+    def forward(
+        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        """Return the outputs, and what backward reads beside `tensors`.
+
+        Without `keep` that is as little as there can be, and backward computes the rest again.
+        """
+
+    def backward(
+        self,
+        gradients: Sequence[Tensor | None],
+        tensors: Sequence[Tensor | None],
+        saved: Sequence[Tensor | None],
+        options: Options,
+        needs: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        """Return the gradient of each of `tensors`, None where `needs` is False."""
+
+    def reference(
+        self, tensors: Sequence[Tensor | None], options: Options
+    ) -> Sequence[Tensor | None]:
+        """Return the outputs by operators that can be differentiated any number of times."""
+
+
+def apply(
+    form: Form[Options], options: Options, tensors: Sequence[Tensor | None], *, keep: bool = True
+) -> tuple[Tensor, ...]:
+    """Compute the outputs by a form, so that autograd calls its backward pass."""
+    device = next(each for each in tensors if each is not None).device
+    with without_autocast(device.type):
+        outputs: tuple[Tensor, ...] = _ByHand.apply(form, options, keep, *tensors)
+    return outputs
+
+
+class _ByHand(torch.autograd.Function):
+    """A form with its own backward; the second derivative is that of its reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, form: Form[Any], options: Any, keep: bool, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        ctx.form, ctx.options, ctx.count = form, options, len(tensors)
+        ctx.set_materialize_grads(False)
+        keep = keep and any(ctx.needs_input_grad)
+        outputs, saved = form.forward(tensors, options, keep)
+        ctx.save_for_backward(*tensors, *saved)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensors:
+        every, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        tensors, saved = every[: ctx.count], every[ctx.count :]
+        device = next(each for each in tensors if each is not None).device
+        with without_autocast(device.type):
+            if torch.is_grad_enabled():
+                found: Sequence[Tensor | None] = _differentiable(
+                    ctx.form, ctx.options, gradients, tensors, needs
+                )
+            else:
+                found = ctx.form.backward(gradients, tensors, saved, ctx.options, needs)
+        return (None, None, None, *found)
+
+
+def _differentiable(
+    form: Form[Any],
+    options: Any,
+    gradients: Sequence[Tensor | None],
+    tensors: Sequence[Tensor | None],
+    needs: Sequence[bool],
+) -> Tensors:
+    """Return the gradients of the tensors, with a graph of their own."""
+    # Through aliases, so that an input which was made of another is not counted twice.
+    twins = [None if each is None else each.view_as(each) for each in tensors]
+    output = form.reference(twins, options)
+    pairs = [
+        (value, gradient)
+        for value, gradient in zip(output, gradients, strict=True)
+        if value is not None and gradient is not None
+    ]
+    wanted = [twin for twin, need in zip(twins, needs, strict=True) if need and twin is not None]
+    found = iter(
+        torch.autograd.grad(
+            [value for value, _ in pairs],
+            wanted,
+            [gradient for _, gradient in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return tuple(
+        next(found) if need and twin is not None else None
+        for twin, need in zip(twins, needs, strict=True)
+    )

@@ -1,0 +1,364 @@
+r"""Both relations and the sum behind them by hand: the one derivation of equations 3 to 12.
+
+Forward as in :mod:`fdrl_layers.ops.reference.head`. With :math:`\bar v` for the gradient of v,
+:math:`\beta = 1 - \delta`, and :math:`\langle , \rangle` a product over D, backward is
+
+.. math::
+    \bar s_m &= \beta \langle \bar y, g_m \rangle, \qquad
+    k_{jm} = (\bar s_j + \bar s_m + \bar\omega_{jm} + \bar\omega_{mj})\,
+        \mathrm{sech}^2(d_{jm}) / d_{jm}, \quad k_{jm} = 0 \text{ where } d_{jm} = 0 \\
+    \bar g &= \beta\, s \otimes \bar y + (\mathrm{diag}(k 1) - k)\, g, \qquad
+    \bar p = \bar g\, [g > 0] \\
+    \bar\alpha_j &\mathrel{+}= \delta \langle \bar y, l_j \rangle + \langle \bar p_j, q_j \rangle \\
+    \bar l_j &\mathrel{+}= W_{s_j} \bar a_j + W_{e_j} \alpha_j \bar p_j + \delta \alpha_j \bar y
+
+with :math:`q_j = W_{e_j}^T l_j`, :math:`p_j = \alpha_j q_j + b_{e_j}` and :math:`\bar a_j` the
+gradient of what enters the sigmoid. Stacks that only enter products lie M-major, (M, N, D), as the
+batched products want them; those that enter distances lie N-major.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fdrl_layers._precision import widen
+from fdrl_layers.ops.reference.head import (
+    HeadParameters,
+    Reduction,
+    RelationParameters,
+    reconstruct,
+)
+
+
+class Saved(NamedTuple):
+    """What backward reads beside latents and parameters.
+
+    Attributes:
+        intra_weights: (N, M).
+        column_sums: Of Inter-W, (N, M).
+        distances: Between messages, (N, M, M).
+        product: The gates (after the sigmoid, but before it for "share") and the products q
+            (2, M, N, D); None where backward is to compute them again.
+    """
+
+    intra_weights: Tensor
+    column_sums: Tensor
+    distances: Tensor
+    product: Tensor | None
+
+
+class Gradients(NamedTuple):
+    """The gradients of the latents (N, M, D), not contiguous, and of the parameters."""
+
+    latents: Tensor | None
+    intra_weight: Tensor | None
+    intra_bias: Tensor | None
+    inter_weight: Tensor | None
+    inter_bias: Tensor | None
+
+
+class Options(NamedTuple):
+    """What decides equations 4 and 11."""
+
+    delta: float
+    reduction: Reduction
+
+
+Parameters = TypeVar("Parameters", RelationParameters, HeadParameters)
+
+
+def cast(parameters: Parameters, dtype: torch.dtype) -> Parameters:
+    """Return the parameters in the type in which products are taken."""
+    if all(each is None or each.dtype == dtype for each in parameters):
+        return parameters
+    kind: Any = type(parameters)
+    moved: Parameters = kind(*(None if each is None else each.to(dtype) for each in parameters))
+    return moved
+
+
+class Reconstruction:
+    """The embedding, Intra-W and Inter-W of latents: a :class:`fdrl_layers.ops.by_hand.Form`."""
+
+    def forward(
+        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        """Return y (N, D), Intra-W and Inter-W of latents (N, M, D)."""
+        latents, *rest = tensors
+        assert latents is not None
+        p = cast(RelationParameters._make(rest), latents.dtype)
+        embedding, intra_weights, inter_weights, saved = relate(latents, p, options, keep)
+        return (embedding.to(latents.dtype), intra_weights, inter_weights), saved
+
+    def backward(
+        self,
+        gradients: Sequence[Tensor | None],
+        tensors: Sequence[Tensor | None],
+        saved: Sequence[Tensor | None],
+        options: Options,
+        needs: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        """Return the gradients of latents and parameters."""
+        latents, *rest = tensors
+        assert latents is not None
+        p = cast(RelationParameters._make(rest), latents.dtype)
+        grad_embedding, grad_intra, grad_inter = gradients
+        kept = Saved._make(saved)
+        product, nodes = nodes_of(latents, p, kept, options)
+        dy = nodes[:, -1]
+        dy.zero_() if grad_embedding is None else dy.copy_(grad_embedding)
+        found = relate_backward(
+            nodes, grad_intra, grad_inter, None, latents, product, p, kept, options, needs
+        )
+        return tuple(
+            None if grad is None or each is None else grad.to(each.dtype)
+            for grad, each in zip(found, tensors, strict=True)
+        )
+
+    def reference(
+        self, tensors: Sequence[Tensor | None], options: Options
+    ) -> Sequence[Tensor | None]:
+        """Return the same by operators of PyTorch."""
+        latents, *rest = tensors
+        assert latents is not None
+        p = cast(RelationParameters._make(rest), latents.dtype)
+        return reconstruct(latents, *p, options.delta, options.reduction)
+
+
+def relate(
+    latents: Tensor, p: RelationParameters, options: Options, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Saved]:
+    """Return y in at least float32, Intra-W, Inter-W and what backward wants."""
+    product = _product(latents, p, options.reduction)
+    intra_weights = _intra_weights(product[0], options.reduction)
+    messages = _messages(product[1], intra_weights, p.inter_bias)
+    distances = distances_of(messages)
+    inter_weights = distances.tanh()
+    saved = Saved(intra_weights, inter_weights.sum(-1), distances, product if keep else None)
+    embedding = embed(latents, messages, saved, options.delta)
+    return embedding, intra_weights, inter_weights, saved
+
+
+def embed(latents: Tensor, messages: Tensor, saved: Saved, delta: float) -> Tensor:
+    """Equation 12: y (N, D) in at least float32."""
+    features = torch.bmm(saved.intra_weights.unsqueeze(1), widen(latents))
+    sums = saved.column_sums.unsqueeze(1)
+    return torch.baddbmm(features, sums, messages, beta=delta, alpha=1 - delta).squeeze(1)
+
+
+def distances_of(messages: Tensor) -> Tensor:
+    """Return the distances (N, M, M) of messages (N, M, D)."""
+    # Mode 2 takes differences; a Gram matrix would lose close messages to rounding.
+    distances: Tensor = torch.ops.aten._cdist_forward(messages, messages, 2.0, 2)
+    # An infinite message is at no distance from itself either.
+    distances.diagonal(dim1=1, dim2=2).zero_()
+    return distances
+
+
+def _product(latents: Tensor, p: RelationParameters, reduction: Reduction) -> Tensor:
+    """Gates and products q (2, M, N, D)."""
+    assert p.intra_weight is not None
+    assert p.inter_weight is not None
+    rows = latents.transpose(0, 1)
+    product = latents.new_empty(2, *rows.shape)
+    gates, q = product
+    if p.intra_bias is None:
+        torch.bmm(rows, p.intra_weight.mT, out=gates)
+    else:
+        torch.baddbmm(p.intra_bias.unsqueeze(1), rows, p.intra_weight.mT, out=gates)
+    torch.bmm(rows, p.inter_weight.mT, out=q)
+    if reduction != "share":
+        gates.sigmoid_()
+    return product
+
+
+def _intra_weights(gates: Tensor, reduction: Reduction) -> Tensor:
+    """Intra-W (N, M) of the gates (M, N, D)."""
+    gates = widen(gates)
+    intra_weights = gates.new_empty(gates.shape[1], gates.shape[0])
+    if reduction == "share":
+        return torch.softmax(F.logsigmoid(gates).logsumexp(-1), 0, out=intra_weights.t()).t()
+    reduce = torch.sum if reduction == "sum" else torch.mean
+    reduce(gates, -1, out=intra_weights.t())
+    return intra_weights
+
+
+def _messages(
+    q: Tensor, intra_weights: Tensor, bias: Tensor | None, out: Tensor | None = None
+) -> Tensor:
+    """Messages (N, M, D) in at least float32."""
+    rows, scale = widen(q).transpose(0, 1), intra_weights.unsqueeze(-1)
+    if out is None:
+        out = rows.new_empty(rows.shape)
+    if bias is None:
+        torch.mul(rows, scale, out=out)
+    else:
+        torch.addcmul(widen(bias), rows, scale, out=out)
+    return out.relu_()
+
+
+def nodes_of(
+    latents: Tensor, p: RelationParameters, saved: Saved, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Return the product, and messages with room for the gradient of y behind them.
+
+    One product then reaches both: the nodes are (N, M + 1, D).
+    """
+    product = saved.product
+    if product is None:
+        product = _product(latents, p, options.reduction)
+    n, m, d = latents.shape
+    nodes = saved.distances.new_empty(n, m + 1, d)
+    _messages(product[1], saved.intra_weights, p.inter_bias, out=nodes[:, :m])
+    return product, nodes
+
+
+def relate_backward(
+    nodes: Tensor,
+    grad_intra: Tensor | None,
+    grad_inter: Tensor | None,
+    grad_latents: Tensor | None,
+    latents: Tensor,
+    product: Tensor,
+    p: RelationParameters,
+    saved: Saved,
+    options: Options,
+    needs: Sequence[bool],
+    scratch: Tensor | None = None,
+) -> Gradients:
+    """Return the gradients, given messages and the gradient of y in `nodes`.
+
+    `grad_latents` is added to the latents' own. A stack (N, M, D) of the messages' type to write
+    to, `scratch`, may be given, and is free again afterwards.
+    """
+    n, m, d = latents.shape
+    (gates, q), dy = product, nodes[:, m]
+    # What enters the sigmoid, and what enters the messages' ReLU, which q's will replace.
+    entering = torch.empty_like(product)
+    da, dp = entering
+    # Two stacks more are written to three times each, since memory in a cache is faster.
+    by_sample = nodes.new_empty(n, m, d) if scratch is None else scratch
+    by_branch = nodes.new_empty(m, n, d)
+    _message_gradient(nodes, saved, grad_inter, options.delta, by_sample, dp.transpose(0, 1))
+    dalpha = _intra_gradient(grad_intra, latents, dy, dp, q, options.delta, by_branch)
+    _gate_gradient(dalpha, gates, saved.intra_weights, options.reduction, da)
+    intra_bias = inter_bias = None
+    if needs[2] or needs[4]:
+        both = entering.sum(2)
+        intra_bias, inter_bias = both[0] if needs[2] else None, both[1] if needs[4] else None
+    dq = dp.mul_(saved.intra_weights.t().unsqueeze(-1))
+    rows = latents.transpose(0, 1)
+    found = Gradients(
+        None,
+        torch.bmm(da.mT, rows) if needs[1] else None,
+        intra_bias,
+        torch.bmm(dq.mT, rows) if needs[3] else None,
+        inter_bias,
+    )
+    if not needs[0]:
+        return found
+    grad = by_branch if by_branch.dtype == da.dtype else torch.empty_like(da)
+    _latent_gradient(grad_latents, saved, dy, entering, p, options.delta, grad)
+    return found._replace(latents=grad.transpose(0, 1))
+
+
+def _message_gradient(
+    nodes: Tensor,
+    saved: Saved,
+    grad_inter: Tensor | None,
+    delta: float,
+    scratch: Tensor,
+    out: Tensor,
+) -> None:
+    """Gradient of what enters the messages' ReLU (N, M, D), from messages and dy in `nodes`."""
+    n, m = saved.intra_weights.shape
+    messages, dy = nodes[:, :m], nodes[:, m]
+    mixing = nodes.new_empty(n, m, m + 1)
+    k, beta = mixing[..., :m], 1 - delta
+    dots = _dots(messages, dy)
+    torch.add(dots.unsqueeze(2), dots.unsqueeze(1), out=k)
+    torch.neg(saved.column_sums, out=mixing[..., m])
+    if grad_inter is not None:
+        mixing.mul_(beta)
+        k.add_(grad_inter).add_(grad_inter.mT)
+        beta = 1.0
+    pull(k, saved.distances)
+    torch.baddbmm(messages, mixing, nodes, beta=0, alpha=-beta, out=scratch)
+    torch.ops.aten.threshold_backward(scratch, messages, 0, grad_input=out)
+
+
+def pull(k: Tensor, distances: Tensor) -> None:
+    """Turn the symmetric gradients k (N, M, M) of Inter-W into k - diag(k 1), in place."""
+    # sech^2(d) / d, and 0 for messages that coincide: the slope of a norm is bounded by 1, and of
+    # all subgradients 0 is the symmetric one.
+    slope = torch.ops.aten.tanh_backward(k, distances.tanh())
+    torch.div(slope, F.threshold(distances, 0, float("inf")), out=k)
+    k.diagonal(dim1=1, dim2=2).sub_(k.sum(-1))
+
+
+def _dots(rows: Tensor, vector: Tensor) -> Tensor:
+    """Products of rows (N, M, D) with a vector (N, D) each: (N, M)."""
+    # A row from the left: MKL takes six times as long for a column from the right.
+    return torch.bmm(vector.unsqueeze(1), rows.mT).squeeze(1)
+
+
+def _intra_gradient(
+    grad_intra: Tensor | None,
+    latents: Tensor,
+    dy: Tensor,
+    dp: Tensor,
+    q: Tensor,
+    delta: float,
+    scratch: Tensor,
+) -> Tensor:
+    """Gradient of Intra-W (N, M)."""
+    through = torch.mul(widen(dp), widen(q), out=scratch).sum(-1).t()
+    if grad_intra is not None:
+        through = through + grad_intra
+    dy = dy.unsqueeze(1)
+    return torch.baddbmm(through.unsqueeze(1), dy, widen(latents).mT, alpha=delta).squeeze(1)
+
+
+def _gate_gradient(
+    dalpha: Tensor, gates: Tensor, intra_weights: Tensor, reduction: Reduction, out: Tensor
+) -> None:
+    """Gradient of what enters the sigmoid (M, N, D)."""
+    if reduction != "share":
+        if reduction == "mean":
+            dalpha = dalpha / gates.shape[-1]
+        grad = dalpha.t().unsqueeze(-1).to(gates.dtype).expand_as(gates)
+        torch.ops.aten.sigmoid_backward(grad, gates, grad_input=out)
+        return
+    # Of the logarithm of a sum of gates, by softmax, as the gates themselves may underflow.
+    inner = intra_weights * (dalpha - (dalpha * intra_weights).sum(-1, keepdim=True))
+    gates = widen(gates)
+    shares = F.logsigmoid(gates).softmax(-1).mul_(gates.neg().sigmoid_())
+    out.copy_(shares.mul_(inner.t().unsqueeze(-1)))
+
+
+def _latent_gradient(
+    grad_latents: Tensor | None,
+    saved: Saved,
+    dy: Tensor,
+    entering: Tensor,
+    p: RelationParameters,
+    delta: float,
+    out: Tensor,
+) -> None:
+    """Gradient of the latents, M-major (M, N, D)."""
+    assert p.intra_weight is not None
+    assert p.inter_weight is not None
+    da, dq = entering
+    # Through y's own sum of latents.
+    direct, scale = dy.unsqueeze(1), saved.intra_weights.unsqueeze(-1)
+    rows = out.transpose(0, 1)
+    if out.dtype != dy.dtype:
+        direct = delta * scale * direct
+        rows.copy_(direct if grad_latents is None else direct.add_(grad_latents))
+    elif grad_latents is None:
+        torch.mul(scale * delta, direct, out=rows)
+    else:
+        torch.addcmul(grad_latents, scale, direct, value=delta, out=rows)
+    out.baddbmm_(da, p.intra_weight).baddbmm_(dq, p.inter_weight)

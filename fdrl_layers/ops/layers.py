@@ -1,0 +1,61 @@
+"""The operators of separate layers: by hand where that is the same, and otherwise the reference."""
+
+from torch import Tensor
+
+from fdrl_layers.ops import by_hand
+from fdrl_layers.ops.backend import plain, working_dtype
+from fdrl_layers.ops.eager.inter_relation import InterRelation
+from fdrl_layers.ops.eager.relations import Options, Reconstruction
+from fdrl_layers.ops.reference.head import (
+    Reduction,
+    RelationParameters,
+    SelfFeature,
+    collect,
+    reconstruct,
+)
+
+_INTER_RELATION = InterRelation()
+_RECONSTRUCTION = Reconstruction()
+
+
+def collect_messages(
+    features: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Equations 8 to 10: the inter-aware features and Inter-W of features (*, M, D)."""
+    tensors = (features, weight, bias)
+    if not plain(tensors) or working_dtype(features) != features.dtype:
+        return collect(*tensors)
+    aware, weights = by_hand.apply(_INTER_RELATION, None, (_flat(features), weight, bias))
+    return aware.view(features.shape), weights.view(*features.shape[:-1], weights.shape[-1])
+
+
+def reconstruct_feature(
+    latents: Tensor,
+    parameters: RelationParameters,
+    delta: float,
+    reduction: Reduction,
+    self_feature: SelfFeature,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Equations 3, 4 and 7 to 12: y, Intra-W and Inter-W of latents (*, M, D)."""
+    if (
+        parameters.intra_weight is None
+        or parameters.inter_weight is None
+        or self_feature != "intra"
+        or not plain((latents, *parameters))
+        or working_dtype(latents) != latents.dtype
+    ):
+        return reconstruct(latents, *parameters, delta, reduction, self_feature)
+    options = Options(delta, reduction)
+    y, intra, inter = by_hand.apply(_RECONSTRUCTION, options, (_flat(latents), *parameters))
+    lead = latents.shape[:-2]
+    return (
+        y.view(*lead, *y.shape[1:]),
+        intra.view(*lead, *intra.shape[1:]),
+        inter.view(*lead, *inter.shape[1:]),
+    )
+
+
+def _flat(rows: Tensor) -> Tensor:
+    if rows.ndim == 3:
+        return rows
+    return rows.flatten(0, -3) if rows.ndim > 3 else rows.unsqueeze(0)

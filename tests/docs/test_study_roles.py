@@ -1,0 +1,66 @@
+"""Figures in the prose of the Reproduction pages come from the results, and from nowhere else."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("docutils", reason="needs what the documentation is built with")
+
+from benchmarks.studies.compare import difference
+from benchmarks.studies.questions import find_study
+from benchmarks.studies.tables import as_markdown, results_of, scores_of
+from study_roles import gain, score
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "docs" / name for name in ("reproduction.md", "reproduction_small.md")]
+# Sizes and settings, which are no results.
+SETTINGS = {"0.01", "25,045", "3,191", "3,137", "12,800", "95"}
+
+
+def prose_of(path: Path) -> str:
+    """Return a page without code, tables that are included, roles and formulas."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    text = re.sub(r"\{\w+(:\w+)?\}`[^`]*`|`[^`]*`", "", text)
+    return re.sub(r"\$[^$]*\$", "", text)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_no_figure_is_written_by_hand(path: Path) -> None:
+    found = set(re.findall(r"\d+(?:[.,]\d+)+|±|\d+(?= (?:%|points))", prose_of(path)))
+    assert found <= SETTINGS
+
+
+def test_the_page_is_short() -> None:
+    assert len(prose_of(PAGES[0]).split()) < 1200
+
+
+def test_a_gain_is_that_of_the_table() -> None:
+    rows = dict((row.label, row) for row in find_study("baseline").select_rows(["linear", "FDRL"]))
+    scores = {
+        name: scores_of(results_of(row, "cpu"), "test", "accuracy") for name, row in rows.items()
+    }
+    want = str(difference(scores["FDRL"], scores["linear"])).replace("-", "\N{MINUS SIGN}")
+    assert gain("baseline: FDRL").replace("\N{NO-BREAK SPACE}", " ") == want
+    assert gain("baseline: FDRL vs linear") == gain("baseline: FDRL")
+    assert gain("baseline: linear vs FDRL").startswith("+")
+    assert score("baseline: FDRL").replace("\N{NO-BREAK SPACE}", " ") in as_markdown(
+        find_study("baseline"), "cpu"
+    )
+    assert gain("baseline: FDRL; valid") != gain("baseline: FDRL")
+    assert 0 < float(score("living: FDRL; spread")) < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("baseline", "expected a study and a row"),
+        ("baseline: FDLR", "must be of linear"),
+        ("full: FDRL; by class", "has not been run|mean requires"),
+    ],
+)
+def test_what_has_no_results_is_an_error(text: str, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        score(text)
+    with pytest.raises(StopIteration):
+        score("basseline: FDRL")
