@@ -36,7 +36,7 @@ def test_the_page_is_short() -> None:
 
 
 def test_a_gain_is_that_of_the_table() -> None:
-    rows = dict((row.label, row) for row in find_study("baseline").select_rows(["linear", "FDRL"]))
+    rows = {row.label: row for row in find_study("baseline").select_rows(["linear", "FDRL"])}
     scores = {
         name: scores_of(results_of(row, "cpu"), "test", "accuracy") for name, row in rows.items()
     }
