@@ -1,4 +1,4 @@
-"""The joint loss by kernels: two launches forward, which move the centers too, and one backward.
+"""The joint loss by kernels: three launches forward, which move the centers too, and one backward.
 
 The equations stand in `ops/eager/joint.py`. Partial sums are in float32, over up to N / 128 samples
 each; they are added up in float64, always in the same order.
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._ranks import sum_over_ranks
-from fdrl_layers.ops.triton.sums import finish, partial_sums
+from fdrl_layers.ops.triton.centers import join_terms, move_centers
+from fdrl_layers.ops.triton.sums import partial_sums
 from fdrl_layers.ops.triton.terms import term_gradients
 from fdrl_layers.ops.triton.tiles import ceil_div, next_power_of_2
 
@@ -91,22 +92,35 @@ def forward(
     if ranks:
         parts, programs = sum_over_ranks(parts.sum(0, dtype=torch.float64)), 1
     terms, state = new(5), new(sizes.M * sizes.D + sizes.M + 3 + k * sizes.M)
-    finish[(1,)](
+    corrections = torch.empty(2 * sizes.M, device=latents.device, dtype=torch.float64)
+    move_centers[(2 * sizes.M,)](
         parts,
         latent_centers,
         latent_seen,
         class_centers,
         class_seen,
-        terms,
+        corrections,
         state,
         sizes.width,
         k,
         programs,
         rate,
-        *lambdas,
         *sizes,
         ALPHA=rule == "alpha",
-        num_warps=8,
+        num_warps=4,
+    )
+    join_terms[(1,)](
+        parts,
+        class_seen,
+        corrections,
+        terms,
+        state,
+        sizes.width,
+        k,
+        programs,
+        *lambdas,
+        *sizes,
+        num_warps=4,
     )
     return (*terms.unbind(), state)
 

@@ -1,7 +1,8 @@
-"""Kernels that add up a batch for the joint loss, and move its centers.
+"""Kernels that add up a batch for the joint loss.
 
 Each program of `partial_sums` writes parts of a row of one buffer (programs, width). Where ranks
-share a batch, `finish` is given the one row that the rows of all ranks add up to.
+share a batch, the kernels of `centers.py` are given the one row that the rows of all ranks add up
+to.
 """
 
 import triton
@@ -206,104 +207,3 @@ def add_up(ptr, stride, at, mask, programs, BLOCK: tl.constexpr):
         )
         total += tl.sum(part.to(tl.float64), 0)
     return total
-
-
-@triton.jit
-def moved(held, mean, count, rate, ALPHA: tl.constexpr):
-    """Centers after a batch; with `count` 0 they stay where they were.
-
-    Wen et al.'s step, (n c - sum) / (1 + n), is that towards the mean by n / (1 + n).
-    """
-    if ALPHA:
-        step = rate * count / (1.0 + count)
-    else:
-        step = tl.where(count > 0, rate + 0.0 * count, 0.0)
-    return held + step * (mean - held)
-
-
-@triton.jit
-def finish(
-    parts_ptr,
-    latent_centers_ptr,
-    latent_seen_ptr,
-    class_centers_ptr,
-    class_seen_ptr,
-    terms_ptr,
-    state_ptr,
-    width,
-    K,
-    programs,
-    rate,
-    lambda_compactness,
-    lambda_balance,
-    lambda_distribution,
-    M: tl.constexpr,
-    D: tl.constexpr,
-    MP: tl.constexpr,
-    KP: tl.constexpr,
-    ALPHA: tl.constexpr,
-):
-    """Join the parts: the losses, the centers that the batch was held against, and the next ones.
-
-    The parts are squared distances to the centers' values. A center that starts with this batch is
-    held at its mean c instead of its value v, where they are less by n ||c - v||^2.
-    """
-    m, d, k = tl.arange(0, MP), tl.arange(0, D), tl.arange(0, KP)
-    squares_ptr, scalars_ptr, shares_ptr, counts_ptr, class_sums_ptr = columns(
-        parts_ptr, M, D, MP, KP
-    )
-    mean_ptr, numbers_ptr, class_held_ptr = state_columns(state_ptr, M, D)
-    four = tl.arange(0, 4)
-    scalars = add_up(scalars_ptr, width, four, four < 4, programs, 16)
-    all_samples = tl.sum(tl.where(four == 2, scalars, 0.0), 0)
-    counted = tl.sum(tl.where(four == 1, scalars, 0.0), 0)
-    n, divisor = tl.maximum(all_samples, 1.0), tl.maximum(counted, 1.0)
-    mass = tl.sum(tl.where(four == 3, scalars, 0.0), 0)
-    mass = tl.where(mass > 0, mass, float("inf"))
-    classification = tl.sum(tl.where(four == 0, scalars, 0.0), 0) / mass
-    squared = add_up(squares_ptr, width, tl.arange(0, 32), tl.arange(0, 32) <= M, programs, 16)
-    where = tl.arange(0, 32)
-    compactness = tl.sum(tl.where(where < M, squared, 0.0), 0)
-    distribution = tl.sum(tl.where(where == M, squared, 0.0), 0)
-    # A batch whose squares are not finite moves no center.
-    latents_move, classes_move = compactness - compactness == 0, distribution - distribution == 0
-    for j in range(M):
-        mean = add_up(parts_ptr + j * D, width, d, d < D, programs, 16) / n
-        value = tl.load(latent_centers_ptr + j * D + d).to(tl.float64)
-        seen = tl.load(latent_seen_ptr + j).to(tl.int1)
-        held = tl.where(seen | (all_samples == 0), value, mean).to(tl.float32).to(tl.float64)
-        compactness -= n * tl.sum((held - value) * (held - value), 0)
-        tl.store(state_ptr + j * D + d, held.to(tl.float32))
-        after = tl.where(latents_move, moved(held, mean, all_samples, rate, ALPHA), value)
-        tl.store(latent_centers_ptr + j * D + d, after.to(tl.float32))
-        tl.store(latent_seen_ptr + j, seen | ((all_samples > 0) & latents_move))
-    compactness = tl.where(compactness < 0, 0.0, compactness) / n
-    mean_share = add_up(shares_ptr, width, m, m < M, programs, 16) / n
-    tl.store(mean_ptr + m, mean_share.to(tl.float32), mask=m < M)
-    balance = tl.sum(tl.where(m < M, tl.abs(mean_share - 1.0 / M), 0.0), 0)
-    balance = tl.where(all_samples > 0, balance, 0.0)
-    counts = add_up(counts_ptr, width, k, k < K, programs, 1)
-    class_seen = tl.load(class_seen_ptr + k, mask=k < K, other=0).to(tl.int1)
-    for i in range(M):
-        own = add_up(class_sums_ptr + i, width, k * MP, k < K, programs, 1)
-        mean = own / tl.maximum(counts, 1.0)
-        value = tl.load(class_centers_ptr + k * M + i, mask=k < K, other=0.0).to(tl.float64)
-        starts = (counts > 0) & (class_seen == 0)
-        held = tl.where(starts, mean, value).to(tl.float32).to(tl.float64)
-        distribution -= tl.sum(counts * (held - value) * (held - value), 0)
-        tl.store(class_held_ptr + k * M + i, held.to(tl.float32), mask=k < K)
-        after = tl.where(classes_move, moved(held, mean, counts, rate, ALPHA), value)
-        tl.store(class_centers_ptr + k * M + i, after.to(tl.float32), mask=k < K)
-    met = tl.where(classes_move, counts, 0.0) > 0
-    tl.store(class_seen_ptr + k, met | (class_seen != 0), mask=k < K)
-    distribution = tl.where(distribution < 0, 0.0, distribution) / divisor
-    total = classification + lambda_compactness * compactness + lambda_balance * balance
-    total += lambda_distribution * distribution
-    tl.store(terms_ptr + 0, total.to(tl.float32))
-    tl.store(terms_ptr + 1, classification.to(tl.float32))
-    tl.store(terms_ptr + 2, compactness.to(tl.float32))
-    tl.store(terms_ptr + 3, balance.to(tl.float32))
-    tl.store(terms_ptr + 4, distribution.to(tl.float32))
-    tl.store(numbers_ptr, mass.to(tl.float32))
-    tl.store(numbers_ptr + 1, divisor.to(tl.float32))
-    tl.store(numbers_ptr + 2, n.to(tl.float32))

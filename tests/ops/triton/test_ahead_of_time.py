@@ -128,15 +128,23 @@ def loss_cases(kind: str, capability: int) -> Iterator[Case]:
         capability,
     )
     yield Case(
-        KERNELS + "sums",
-        "finish",
-        wide("parts latent_centers class_centers terms state")
-        | {"latent_seen_ptr": "*i1", "class_seen_ptr": "*i1"}
-        | {"width": "i32", "K": "i32", "programs": "i32", "rate": number}
-        | lambdas,
+        KERNELS + "centers",
+        "move_centers",
+        wide("parts latent_centers class_centers state")
+        | {"latent_seen_ptr": "*i1", "class_seen_ptr": "*i1", "corrections_ptr": "*fp64"}
+        | {"width": "i32", "K": "i32", "programs": "i32", "rate": number},
         {**LOSS, "ALPHA": True},
         capability,
-        8,
+    )
+    yield Case(
+        KERNELS + "centers",
+        "join_terms",
+        wide("parts terms state")
+        | {"class_seen_ptr": "*i1", "corrections_ptr": "*fp64"}
+        | {"width": "i32", "K": "i32", "programs": "i32"}
+        | lambdas,
+        LOSS,
+        capability,
     )
     yield Case(
         KERNELS + "terms",

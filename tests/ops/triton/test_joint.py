@@ -199,12 +199,12 @@ def test_second_derivatives_are_those_by_hand() -> None:
     assert_close("second", results[0], results[1])
 
 
-def test_two_launches_forward_and_one_backward() -> None:
+def test_three_launches_forward_and_one_backward() -> None:
     criterion, inputs = loss(SMALL), batch(SMALL, torch.float32, 0)
     twin = copy.deepcopy(criterion)
     with counted_launches() as names:
         step(criterion, inputs, labels(SMALL, 0), (1.0, 0, 0, 0, 0))
-    assert names == ["partial_sums", "finish", "term_gradients"]
+    assert names == ["partial_sums", "move_centers", "join_terms", "term_gradients"]
     with counted_launches() as names:
         step(twin.eval(), inputs, labels(SMALL, 0), (1.0, 0, 0, 0, 0))
     assert names == []
