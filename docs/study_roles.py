@@ -2,11 +2,13 @@
 
     {gain}`gates: sum, Intra-W at 1 / M vs sum, gates at 1 / 2`
     {score}`full: linear; mean class`
+    {meaning}`groups: FER+`
 
 A gain is the difference to the study's baseline, or to the row behind `vs`, with its interval. A
 score is a mean with its deviation over seeds. Both are of the test accuracy, unless one of
 `valid`, `mean class`, `spread` or `by class` stands behind a semicolon. The last two are of Intra-W
-(see the tables of the study `living`), in percent, and a score has its mean alone.
+(see the tables of the study `living`), in percent, and a score has its mean alone. What latents
+mean is a mean over seeds: `latents`, `groups` and `chance` of a model, or `baseline`.
 """
 
 import re
@@ -17,6 +19,7 @@ from typing import Any
 from docutils import nodes
 
 from benchmarks.studies.compare import difference
+from benchmarks.studies.meaning import read_meanings
 from benchmarks.studies.plan import SCALES, Study
 from benchmarks.studies.questions import find_study
 from benchmarks.studies.store import Trained
@@ -40,6 +43,15 @@ def score(text: str) -> str:
     study, row, _, score = _parse(text)
     values = list(_values(study, row, score).values())
     return f"{fmean(values):.0f}" if score in ("spread", "by class") else _joined(spread(values))
+
+
+def meaning(text: str) -> str:
+    """Return a number of the table of what latents mean, in nats or in percent."""
+    name, _, model = text.partition(": ")
+    found = next(measured for scale in reversed(SCALES) if (measured := read_meanings(scale)))
+    values = [getattr(each, name) for each in found]
+    mean = fmean(each[model] if model else each for each in values)
+    return f"{100 * mean:.0f}" if name in ("groups", "chance") else f"{mean:.2f}"
 
 
 def _parse(text: str) -> tuple[Study, str, str | None, str | None]:
@@ -79,8 +91,8 @@ def _joined(text: str) -> str:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Add both roles."""
-    for name, figure in (("gain", gain), ("score", score)):
+    """Add the roles."""
+    for name, figure in (("gain", gain), ("score", score), ("meaning", meaning)):
         app.add_role(name, _role(figure))
     return {"parallel_read_safe": True}
 
@@ -91,7 +103,7 @@ def _role(figure: Any) -> Any:
     ) -> tuple[Sequence[nodes.Node], Sequence[nodes.Node]]:
         try:
             return [nodes.Text(figure(text))], []
-        except (StopIteration, ValueError, KeyError) as error:
+        except (AttributeError, KeyError, StopIteration, ValueError) as error:
             said = error if str(error) else "there is no such study"
             message = inliner.reporter.error(f"{{{name}}}`{text}`: {said}", line=line)
             return [nodes.problematic(rawtext, rawtext)], [message]

@@ -121,7 +121,8 @@ def purity(of: Kept, weights: NDArray[np.float32]) -> float:
 
 def plan_jobs(seeds: Sequence[int], place: Place) -> list[Job]:
     """Return the models that are missing, seed by seed, with all that is measured of them."""
-    jobs = (Job(row, seed, NAME) for seed in seeds for row in (LINEAR_DRAWN, *ROWS.values()))
+    rows = (LINEAR_DRAWN, *ROWS.values())
+    jobs = (Job(row, seed, NAME, is_start=True) for seed in seeds for row in rows)
     return with_starts(
         (
             job

@@ -38,8 +38,8 @@ class Job:
         row: Its settings.
         seed: Of weights, order and crops.
         study: That asked for it.
-        is_start: Whether it is trained only for others to start from. A result that is known
-            already then stays: on other processors it would be a little different.
+        is_start: Whether it is trained only for others to start from, or to be measured. A result
+            that is known already then stays: on other processors it would be a little different.
     """
 
     row: Row

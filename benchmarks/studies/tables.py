@@ -47,13 +47,16 @@ def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
     A difference whose interval excludes zero is bold.
     """
     rows = {row.label: results_of(row, scale, folder) for row in study.rows}
-    head = ["", "seeds", "valid", *SCORES.values(), f"test, against {study.baseline}"]
+    # A table that says how Intra-W varies has no room for more.
+    shown = {"accuracy": "test"} if study.relations else SCORES
+    head = ["", "seeds", "valid", *shown.values(), f"test, against {study.baseline}"]
     if study.relations:
         head += ["Intra-W's spread, %", "of it by class, %"]
     lines = [head, ["---"] * len(head)]
     for label, results in rows.items():
         if results:
-            line = _line(label, results, rows[study.baseline], label == study.baseline)
+            itself = label == study.baseline
+            line = _line(label, results, rows[study.baseline], itself, tuple(shown))
             lines.append([*line, *(_relations(results) if study.relations else ())])
     tables = [markdown(lines)]
     against = rows[study.baseline]
@@ -96,9 +99,13 @@ def compared(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
 
 
 def _line(
-    label: str, results: dict[int, Trained], against: dict[int, Trained], itself: bool
+    label: str,
+    results: dict[int, Trained],
+    against: dict[int, Trained],
+    itself: bool,
+    scores: Sequence[str],
 ) -> list[str]:
-    wanted = [("valid", "accuracy"), *(("test", score) for score in SCORES)]
+    wanted = [("valid", "accuracy"), *(("test", score) for score in scores)]
     cells = [spread(list(scores_of(results, *each).values())) for each in wanted]
     found = ""
     if not itself and results.keys() & against.keys():

@@ -10,7 +10,7 @@ pytest.importorskip("docutils", reason="needs what the documentation is built wi
 from benchmarks.studies.compare import difference
 from benchmarks.studies.questions import find_study
 from benchmarks.studies.tables import as_markdown, results_of, scores_of
-from study_roles import gain, score
+from study_roles import gain, meaning, score
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "docs" / name for name in ("reproduction.md", "reproduction_small.md")]
@@ -49,6 +49,8 @@ def test_a_gain_is_that_of_the_table() -> None:
     )
     assert gain("baseline: FDRL; valid") != gain("baseline: FDRL")
     assert 0 < float(score("living: FDRL; spread")) < 10
+    assert float(meaning("latents: drawn")) < float(meaning("baseline"))
+    assert 0 < float(meaning("groups: FER+")) < 100
 
 
 @pytest.mark.parametrize(

@@ -70,13 +70,12 @@ def vote_shares(votes: torch.Tensor) -> torch.Tensor:
     """
     left = without_outliers(votes)
     total, taken = left.sum(1), torch.zeros_like(left)
-    ended = torch.zeros_like(total, dtype=torch.bool)
     for _ in range(AT_MOST):
         count = taken.count_nonzero(1)
-        wanted = ~ended & (4 * taken.sum(1) < 3 * total) & (count < AT_MOST)
+        wanted = (4 * taken.sum(1) < 3 * total) & (count < AT_MOST)
         most = left.amax(1, keepdim=True)
         now = (left == most) & (most > 0) & wanted[:, None]
-        ended |= now[:, len(CLASSES) :].any(1)
+        # What is no expression stays the most that is left, and so ends the list.
         now[:, len(CLASSES) :] = False
         taken, left = taken.where(~now, left), left.where(~now, 0)
     sums = taken.sum(1)
