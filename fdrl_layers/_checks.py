@@ -1,6 +1,6 @@
 """The wording of every argument error: the argument's name, what was expected and what came."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 
 from torch import Tensor
@@ -48,20 +48,31 @@ def check_shape(name: str, tensor: Tensor, axes: str, **sizes: int) -> None:
     A leading ``*`` stands for any number of axes; a letter without a size may have any, but the
     same wherever it stands again.
     """
-    letters = axes.split()
-    trailing = [letter for letter in letters if letter != "*"]
-    fits = tensor.ndim == len(trailing) or ("*" in letters and tensor.ndim > len(trailing))
-    if fits:
-        known = dict(sizes)
-        last = tensor.shape[tensor.ndim - len(trailing) :]
-        fits = all(known.setdefault(k, n) == n for k, n in zip(trailing, last, strict=True))
-    if not fits:
+    if not _fits(tensor.shape, axes.split(), sizes.copy()):
+        letters = axes.split()
         comma = "," if len(letters) == 1 else ""
         given = " and ".join(f"{letter} = {size}" for letter, size in sizes.items())
         raise ValueError(
             f"`{name}` must have shape ({', '.join(letters)}{comma})"
             f"{' with ' + given if given else ''}, got {tuple(tensor.shape)}"
         )
+
+
+def _fits(shape: Sequence[int], letters: list[str], known: dict[str, int]) -> bool:
+    """Whether a shape has the axes named, by a plain loop, as this runs in every forward pass."""
+    extra = len(shape) - len(letters)
+    if letters[0] == "*":
+        extra += 1
+        letters = letters[1:]
+        if extra < 0:
+            return False
+    elif extra:
+        return False
+    for axis, letter in enumerate(letters, start=extra):
+        size = shape[axis]
+        if known.setdefault(letter, size) != size:
+            return False
+    return True
 
 
 def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
