@@ -61,7 +61,7 @@ def check_shape(name: str, tensor: Tensor, axes: str, **sizes: int) -> None:
 def _fits(shape: Sequence[int], letters: list[str], known: dict[str, int]) -> bool:
     """Whether a shape has the axes named, by a plain loop, as this runs in every forward pass."""
     extra = len(shape) - len(letters)
-    if letters[0] == "*":
+    if letters and letters[0] == "*":
         extra += 1
         letters = letters[1:]
         if extra < 0:
