@@ -57,16 +57,19 @@ dist: ## Build and check the sdist and the wheel
 	$(PYTHON) -m twine check --strict dist/*
 	check-wheel-contents dist/*.whl
 
+# So that they run where nothing has been installed.
+bench gpu bench-faces studies: export PYTHONPATH := $(CURDIR):$(CURDIR)/examples:$(CURDIR)/tests:$(PYTHONPATH)
+
 bench: ## Measure the head and its losses, what they add to a backbone, and the training
-	$(PYTHON) benchmarks/run.py
-	$(PYTHON) benchmarks/whole_step.py
-	$(PYTHON) benchmarks/throughput.py
+	$(PYTHON) -m benchmarks operators
+	$(PYTHON) -m benchmarks whole-step
+	$(PYTHON) -m benchmarks throughput
 
 gpu: ## Check and measure everything on a GPU, in nine minutes (OUT=folder, ONLY=tests,operators,...)
-	$(PYTHON) benchmarks/gpu.py $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
+	$(PYTHON) -m benchmarks gpu $(if $(OUT),--out $(OUT)) $(if $(ONLY),--only $(ONLY))
 
 bench-faces: ## Train FDRL and its baseline on real faces (FERPLUS=folder of FER+; hours on a CPU)
-	$(PYTHON) benchmarks/real_faces.py --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
+	$(PYTHON) -m benchmarks real-faces --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))
 
 studies: ## Answer every question about FDRL on real faces (FERPLUS=folder of FER+; a day on a CPU)
 	$(PYTHON) -m benchmarks.studies all --data $(or $(FERPLUS),$(error FERPLUS=folder is missing))

@@ -5,13 +5,9 @@ unrounded numbers may stay shut for rounded ones, and no version could be held a
 """
 
 import copy
-import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import strategies
 from benchmarks.registry import Lambdas, Mode, Sizes, Step, Version, batch, build

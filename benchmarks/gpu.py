@@ -1,6 +1,6 @@
 """Check and measure all that a GPU is for, in under nine minutes, and sum it up in a table.
 
-    python benchmarks/gpu.py [--out DIR] [--only tests,operators]
+    python -m benchmarks gpu [--out DIR] [--only tests,operators]
 
 For one GPU, without a network, with what the extras `test` and `examples` install. Every part has a
 time of its own, and what one has written is kept where it fails or is stopped. Results go to
@@ -12,13 +12,10 @@ import argparse
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe
 from benchmarks.parts import ROOT, Part, chosen, python, run_all, table
@@ -51,9 +48,9 @@ def lacking(*modules: str, program: str | None = None) -> Callable[[], str | Non
 
 def parts(out: Path) -> tuple[Part, ...]:
     """Return the parts, whose results go to `out`."""
-    kernels = python("benchmarks/kernels.py")
-    whole = ("whole_step.py", "--rounds", "15")
-    training = ("throughput.py", "--rounds", "3", "--channels-last")
+    kernels = python("-m", "benchmarks", "kernels")
+    whole = ("whole-step", "--rounds", "15")
+    training = ("throughput", "--rounds", "3", "--channels-last")
     added, speed = r"ours adds.*", r"224 pixels: [^;]*"
     return (
         _tests(115),
@@ -86,7 +83,7 @@ def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
         f"sanitizer-{tool}",
         (
             *(program, "--tool", tool, "--error-exitcode", "1"),
-            *python("benchmarks/kernels.py", "--smallest"),
+            *python("-m", "benchmarks", "kernels", "--smallest"),
         ),
         seconds,
         figure,
@@ -103,7 +100,7 @@ def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float)
     return _timed(
         f"operators-{dtype}",
         out,
-        ("run.py", *said, *within, "--versions", *versions),
+        ("operators", *said, *within, "--versions", *versions),
         seconds,
         r"N = 64\n(?:  .*\n)*?  (triton .*)",
         KERNELS,
@@ -120,16 +117,18 @@ def _timed(
     needs: tuple[str, ...],
     dtype: str = "bfloat16",
 ) -> Part:
-    script, *said = arguments
+    benchmark, *said = arguments
     said += ["--device", "cuda", "--dtype", dtype, "--out", str(out)]
-    command = python(f"benchmarks/{script}", *said)
+    command = python("-m", "benchmarks", benchmark, *said)
     return Part(name, command, seconds, figure, obstacle=lacking(*needs))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run what is asked for, and return the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, help="folder for results and log")
     parser.add_argument("--only", help="names of parts, with commas between them")
@@ -151,7 +150,3 @@ def main(argv: list[str] | None = None) -> int:
         file.write(f"\n{summary}\n")
     # Where there is no GPU nothing has been shown.
     return 1 if any(each.failed for each in outcomes) or lacking()() else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,18 +1,14 @@
 """Hold Triton's kernels against the tests' loop in float64: values and all gradients, in each type.
 
-    python benchmarks/kernels.py [--smallest]
+    python -m benchmarks kernels [--smallest]
 
 At the paper's widths with 1, 37, 64 and 1,024 samples, or at the smallest sizes, for tools that
 look at every access to memory. Exit status 1 where anything disagrees.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.agreement import disagreement
 from benchmarks.registry import VERSIONS, Sizes
@@ -25,7 +21,9 @@ SMALLEST = (Sizes(5, P=20, M=3, D=32, K=4),)
 def main(argv: list[str] | None = None) -> int:
     """Check head and losses, and return the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks kernels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cpu interprets")
     parser.add_argument("--smallest", action="store_true")
@@ -39,7 +37,3 @@ def main(argv: list[str] | None = None) -> int:
             agree.append(reason is None)
     print(f"{sum(agree)} of {len(agree)} agree with the loop in float64")
     return 0 if all(agree) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

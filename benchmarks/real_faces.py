@@ -1,6 +1,6 @@
 """Train FDRL and the paper's baseline on FER+ by one recipe, and keep what came out.
 
-    python benchmarks/real_faces.py --data DIR [--heads fdrl linear] [--seeds 0 1 2] [--runs DIR]
+    python -m benchmarks real-faces --data DIR [--heads fdrl linear] [--seeds 0 1 2] [--runs DIR]
 
 Writes a file a run to benchmarks/results/real_faces/, from which the documentation's Reproduction
 page is made. A run that is finished is not repeated, and one that was stopped goes on. Further
@@ -9,17 +9,15 @@ arguments go to examples/fer_rafdb.py.
 
 import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "examples"))
+import fer_rafdb
+from benchmarks import schema
+from fer.checkpoint import write_json
 
-import fer_rafdb  # noqa: E402
-from fer.checkpoint import write_json  # noqa: E402
-
-RESULTS = HERE / "results" / "real_faces"
+RESULTS = schema.RESULTS / "real_faces"
 
 
 def result_of(folder: Path, arguments: list[str]) -> dict[str, Any]:
@@ -36,16 +34,18 @@ def result_of(folder: Path, arguments: list[str]) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is not there yet, and write the results."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks real-faces",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", required=True, help="where FER+ lies")
     parser.add_argument("--heads", nargs="+", default=["fdrl", "linear"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/real_faces"))
-    known, further = parser.parse_known_args()
+    known, further = parser.parse_known_args(arguments)
     for seed in known.seeds:
         for head in known.heads:
             name = f"ferplus-{head}-seed{seed}"
@@ -54,7 +54,3 @@ def main() -> None:
             result = result_of(known.runs / name, arguments)
             RESULTS.mkdir(parents=True, exist_ok=True)
             write_json(RESULTS / f"{name}.json", result)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """How fast the examples train, and how long they wait for data.
 
-    python benchmarks/throughput.py [--device cuda --dtype bfloat16 --channels-last --graph]
+    python -m benchmarks throughput [--device cuda --dtype bfloat16 --channels-last --graph]
 
 A ResNet-18 with the FDRL head learns from synthetic faces at 64 and 224 pixels in batches of 64,
 by the engine of examples/fer_rafdb.py itself; beside it, what its data path makes without a model.
@@ -9,14 +9,10 @@ three minutes on two CPU cores.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 import fer_rafdb
 from benchmarks.machine import describe
@@ -67,7 +63,9 @@ def data_alone(run: fer_rafdb.Run, epoch: int) -> float:
 def main(argv: list[str] | None = None) -> None:
     """Measure both sizes, say what came out, and write it."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks throughput",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=tuple(AMP), default="float32")
@@ -127,7 +125,3 @@ def line(speed: Speed) -> str:
     if speed.recipe_seconds:
         said += f"; 40 epochs of 12,271 images in {speed.recipe_seconds:.0f} s"
     return said
-
-
-if __name__ == "__main__":
-    main()

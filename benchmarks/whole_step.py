@@ -1,6 +1,6 @@
 """What a head adds to a training step of a whole network.
 
-    python benchmarks/whole_step.py [--device cuda] [--dtype bfloat16] [--graph] [--rounds 31]
+    python -m benchmarks whole-step [--device cuda] [--dtype bfloat16] [--graph] [--rounds 31]
 
 A ResNet-18 at 224 x 224 with batches of 64, with a linear layer and cross-entropy, with the loop
 over branches, and with ours; with --graph each step is one CUDA graph. Writes
@@ -8,7 +8,6 @@ benchmarks/results/MACHINE/whole-step-DTYPE.json, or whole-step-graph-DTYPE.json
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe
 from benchmarks.registry import VERSIONS, Sizes, captured, shared_head
@@ -82,7 +79,9 @@ def step_with(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Cal
 def main(argv: list[str] | None = None) -> None:
     """Measure the three heads in paired rounds."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks whole-step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -129,7 +128,3 @@ def main(argv: list[str] | None = None) -> None:
     folder = options.out or RESULTS / results.machine.slug()
     name = "whole-step-graph" if options.graph else "whole-step"
     write(folder / f"{name}-{options.dtype}.json", results)
-
-
-if __name__ == "__main__":
-    main()

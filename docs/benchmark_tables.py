@@ -15,8 +15,8 @@ from matplotlib import pyplot as plt
 
 from benchmarks.counting import kernels_of
 from benchmarks.machine import Machine
+from benchmarks.operators import saved_per_sample
 from benchmarks.registry import BASELINE, FLOOR, VERSIONS, Sizes, build
-from benchmarks.run import saved_per_sample
 from benchmarks.schema import ORACLE, RESULTS, Measured, Results, Throughput, WholeStep, read
 
 NOTHING = "*Nothing has been measured yet.*\n"

@@ -8,7 +8,7 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def real_faces() -> str:
-    """Return what benchmarks/real_faces.py measured, as a table and a line on each machine."""
+    """Return what the benchmark `real-faces` measured, as a table and a line on each machine."""
     files = sorted((RESULTS / "real_faces").glob("*.json"))
     runs = [json.loads(file.read_text()) for file in files]
     if not runs:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, kernels, parts
+from benchmarks.__main__ import NAMES, main
 from benchmarks.machine import describe
 from benchmarks.parts import Outcome, Part, chosen, python, run_all, table
 from devices import OF_KERNELS, marks_of
@@ -158,14 +159,15 @@ def test_all_parts_together_end_in_under_nine_minutes(tmp_path: Path) -> None:
     assert sum(part.seconds for part in everything) <= 525
     assert len({part.name for part in everything}) == len(everything)
     for part in everything:
-        script = next((word for word in part.command if word.endswith(".py")), None)
-        assert script is None or (parts.ROOT / script).is_file()
+        assert not any(word.endswith(".py") for word in part.command)
+        if "benchmarks" in part.command:
+            assert part.command[part.command.index("benchmarks") + 1] in NAMES
 
 
 def test_timed_parts_can_be_told_what_they_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks import run, throughput, whole_step
+    from benchmarks import operators, throughput, whole_step
 
     class Parsed(Exception):
         pass
@@ -174,13 +176,17 @@ def test_timed_parts_can_be_told_what_they_are_told(
         raise Parsed
 
     monkeypatch.setattr(torch, "set_num_threads", stop)
-    mains = {"run": run.main, "throughput": throughput.main, "whole_step": whole_step.main}
+    mains = {
+        "operators": operators.main,
+        "throughput": throughput.main,
+        "whole-step": whole_step.main,
+    }
     told = 0
     for part in gpu.parts(tmp_path):
-        script = Path(part.command[1])
-        if script.stem in mains:
+        name = part.command[3] if part.command[1:3] == ("-m", "benchmarks") else ""
+        if name in mains:
             with pytest.raises(Parsed):
-                mains[script.stem]([*part.command[2:]])
+                mains[name]([*part.command[4:]])
             assert part.command[-1] == str(tmp_path)
             told += 1
     assert told >= 4
@@ -254,3 +260,13 @@ def test_kernels_are_held_against_the_loop(
     monkeypatch.setattr(kernels, "disagreement", lambda *_: "d input: off")
     assert kernels.main(said) == 1
     assert "bfloat16, N = 5: d input: off" in capsys.readouterr().out
+
+
+def test_the_command_knows_its_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in NAMES:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        assert f"usage: python -m benchmarks {name} " in capsys.readouterr().out
+    assert main(["operator"]) == main([]) == 2
+    said = capsys.readouterr().err
+    assert all(said.count(f"benchmarks {name} ") == 2 for name in NAMES)

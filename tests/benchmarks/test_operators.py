@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import busy, run, timing
+from benchmarks import busy, operators, timing
 from benchmarks.busy import summed
 from benchmarks.counting import counted_kernels, kernels_of, saved_bytes
 from benchmarks.registry import VERSIONS, Mode, Sizes, build, floor, shared_head
@@ -42,7 +42,7 @@ def test_a_training_step_by_hand_is_80_kernels() -> None:
 @pytest.mark.parametrize(("name", "most"), [("ours", 14.0), ("ours recompute", 5.0)])
 def test_what_a_sample_keeps(name: str, most: float) -> None:
     version = next(each for each in VERSIONS if each.name == name)
-    saved = run.saved_per_sample(version, Sizes(N=0), "cpu", torch.float32)
+    saved = operators.saved_per_sample(version, Sizes(N=0), "cpu", torch.float32)
     assert 4.5 < saved / 1024 <= most
 
 
@@ -93,11 +93,11 @@ def test_a_run_ends_in_a_valid_file(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "AT_LEAST", 0.0)
-    monkeypatch.setattr(run, "Sizes", lambda N: TINY)
-    monkeypatch.setattr(run, "measure_rates", lambda *_: Rates(1e9, 1e9))
+    monkeypatch.setattr(operators, "Sizes", lambda N: TINY)
+    monkeypatch.setattr(operators, "measure_rates", lambda *_: Rates(1e9, 1e9))
     threads = torch.get_num_threads()
     said = ["--quick", "--rounds", "2", "--batches", "2", "--dtype", dtype]
-    run.main([*said, "--out", str(tmp_path)])
+    operators.main([*said, "--out", str(tmp_path)])
     assert torch.get_num_threads() == threads
     for mode in ("training", "inference"):
         found = read(tmp_path / f"operators-{mode}-{dtype}.json")
@@ -122,10 +122,10 @@ def test_a_run_that_is_short_of_time_leaves_batches_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(timing, "AT_LEAST", 0.0)
-    monkeypatch.setattr(run, "measure_rates", lambda *_: Rates(1e9, 1e9))
+    monkeypatch.setattr(operators, "measure_rates", lambda *_: Rates(1e9, 1e9))
     said = ["--quick", "--rounds", "1", "--modes", "inference", "--batches", "1", "2"]
     versions = ["--versions", "loop", "--seconds", "1e-9"]
-    run.main([*said, *versions, "--out", str(tmp_path)])
+    operators.main([*said, *versions, "--out", str(tmp_path)])
     found = read(tmp_path / "operators-inference-float32.json")
     assert isinstance(found, Results)
     assert {row.batch for row in found.measured} == {1}
@@ -133,9 +133,9 @@ def test_a_run_that_is_short_of_time_leaves_batches_out(
 
 
 def test_what_is_slow_to_compile_is_compiled_where_it_is_asked_for() -> None:
-    options = run._options(["--compiled-at", "64"])
+    options = operators._options(["--compiled-at", "64"])
     at = [
-        [v.compiled for v in run.chosen(Sizes(n), "training", options) if v.compiled]
+        [v.compiled for v in operators.chosen(Sizes(n), "training", options) if v.compiled]
         for n in (64, 1024)
     ]
     assert at == [["default", "default"], []]

@@ -1,6 +1,6 @@
 """Measure the head and its losses, version against version, and keep what came out.
 
-    python benchmarks/run.py [--device cuda] [--dtype bfloat16] [--quick]
+    python -m benchmarks operators [--device cuda] [--dtype bfloat16] [--quick]
 
 Writes benchmarks/results/MACHINE/operators-MODE-DTYPE.json, from which the documentation's
 Benchmarks page is made. A version that disagrees with the loop in float64 is not timed. Leave the
@@ -8,14 +8,11 @@ machine alone meanwhile.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.agreement import disagreement
 from benchmarks.busy import gpu_work
@@ -192,7 +189,9 @@ def saved_per_sample(version: Version, sizes: Sizes, device: str, dtype: torch.d
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks operators",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -216,7 +215,3 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         options.rounds = min(options.rounds, 5)
     options.sizes = Sizes(N=0)
     return options
-
-
-if __name__ == "__main__":
-    main()
