@@ -15,7 +15,7 @@ from typing import Any
 
 import fer_rafdb
 from benchmarks import schema
-from fer.checkpoint import write_json
+from fer.model.checkpoint import write_json
 
 RESULTS = schema.RESULTS / "real_faces"
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-import fer_rafdb
 from benchmarks.machine import describe
 from benchmarks.schema import RESULTS, Speed, Throughput, write
 from benchmarks.timing import percentiles
-from fer.batches import TrainingBatches
 from fer.options import Options
-from fer.progress import Progress
-from fer.ranks import Ranks
-from fer.stopping import Requests
+from fer.training.batches import TrainingBatches
+from fer.training.progress import Progress
+from fer.training.ranks import Ranks
+from fer.training.run import Run, build_run
+from fer.training.stopping import Requests
 
 AMP = {"float32": "off", "bfloat16": "bf16", "float16": "fp16"}
 STEPS = {"cpu": {64: 8, 224: 2}, "cuda": {64: 40, 224: 40}}
@@ -33,7 +33,7 @@ RECIPE = 40 * 12_271
 
 def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
     """Train for `rounds` epochs after one that warms up, and run through the data alone."""
-    run = fer_rafdb.made(options, ranks)
+    run = build_run(options, ranks)
     found = []
     for epoch in range(rounds + 1):
         run.progress = Progress()
@@ -50,7 +50,7 @@ def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
     )
 
 
-def data_alone(run: fer_rafdb.Run, epoch: int) -> float:
+def data_alone(run: Run, epoch: int) -> float:
     """Return the images a second of an epoch's batches that nobody trains on."""
     began = time.perf_counter()
     for _ in TrainingBatches(run.faces, run.options, epoch, run.ranks).after(0):

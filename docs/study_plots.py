@@ -14,7 +14,7 @@ from benchmarks.studies.plan import Row, Study, default_settings
 from benchmarks.studies.questions import LINEAR, LINEAR_AGAIN, find_study
 from benchmarks.studies.store import Trained
 from benchmarks.studies.tables import results_of, scores_of
-from fer.summary import mean_and_deviation
+from fer.evaluation.summary import mean_and_deviation
 
 FOLLOWED = {
     "intra_weight": "mean Intra-W",

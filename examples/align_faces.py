@@ -22,10 +22,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fer import checkpoint
-from fer.eyes import Crop, FindEyes, add_options, finder_of
-from fer.landmarks import COLUMNS
-from fer.pictures import as_picture, pictures_under, read_picture
+from fer.alignment.eyes import Crop, FindEyes, add_options, finder_of
+from fer.alignment.landmarks import COLUMNS
+from fer.model import checkpoint
+from fer.report.pictures import as_picture, pictures_under, read_picture
 
 EYES, NOT_ALIGNED, CROP = "eyes.csv", "not_aligned.csv", "crop.json"
 HEADER = ("name", *COLUMNS, "faces")

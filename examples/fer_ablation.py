@@ -17,17 +17,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fer import checkpoint, figures
-from fer.command import completed, parser_of
+from fer.command import fill_options, parser_of
 from fer.data.table import read_whole
-from fer.ending import told
-from fer.model import try_weights
+from fer.evaluation import figures
+from fer.evaluation.summary import mean_and_deviation
+from fer.model import checkpoint
+from fer.model.build import try_weights
 from fer.options import Options
-from fer.progress import Diverged
-from fer.ranks import Ranks, joined
-from fer.summary import mean_and_deviation
+from fer.training.ending import report_errors
+from fer.training.progress import Diverged
+from fer.training.ranks import Ranks, join_ranks
+from fer.training.run import open_run
 from fer_crossval import cross_validate
-from fer_rafdb import begin
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
         if folded:
             cross_validate(options, folder, ranks)
         else:
-            with checkpoint.claimed(folder, ranks.first):
-                begin(options, folder, ranks, quiet=True).train(quiet=True)
+            with checkpoint.claim_folder(folder, ranks.first):
+                open_run(options, folder, ranks, quiet=True).train(quiet=True)
         ranks.gathered(None)
     summary = checkpoint.read_json(folder / "summary.json")
     found = summary["test_accuracy"]["mean"] if folded else summary["last"]["test_accuracy"]
@@ -210,7 +211,7 @@ def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
     if taken := sorted(decided & said.keys()):
         parser.error(f"{name} decides {', '.join(taken)}; do not give it")
     try:
-        options = completed(said)
+        options = fill_options(said)
     except ValueError as error:
         parser.error(str(error))
     return name, options, seeds, out or Path("runs") / f"{name}-{options.dataset}-{options.preset}"
@@ -219,8 +220,8 @@ def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run a command line, and return the rows of the table."""
     name, options, seeds, folder = _command(arguments)
-    with joined(options.device) as ranks:
-        with told(ranks, lambda: "the same command goes on"):
+    with join_ranks(options.device) as ranks:
+        with report_errors(ranks, lambda: "the same command goes on"):
             if ranks.first:
                 try_weights(options)
                 claim(name, options, folder)

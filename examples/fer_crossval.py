@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from fer import checkpoint, evaluation, figures
-from fer.command import completed, parser_of
+from fer.command import fill_options, parser_of
 from fer.data import DATABASES, Database
 from fer.data.folds import folds_of
 from fer.data.table import read_whole
-from fer.ending import told
-from fer.metrics import score
-from fer.model import try_weights
-from fer.options import Options, stored
-from fer.ranks import Ranks, joined
-from fer.summary import mean_and_deviation
-from fer_rafdb import begin
+from fer.evaluation import figures, predictions as evaluation
+from fer.evaluation.metrics import score
+from fer.evaluation.summary import mean_and_deviation
+from fer.model import checkpoint
+from fer.model.build import try_weights
+from fer.options import Options, load_options
+from fer.training.ending import report_errors
+from fer.training.ranks import Ranks, join_ranks
+from fer.training.run import open_run
 
 COLUMNS = ("test_accuracy", "test_mean_class_accuracy")
 
@@ -36,7 +37,7 @@ def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, An
     """Train on all folds, or those that are left; return what they come to together."""
     database = read_whole(options)
     rows = []
-    with checkpoint.claimed(folder, ranks.first):
+    with checkpoint.claim_folder(folder, ranks.first):
         for fold in range(1, options.folds + 1):
             row = train_fold(replace(options, fold=fold), folder / f"fold{fold:02d}", ranks)
             rows.append(row)
@@ -61,8 +62,8 @@ def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
             folder.mkdir(exist_ok=True)
             checkpoint.write_json(folder / "config.json", options.plain())
         ranks.gathered(None)  # the folder is there for every process
-        with checkpoint.claimed(folder, ranks.first):
-            begin(options, folder, ranks, quiet=True).train(quiet=True)
+        with checkpoint.claim_folder(folder, ranks.first):
+            open_run(options, folder, ranks, quiet=True).train(quiet=True)
         ranks.gathered(None)
     summary = checkpoint.read_json(folder / "summary.json")
     last = {name: summary["last"][name] for name in COLUMNS}
@@ -77,7 +78,10 @@ def pooled(
     Raises:
         ValueError: a face was not tested just once, as when the database changed between folds.
     """
-    kept = [evaluation.kept(folder / f"fold{row['fold']:02d}" / "evaluation.pt") for row in rows]
+    kept = [
+        evaluation.read_evaluation(folder / f"fold{row['fold']:02d}" / "evaluation.pt")
+        for row in rows
+    ]
     tested = sorted(name for each in kept for name in each.faces.names)
     if tested != sorted(database.splits["all"].names):
         raise ValueError(
@@ -126,7 +130,7 @@ def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Pat
     if resume is None and "dataset" not in said:
         parser.error(f"--dataset must be one of {', '.join(datasets)}")
     try:
-        options = completed(said) if resume is None else stored(resume)
+        options = fill_options(said) if resume is None else load_options(resume)
         if options.dataset not in datasets or options.fold is not None:
             raise ValueError("it holds a single run, which fer_rafdb.py goes on with")
         return options, out, resume
@@ -137,8 +141,8 @@ def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Pat
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run a command line, and return the summary."""
     options, out, folder = _command(arguments)
-    with joined(options.device) as ranks:
-        with told(ranks, lambda: f"to go on: --resume {folder}"):
+    with join_ranks(options.device) as ranks:
+        with report_errors(ranks, lambda: f"to go on: --resume {folder}"):
             if ranks.first and folder is None:
                 # What is wrong with faces, folds or weights shows before a folder is made.
                 database = read_whole(options, progress=sys.stderr.isatty())

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fer import checkpoint
+from fer.model import checkpoint
 from fer.report import page, sections
 from fer.report.data import script_data
 from fer.report.folder import Reported, read_folder, require_comparable

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fdrl_layers import FDRLOutput
-from fer import augment, precision
-from fer.annotate import draw_prediction
-from fer.eyes import Crop, FindEyes, add_options, finder_of
-from fer.model import Trained, load_trained, logits_of
-from fer.pictures import as_tensor, pictures_under, read_picture
+from fer.alignment.annotate import draw_prediction
+from fer.alignment.eyes import Crop, FindEyes, add_options, finder_of
+from fer.model.build import Trained, load_trained, logits_of
+from fer.report.pictures import as_tensor, pictures_under, read_picture
+from fer.training import augment, precision
 
 SQUARE = 1.05
 """Up to this ratio of its sides a picture passes for a square."""

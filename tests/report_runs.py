@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer import checkpoint, evaluation
 from fer.data.faces import FaceSet
-from fer.evaluation import Evaluation
+from fer.evaluation import predictions as evaluation
+from fer.evaluation.predictions import Evaluation
+from fer.evaluation.summary import TERMS, summarize
+from fer.model import checkpoint
 from fer.options import Options
-from fer.summary import TERMS, summarize
 
 CLASSES = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
 UNITS = ("AU1 inner brow raiser", "AU4 brow lowerer", "AU12 lip corner puller", "AU25 lips part")
@@ -103,7 +104,7 @@ def write_run(
     checkpoint.write_json(folder / "config.json", options.plain())
     checkpoint.write_checkpoint(folder / "last.pt", {"classes": list(classes)})
     checkpoint.write_csv(folder / "metrics.csv", rows)
-    evaluation.keep(folder / "evaluation.pt", found, faces, units)
+    evaluation.save_evaluation(folder / "evaluation.pt", found, faces, units)
     summary = summarize(rows, options, sizes, torch.device("cpu"))
     checkpoint.write_json(folder / "summary.json", summary)
     return folder

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fer_rafdb
-from fer import checkpoint, model
-from fer.batches import TrainingBatches
-from fer.graph import GraphedStep
+from fer.model import build as model, checkpoint
 from fer.options import Options
-from fer.ranks import Ranks
-from fer.rates import capturable
+from fer.training.batches import TrainingBatches
+from fer.training.graph import GraphedStep
+from fer.training.ranks import Ranks
+from fer.training.rates import capturable
+from fer.training.run import Run, build_run, open_run
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL: dict[str, Any] = {
@@ -57,30 +58,30 @@ class SmallBackbone(nn.Module):
 
 def use_small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every model of the examples be built on the small backbone."""
-    monkeypatch.setattr("fer.model.resnet18", SmallBackbone)
+    monkeypatch.setattr("fer.model.build.resnet18", SmallBackbone)
 
 
 def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out a run's pictures, which take longer than a small run."""
-    monkeypatch.setattr("fer.figures.draw_all", lambda *_: None)
+    monkeypatch.setattr("fer.evaluation.figures.draw_all", lambda *_: None)
 
 
 def options_of(**changes: Any) -> Options:
     return Options(**SMALL | changes)
 
 
-def make_run(**changes: Any) -> fer_rafdb.Run:
+def make_run(**changes: Any) -> Run:
     """Make a run that has no folder yet."""
-    return fer_rafdb.made(options_of(**changes), ALONE)
+    return build_run(options_of(**changes), ALONE)
 
 
-def begin(folder: Path, **changes: Any) -> fer_rafdb.Run:
+def begin(folder: Path, **changes: Any) -> Run:
     """Begin a run in a new folder, or go on with what it holds."""
     options = options_of(**changes)
     if not folder.exists():
         folder.mkdir()
         checkpoint.write_json(folder / "config.json", options.plain())
-    return fer_rafdb.begin(options, folder, ALONE, quiet=True)
+    return open_run(options, folder, ALONE, quiet=True)
 
 
 def run_command(arguments: Sequence[str], output: Path) -> None:
@@ -100,7 +101,7 @@ def refuses(match: str, *arguments: str) -> None:
         fer_rafdb.main(arguments)
 
 
-def batch_of(run: fer_rafdb.Run) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(run: Run) -> tuple[Tensor, Tensor, Tensor]:
     """Return the first batch of a run's first epoch."""
     batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
     return next(iter(batches.after(0)))
@@ -140,7 +141,7 @@ def assert_same(got: Any, want: Any, name: str = "") -> None:
         assert got == want, name
 
 
-def over_buffers(run: fer_rafdb.Run) -> fer_rafdb.Run:
+def over_buffers(run: Run) -> Run:
     """Let a run take its steps as a graph holds them; without a GPU nothing is captured."""
     run.graph = GraphedStep(run)
     capturable(run.adam, run.ranks.device)

@@ -22,7 +22,7 @@ from benchmarks.studies.questions import DRAWN_FACES as DRAWN, LINEAR_DRAWN
 from benchmarks.studies.schedule import Job, Place, with_starts
 from benchmarks.studies.store import DIGITS
 from benchmarks.studies.train import folder_of
-from fer.evaluation import Kept, kept
+from fer.evaluation.predictions import StoredEvaluation, read_evaluation
 from fer.report.units import follow, yardsticks
 
 NAME = "meaning"
@@ -71,10 +71,10 @@ class Meaning:
 
 def measure(folders: dict[str, Path], baseline: Path, seed: int) -> Meaning:
     """Measure models by the evaluations in their folders."""
-    plain = kept(baseline / "evaluation.pt")
+    plain = read_evaluation(baseline / "evaluation.pt")
     features = yardsticks(plain.evaluation.embedding, intensities(plain))
     best_features = np.array([each.information for each in features])
-    found = {name: kept(folder / "evaluation.pt") for name, folder in folders.items()}
+    found = {name: read_evaluation(folder / "evaluation.pt") for name, folder in folders.items()}
     drawn = {name: each for name, each in found.items() if each.faces.units is not None}
     best = {name: best_latents(each, weights_of(each)) for name, each in drawn.items()}
     mixed = np.random.default_rng(seed).permutation(weights_of(drawn["drawn"]))
@@ -92,27 +92,27 @@ def measure(folders: dict[str, Path], baseline: Path, seed: int) -> Meaning:
     )
 
 
-def intensities(of: Kept) -> NDArray[np.float32]:
+def intensities(of: StoredEvaluation) -> NDArray[np.float32]:
     """Return the units (n, A) of drawn faces."""
     assert of.faces.units is not None
     found: NDArray[np.float32] = of.faces.units.numpy()
     return found
 
 
-def weights_of(of: Kept) -> NDArray[np.float32]:
+def weights_of(of: StoredEvaluation) -> NDArray[np.float32]:
     """Return Intra-W (n, M)."""
     assert of.evaluation.intra_weights is not None
     return of.evaluation.intra_weights
 
 
-def best_latents(of: Kept, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+def best_latents(of: StoredEvaluation, weights: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return what the best latent says of each unit (A,)."""
     information = follow(weights, intensities(of), of.evaluation.labels).information
     found: NDArray[np.float64] = np.nanmax(information, axis=0)
     return found
 
 
-def purity(of: Kept, weights: NDArray[np.float32]) -> float:
+def purity(of: StoredEvaluation, weights: NDArray[np.float32]) -> float:
     """Return the mean share of the commonest label in the latents' groups."""
     groups = np.argsort(-weights, axis=0)[:GROUP].T
     labels = of.evaluation.labels[groups]

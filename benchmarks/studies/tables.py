@@ -6,8 +6,8 @@ from pathlib import Path
 from benchmarks.studies.compare import difference
 from benchmarks.studies.plan import DEFAULTS, Row, Study
 from benchmarks.studies.store import STUDIES, Trained, load_runs
+from fer.evaluation.summary import mean_and_deviation
 from fer.options import BEFORE
-from fer.summary import mean_and_deviation
 
 SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-import fer_rafdb
 from benchmarks.machine import describe
 from benchmarks.studies.plan import Row
 from benchmarks.studies.store import Trained
-from fer import checkpoint
-from fer.evaluation import kept
+from fer.evaluation.predictions import read_evaluation
+from fer.evaluation.summary import best_epoch
+from fer.model import checkpoint
 from fer.options import Options
-from fer.ranks import Ranks
-from fer.summary import best_epoch
+from fer.training.ranks import Ranks
+from fer.training.run import MOVING, Run, open_run
 
 OF_TEST = ("test_accuracy", "test_mean_class_accuracy")
 """What the history leaves out: nothing is chosen by it, so it is reported once."""
@@ -56,17 +56,17 @@ def train(
         folder.mkdir(parents=True)
         checkpoint.write_json(folder / "config.json", options.plain())
     ranks = Ranks(0, 1, torch.device(device))
-    with checkpoint.claimed(folder):
-        run = fer_rafdb.begin(options, folder, ranks, quiet=True)
+    with checkpoint.claim_folder(folder):
+        run = open_run(options, folder, ranks, quiet=True)
         run.train(quiet=True)
         (folder / "best.pt").unlink(missing_ok=True)
         ended = checkpoint.read_checkpoint(folder / "last.pt")
-        slim = {name: value for name, value in ended.items() if name not in fer_rafdb.MOVING}
+        slim = {name: value for name, value in ended.items() if name not in MOVING}
         checkpoint.write_checkpoint(folder / "last.pt", slim)
     return result_of(run, row, scale, seed)
 
 
-def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
+def result_of(run: Run, row: Row, scale: str, seed: int) -> Trained:
     """Return what is worth keeping of a run that has ended."""
     last, options = run.history[-1], run.options.plain()
     del options["data"]
@@ -81,7 +81,7 @@ def result_of(run: fer_rafdb.Run, row: Row, scale: str, seed: int) -> Trained:
         {name: value for name, value in epoch.items() if name not in OF_TEST}
         for epoch in run.history
     ]
-    evaluation = kept(run.folder / "evaluation.pt").evaluation
+    evaluation = read_evaluation(run.folder / "evaluation.pt").evaluation
     spread = evaluation.intra_spread() if run.options.intra else None
     return Trained(
         key=row.key(scale),

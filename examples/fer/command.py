@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from fer.options import CHOICES, DATASETS, PRESETS, SYNTHETIC, Options, stored
+from fer.options import CHOICES, DATASETS, PRESETS, SYNTHETIC, Options, load_options
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--seed", type=int)
 
 
-def completed(said: dict[str, object]) -> Options:
+def fill_options(said: dict[str, object]) -> Options:
     """Return the options of what was said, with a preset for the rest."""
     known = {field.name: field.default for field in fields(Options)}
     preset = dict(PRESETS[str(said.get("preset", "scratch"))])
@@ -227,7 +227,7 @@ def parse(description: str, arguments: Sequence[str] | None = None) -> Command:
         parser.error("--resume takes everything from the run's folder; say nothing else")
     try:
         if resume is not None:
-            return Command(stored(resume), None, resume)
-        return Command(completed(said), out, None)
+            return Command(load_options(resume), None, resume)
+        return Command(fill_options(said), out, None)
     except (OSError, ValueError, TypeError) as error:
         parser.error(f"cannot go on with {resume}: {error}" if resume else str(error))

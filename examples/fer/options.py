@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fdrl_layers.layers import GateInit, Reduction, SelfFeature
 from fdrl_layers.losses import CenterUpdate
-from fer.augment import Augment
+from fer.training.augment import Augment
 
 DATASETS = ("synthetic", "rafdb", "ferplus", "sfew", "ckplus", "mmi", "oulu", "folder")
 
@@ -268,6 +268,6 @@ class Options:
         return asdict(self) | {"classes": list(self.classes)}
 
 
-def stored(folder: Path) -> Options:
+def load_options(folder: Path) -> Options:
     """Return the options of the run in `folder`."""
     return Options(**{**BEFORE, **json.loads((folder / "config.json").read_text())})

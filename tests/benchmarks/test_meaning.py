@@ -10,7 +10,7 @@ from benchmarks.studies import __main__ as command, meaning
 from benchmarks.studies.meaning import GROUP, ROWS, measure, purity, read_meanings
 from benchmarks.studies.questions import LINEAR_DRAWN
 from benchmarks.studies.train import folder_of
-from fer.evaluation import kept
+from fer.evaluation.predictions import read_evaluation
 from report_runs import plain_faces, with_units, write_run
 
 FACES = 420
@@ -36,7 +36,7 @@ def test_latents_that_follow_units_say_more_than_chance(folders: dict[str, Path]
 
 
 def test_a_group_is_as_pure_as_its_faces(folders: dict[str, Path]) -> None:
-    of = kept(folders["FER+"] / "evaluation.pt")
+    of = read_evaluation(folders["FER+"] / "evaluation.pt")
     labels = of.evaluation.labels
     # The first latent knows a class, and the second the first half of each of two.
     one = (labels == 2).astype(np.float32)

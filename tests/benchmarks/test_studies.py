@@ -13,7 +13,6 @@ import pytest
 import torch
 from scipy import stats
 
-import fer_rafdb
 from benchmarks.machine import Machine
 from benchmarks.studies import __main__ as command, meaning, plan, schedule, tables
 from benchmarks.studies.compare import difference
@@ -23,9 +22,10 @@ from benchmarks.studies.schedule import Place, plan_jobs, train_all, with_starts
 from benchmarks.studies.store import STUDIES as RESULTS, Trained, load_runs, save_run
 from benchmarks.studies.tables import as_markdown
 from benchmarks.studies.train import options_of
-from fer import checkpoint
-from fer.model import make_criterion, make_model
+from fer.model import checkpoint
+from fer.model.build import make_criterion, make_model
 from fer.options import Options
+from fer.training.run import MOVING
 from small_runs import SMALL
 
 CPU = ("--scale", "cpu", "--device", "cpu")
@@ -159,7 +159,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "SCALES", plan.SCALES)
     monkeypatch.setattr(command, "find_study", {each.name: each for each in TINY_STUDIES}.get)
     monkeypatch.setattr(command, "NAMES", [each.name for each in TINY_STUDIES])
-    monkeypatch.setattr("fer.figures.draw_all", lambda *_: None)
+    monkeypatch.setattr("fer.evaluation.figures.draw_all", lambda *_: None)
 
 
 def run_tiny(name: str, folder: Path, *more: Any) -> Path:
@@ -200,7 +200,7 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     # What a run would go on with is gone, and what others start from stays.
     last = checkpoint.read_checkpoint(runs / "cpu" / "head=linear-seed0" / "last.pt")
     assert "model" in last
-    assert not set(fer_rafdb.MOVING) & last.keys()
+    assert not set(MOVING) & last.keys()
     table, classes = (
         each.splitlines() for each in as_markdown(study, "cpu", results).split("\n\n")
     )

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet18
 
-import fer_rafdb
-from fer import model
-from fer.batches import TrainingBatches
-from fer.ranks import Ranks as Joined
+from fer.model import build as model
+from fer.training.batches import TrainingBatches
+from fer.training.ranks import Ranks as Joined
+from fer.training.run import Run, build_run
 from ranks import SIZE, Ranks
 from small_runs import SmallBackbone, options_of
 
@@ -30,7 +30,7 @@ RESNET = resnet18
 # part of a step, and a tolerance that admits this would admit a wrong gradient too.
 CLOSE = 2**-24
 
-RUNS: dict[str, fer_rafdb.Run] = {}
+RUNS: dict[str, Run] = {}
 """In each process, the runs that are under way."""
 
 
@@ -52,7 +52,7 @@ def train_an_epoch(
         if name not in RUNS:
             options = options_of(**RUN | changes)
             device = torch.device("cpu")
-            RUNS[name] = fer_rafdb.made(options, Joined(rank, world, device))
+            RUNS[name] = build_run(options, Joined(rank, world, device))
         run = RUNS[name]
         if run.options.accumulate > 1:
             # Batch normalization sees parts, which are other ones on two processes.

@@ -2,7 +2,7 @@
 
 import pytest
 
-import fer_rafdb
+from fer.training.run import Run
 from small_runs import draw_nothing, use_small_backbone
 
 
@@ -20,4 +20,4 @@ def no_training(monkeypatch: pytest.MonkeyPatch, small: None) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(fer_rafdb.Run, "train", fail)
+    monkeypatch.setattr(Run, "train", fail)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer.align import align_by_eyes, eye_places
+from fer.alignment.align import align_by_eyes, eye_places
 from fer.data.action_units import UNITS
 from fer.data.drawing.face import draw_face, eyes_of
 from fer.data.drawing.person import Person
 from fer.data.drawing.setting import Setting
 from fer.data.drawing.view import View
-from fer.pictures import as_tensor
+from fer.report.pictures import as_tensor
 
 PERSON = Person(eye_height=0.4)
 """Whose lids do not cover the irises, so that their middles can be seen."""

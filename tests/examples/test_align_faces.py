@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 import align_faces
-from fer.align import align_by_eyes
+from fer.alignment.align import align_by_eyes
 from fer.data.action_units import UNITS
 from fer.data.drawing.face import draw_face, eyes_of
 from fer.data.drawing.person import Person
 from fer.data.drawing.setting import Setting
 from fer.data.drawing.view import View
-from fer.pictures import as_tensor, read_picture
+from fer.report.pictures import as_tensor, read_picture
 
 VIEWS = {
     "happy/S01_a.jpg": View(roll=0.2),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLOutput
-from fer.attachment import OnMaps
+from fer.model.attachment import OnMaps
 
 N, P, T, M, D, K = 3, 5, 4, 2, 6, 7
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fer import augment
+from fer.training import augment
 
 
 def faces(count: int = 6, channels: int = 3) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fer.batch_norm import JointBatchNorm2d, joined_batch_norm
+from fer.training.batch_norm import JointBatchNorm2d, joined_batch_norm
 from strategies import normal
 
 MOMENTUM = pytest.mark.parametrize("momentum", [0.1, 0.5, 0.0, None])

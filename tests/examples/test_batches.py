@@ -3,10 +3,17 @@ from typing import Any
 import pytest
 import torch
 
-import fer_rafdb
-from fer.batches import Stopwatch, TrainingBatches, cached, draw_balanced, limited, require_even
 from fer.data import Database, read_database
-from fer.ranks import Ranks
+from fer.training.batches import (
+    Stopwatch,
+    TrainingBatches,
+    cache_faces,
+    draw_balanced,
+    limit_faces,
+    require_even,
+)
+from fer.training.ranks import Ranks
+from fer.training.run import build_run
 from small_runs import ALONE, options_of
 
 CPU = torch.device("cpu")
@@ -97,7 +104,7 @@ def test_a_stopwatch_counts_its_blocks_alone() -> None:
 
 def test_a_limit_takes_the_same_faces_whatever_the_seed() -> None:
     names = [
-        limited(database(), options_of(limit=16, seed=seed)).splits["train"].names
+        limit_faces(database(), options_of(limit=16, seed=seed)).splits["train"].names
         for seed in range(2)
     ]
     assert names[0] == names[1]
@@ -107,14 +114,14 @@ def test_a_limit_takes_the_same_faces_whatever_the_seed() -> None:
 def test_faces_stay_in_memory_without_a_gpu() -> None:
     faces = database().splits["train"]
     for cache in ("auto", "ram", "device"):
-        assert cached(faces, options_of(cache=cache), ALONE) is faces
+        assert cache_faces(faces, options_of(cache=cache), ALONE) is faces
 
 
 def test_rejects_too_few_faces() -> None:
     with pytest.raises(ValueError, match="4 training faces do not fill a batch of 8"):
-        limited(database(faces=4), options_of())
+        limit_faces(database(faces=4), options_of())
     with pytest.raises(ValueError, match="there are no test faces"):
-        limited(database(faces=2), options_of(batch_size=2))
+        limit_faces(database(faces=2), options_of(batch_size=2))
 
 
 @pytest.mark.parametrize(
@@ -130,5 +137,5 @@ def test_rejects_what_does_not_come_out_even(world: int, accumulate: int, match:
     with pytest.raises(ValueError, match=match):
         require_even(options, Ranks(0, world, CPU))
     with pytest.raises(ValueError, match=match):
-        fer_rafdb.made(options, Ranks(0, world, CPU))
+        build_run(options, Ranks(0, world, CPU))
     require_even(options_of(accumulate=2), Ranks(0, 4, CPU))

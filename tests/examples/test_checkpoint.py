@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer import checkpoint
+from fer.model import checkpoint
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
@@ -113,15 +113,15 @@ def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
-    with checkpoint.claimed(tmp_path):
+    with checkpoint.claim_folder(tmp_path):
         with (
             pytest.raises(ValueError, match=f"another process writes to {tmp_path}"),
-            checkpoint.claimed(tmp_path),
+            checkpoint.claim_folder(tmp_path),
         ):
             pytest.fail("two hold one folder")
-        with checkpoint.claimed(tmp_path, writing=False):
+        with checkpoint.claim_folder(tmp_path, writing=False):
             pass
-    with checkpoint.claimed(tmp_path):
+    with checkpoint.claim_folder(tmp_path):
         pass
 
 
@@ -144,12 +144,12 @@ def test_a_process_that_is_killed_frees_its_folder(tmp_path: Path) -> None:
         assert process.stdout.readline() == "1\n"
         with (
             pytest.raises(ValueError, match="another process writes"),
-            checkpoint.claimed(tmp_path),
+            checkpoint.claim_folder(tmp_path),
         ):
             pytest.fail("two hold one folder")
         process.kill()
         process.wait()
-    with checkpoint.claimed(tmp_path):
+    with checkpoint.claim_folder(tmp_path):
         pass
 
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from fer.batches import TrainingBatches
-from fer.classification import (
+from fer.model.build import losses_of, make_criterion
+from fer.model.classification import (
     Classification,
     class_weights,
     count_classes,
     log_prior,
     make_classification,
 )
-from fer.model import losses_of, make_criterion
+from fer.training.batches import TrainingBatches
 from small_runs import assert_same, batch_of, begin, kept, make_run, options_of
 
 COUNTS = torch.tensor([6, 0, 3, 1])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fer import checkpoint
-from fer.command import completed, parse, parser_of
+from fer.command import fill_options, parse, parser_of
+from fer.model import checkpoint
 from fer.options import PRESETS, SYNTHETIC, Options
 from small_runs import options_of
 
@@ -65,13 +65,13 @@ def test_what_a_preset_switches_on_can_be_switched_off() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fills_in_what_is_not_said(preset: str) -> None:
-    options = completed({"preset": preset, "lr": 0.5})
+    options = fill_options({"preset": preset, "lr": 0.5})
     for name, value in PRESETS[preset].items():
         assert getattr(options, name) == (0.5 if name == "lr" else value)
 
 
 def test_the_paper_preset_is_section_4_2() -> None:
-    options = completed({"preset": "paper"})
+    options = fill_options({"preset": "paper"})
     assert (options.epochs, options.lr, options.schedule) == (40, 1e-4, "steps")
     assert (options.image_size, options.batch_size, options.reduction) == (224, 64, "sum")
     assert (options.num_latents, options.latent_dim, options.delta) == (9, 128, 0.5)
@@ -81,10 +81,10 @@ def test_the_paper_preset_is_section_4_2() -> None:
 
 
 def test_synthetic_faces_are_small_unless_a_preset_is_asked_for() -> None:
-    assert completed({}).image_size == SYNTHETIC["image_size"]
-    assert completed({"image_size": 80}).image_size == 80
-    assert completed({"preset": "scratch"}).image_size == PRESETS["scratch"]["image_size"]
-    other = completed({"dataset": "rafdb", "data": "x"})
+    assert fill_options({}).image_size == SYNTHETIC["image_size"]
+    assert fill_options({"image_size": 80}).image_size == 80
+    assert fill_options({"preset": "scratch"}).image_size == PRESETS["scratch"]["image_size"]
+    other = fill_options({"dataset": "rafdb", "data": "x"})
     assert other.image_size == PRESETS["scratch"]["image_size"]
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from fer import evaluation
 from fer.data import FaceSet
-from fer.evaluation import Evaluation, evaluate
-from fer.ranks import Ranks
+from fer.evaluation import predictions as evaluation
+from fer.evaluation.predictions import Evaluation, evaluate
+from fer.training.ranks import Ranks
 from small_runs import ALONE, batch_of, make_run, options_of
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -40,7 +40,7 @@ def test_what_is_said_of_a_face_depends_on_no_other_face() -> None:
     whole = evaluate(model, faces, options_of(), ALONE)
     assert len(whole.labels) == len(faces) == 16
     order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))
-    shuffled = evaluate(model, faces.chosen(order), options_of(), ALONE)
+    shuffled = evaluate(model, faces.select(order), options_of(), ALONE)
     assert_close(
         Evaluation(
             **{
@@ -66,7 +66,7 @@ class Part(Ranks):
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_each_process_takes_its_own_faces_and_none_is_counted_twice(world: int) -> None:
     model, faces = trained()
-    faces = faces.chosen(torch.arange(13))
+    faces = faces.select(torch.arange(13))
     whole = evaluate(model, faces, options_of(), ALONE)
     parts = [
         evaluate(model, faces, options_of(), Part(rank, world, ALONE.device))
@@ -85,7 +85,7 @@ def test_processes_without_a_face_add_nothing() -> None:
 
     assert Ranks(0, 2, ALONE.device).mine(1) == slice(0, 0)
     model, faces = trained()
-    one = faces.chosen(torch.arange(1))
+    one = faces.select(torch.arange(1))
     found = evaluate(model, one, options_of(), Second(1, 2, ALONE.device))
     assert_close(found, evaluate(model, one, options_of(), ALONE))
 
@@ -112,8 +112,8 @@ def test_the_baseline_has_no_weights_of_relations() -> None:
 def test_what_is_kept_comes_back_with_small_pictures(head: str, tmp_path: Path) -> None:
     model, faces = trained(head=head)
     found = evaluate(model, faces, options_of(), ALONE)
-    evaluation.keep(tmp_path / "evaluation.pt", found, faces, ("AU1", "AU2"))
-    kept = evaluation.kept(tmp_path / "evaluation.pt")
+    evaluation.save_evaluation(tmp_path / "evaluation.pt", found, faces, ("AU1", "AU2"))
+    kept = evaluation.read_evaluation(tmp_path / "evaluation.pt")
     for name, value in arrays(found).items():
         if value is None:
             assert getattr(kept.evaluation, name) is None
@@ -129,4 +129,4 @@ def test_what_is_kept_comes_back_with_small_pictures(head: str, tmp_path: Path) 
 
 def test_a_run_that_has_not_ended_has_no_evaluation(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="the run has not ended yet"):
-        evaluation.kept(tmp_path / "evaluation.pt")
+        evaluation.read_evaluation(tmp_path / "evaluation.pt")

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import fer_ablation
-import fer_rafdb
-from fer import checkpoint
 from fer.data.synthetic import synthetic_faces
+from fer.model import checkpoint
 from fer.options import Options
-from fer.stopping import Stopped
+from fer.training.run import Run
+from fer.training.stopping import Stopped
 from fer_ablation import TABLES, as_markdown
 
 # Copied from the paper, row by row, as (MMI, RAF-DB).
@@ -100,13 +100,13 @@ def cells(folder: Path) -> dict[str, float]:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Return a list that the folders of the runs that are trained are written to."""
     folders: list[Path] = []
-    train = fer_rafdb.Run.train
+    train = Run.train
 
-    def train_and_tell(run: fer_rafdb.Run, quiet: bool = False) -> dict[str, Any]:
+    def train_and_tell(run: Run, quiet: bool = False) -> dict[str, Any]:
         folders.append(run.folder)
         return train(run, quiet)
 
-    monkeypatch.setattr(fer_rafdb.Run, "train", train_and_tell)
+    monkeypatch.setattr(Run, "train", train_and_tell)
     return folders
 
 
@@ -115,15 +115,15 @@ def test_a_table_from_end_to_end_and_on_from_any_point(
 ) -> None:
     out = tmp_path / "table"
     command = ["table2", *TINY, "--seeds", "2", "--out", str(out)]
-    train_and_tell = fer_rafdb.Run.train
+    train_and_tell = Run.train
 
-    def stop_in_the_fourth(run: fer_rafdb.Run, quiet: bool = False) -> dict[str, Any]:
+    def stop_in_the_fourth(run: Run, quiet: bool = False) -> dict[str, Any]:
         if len(trained) == 3:
             raise Stopped(15)
         return train_and_tell(run, quiet)
 
     with monkeypatch.context() as patched:
-        patched.setattr(fer_rafdb.Run, "train", stop_in_the_fourth)
+        patched.setattr(Run, "train", stop_in_the_fourth)
         with pytest.raises(SystemExit) as ended:
             fer_ablation.main(command)
     assert ended.value.code == 128 + 15

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import fer_crossval
-import fer_rafdb
-from fer import checkpoint, evaluation
 from fer.data import Database
 from fer.data.table import read_whole
-from fer.options import stored
+from fer.evaluation import predictions as evaluation
+from fer.model import checkpoint
+from fer.options import load_options
+from fer.training.run import Run, open_run
 from image_trees import CK48_CLIPS, write_ck48, write_image, write_tree
 
 FOLDS = 3
@@ -51,8 +52,8 @@ def command(root: Path, folder: Path, *arguments: str) -> list[str]:
     return [*data, *QUICK, *arguments, "--out", str(folder)]
 
 
-def kept(folder: Path) -> list[evaluation.Kept]:
-    return [evaluation.kept(path) for path in sorted(folder.glob("fold*/evaluation.pt"))]
+def kept(folder: Path) -> list[evaluation.StoredEvaluation]:
+    return [evaluation.read_evaluation(path) for path in sorted(folder.glob("fold*/evaluation.pt"))]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -88,7 +89,7 @@ def test_folds_and_summary_agree_with_what_each_fold_kept(finished: Path) -> Non
         found = [float(row[name]) for row in rows]
         assert summary[name]["mean"] == pytest.approx(fmean(found))
         assert summary[name]["deviation"] == pytest.approx(stdev(found))
-    assert summary["options"] == stored(finished).plain()
+    assert summary["options"] == load_options(finished).plain()
     assert summary["printed"] == [97.15, 99.54]
 
 
@@ -134,8 +135,8 @@ def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
 ) -> None:
     begun: list[int | None] = []
 
-    def begin(*arguments: Any, **named: Any) -> fer_rafdb.Run:
-        run = fer_rafdb.begin(*arguments, **named)
+    def begin(*arguments: Any, **named: Any) -> Run:
+        run = open_run(*arguments, **named)
         begun.append(run.options.fold)
         if begun == [1, 2]:
             step = run.step
@@ -147,7 +148,7 @@ def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
             monkeypatch.setattr(run, "step", step_and_be_stopped)
         return run
 
-    monkeypatch.setattr(fer_crossval, "begin", begin)
+    monkeypatch.setattr(fer_crossval, "open_run", begin)
     with pytest.raises(SystemExit) as stopped:
         fer_crossval.main(command(ck48, runs))
     assert stopped.value.code == 128 + signal.SIGTERM
@@ -167,16 +168,16 @@ def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
 
 def test_another_process_is_not_joined(finished: Path) -> None:
     with (
-        checkpoint.claimed(finished),
+        checkpoint.claim_folder(finished),
         pytest.raises(SystemExit, match=r"another process writes to .*finished"),
     ):
         fer_crossval.main(["--resume", str(finished)])
 
 
 def test_folds_of_a_database_that_changed_since_are_not_pooled(finished: Path) -> None:
-    options = stored(finished)
+    options = load_options(finished)
     faces = read_whole(options).splits["all"]
-    less = faces.chosen((faces.labels >= 0).nonzero()[1:, 0])
+    less = faces.select((faces.labels >= 0).nonzero()[1:, 0])
     rows = [{"fold": fold, **dict.fromkeys(fer_crossval.COLUMNS, 0.0)} for fold in (1, 2, 3)]
 
     with pytest.raises(ValueError, match=r"do not test each face of .* once: .*another folder"):
@@ -286,7 +287,7 @@ def test_rejects_a_folder_in_use_and_the_folder_of_a_single_run(
 ) -> None:
     with pytest.raises(SystemExit, match="exists; go on with --resume"):
         fer_crossval.main(command(ck48, finished))
-    plain = stored(finished).plain()
+    plain = load_options(finished).plain()
     for changes in ({"fold": 2}, {"dataset": "sfew"}):
         checkpoint.write_json(tmp_path / "config.json", plain | changes)
         with pytest.raises(SystemExit):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import fer_rafdb
-from fer import checkpoint, evaluation
+from fer.evaluation import predictions as evaluation
+from fer.model import checkpoint
 from small_runs import (
     COMMAND,
     assert_same,
@@ -71,7 +72,9 @@ def test_a_run_keeps_how_much_its_intra_w_varies(tmp_path: Path, intra: bool) ->
     assert stored.get("intra_spread") == summary.get("intra_spread")
     assert ("intra_spread" in stored) == intra
     if intra:
-        weights = evaluation.kept(tmp_path / "run" / "evaluation.pt").evaluation.intra_weights
+        weights = evaluation.read_evaluation(
+            tmp_path / "run" / "evaluation.pt"
+        ).evaluation.intra_weights
         assert weights is not None
         spread = weights.std(0, dtype=np.float64).mean() / weights.mean(dtype=np.float64)
         assert stored["intra_spread"]["spread"] == pytest.approx(spread, rel=1e-5)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fer_report
-from fer import checkpoint
+from fer.model import checkpoint
 from fer.options import Options
 from fer.report import embedding
 from fer.report.embedding import Map

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import fer_rafdb
-from fer.batches import TrainingBatches
-from fer.graph import WARM_UP, obstacle_to_graph, wants_graph
 from fer.options import Options
-from fer.progress import Progress
-from fer.ranks import Ranks
-from fer.rates import capturable, plain_rates
+from fer.training.batches import TrainingBatches
+from fer.training.graph import WARM_UP, obstacle_to_graph, wants_graph
+from fer.training.progress import Progress
+from fer.training.ranks import Ranks
+from fer.training.rates import capturable, plain_rates
+from fer.training.run import Run, build_run, open_run
 from small_runs import ALONE, assert_same, kept, options_of, over_buffers, use_small_backbone
 
 CUDA = Ranks(0, 1, torch.device("cuda"))
@@ -43,7 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(folder: Path, recipe: dict[str, Any], *, buffers: bool) -> dict[str, Any]:
     folder.mkdir()
-    run = fer_rafdb.begin(options_of(**recipe), folder, ALONE, quiet=True)
+    run = open_run(options_of(**recipe), folder, ALONE, quiet=True)
     (over_buffers(run) if buffers else run).train(quiet=True)
     return kept(folder)
 
@@ -61,12 +61,12 @@ def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) ->
     recipe = RECIPES["strong"] | {"epochs": 3}
     folder = tmp_path / "run"
     folder.mkdir()
-    begun = fer_rafdb.begin(options_of(**recipe), folder, ALONE, quiet=True)
+    begun = open_run(options_of(**recipe), folder, ALONE, quiet=True)
     if first:
         over_buffers(begun)
     take(begun, 1, 3)
     begun.keep()
-    again = fer_rafdb.begin(options_of(**recipe), folder, ALONE, quiet=True)
+    again = open_run(options_of(**recipe), folder, ALONE, quiet=True)
     if not first:
         over_buffers(again)
     assert again.progress.steps == 3
@@ -74,7 +74,7 @@ def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) ->
     assert_same(kept(folder), trained(tmp_path / "whole", recipe, buffers=False))
 
 
-def take(run: fer_rafdb.Run, epoch: int, count: int) -> None:
+def take(run: Run, epoch: int, count: int) -> None:
     """Take some steps of an epoch."""
     run.progress.lr = float(run.schedule.get_last_lr()[0])
     run.model.train()
@@ -124,7 +124,7 @@ def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 @RECIPE
 @pytest.mark.usefixtures("as_on_an_accelerator")
 def test_what_a_graph_holds_waits_for_no_device(recipe: dict[str, Any]) -> None:
-    run = over_buffers(fer_rafdb.made(options_of(**recipe), ALONE))
+    run = over_buffers(build_run(options_of(**recipe), ALONE))
     take(run, 1, WARM_UP)
     assert run.graph is not None
     with Waiting(refuse=True) as mode:
@@ -155,7 +155,7 @@ class Replayed:
 def test_a_replayed_step_takes_few_operations_of_the_host(
     recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = over_buffers(fer_rafdb.made(options_of(**RECIPES[recipe]), ALONE))
+    run = over_buffers(build_run(options_of(**RECIPES[recipe]), ALONE))
     take(run, 1, WARM_UP)
     assert run.graph is not None
     monkeypatch.setattr(run.graph, "learn", Replayed().replay)
@@ -190,7 +190,7 @@ def test_what_cannot_be_a_graph_says_why() -> None:
 
 
 def test_a_run_says_how_its_steps_run() -> None:
-    run = fer_rafdb.made(options_of(), ALONE)
+    run = build_run(options_of(), ALONE)
     assert "it needs a CUDA device" in run.how_steps_run()
     assert over_buffers(run).how_steps_run() == "one CUDA graph each"
 
@@ -208,7 +208,7 @@ def test_rates_are_kept_as_numbers() -> None:
 def fifty_steps(recipe: dict[str, Any], *, graph: bool) -> tuple[Any, dict[str, Tensor]]:
     """Train on a GPU; return the sums of each epoch, and the weights."""
     changes = recipe | {"device": "cuda", "faces": 80, "amp": "off", "graph": graph, "epochs": 5}
-    run = fer_rafdb.made(options_of(**changes), CUDA)
+    run = build_run(options_of(**changes), CUDA)
     assert (run.graph is not None) == graph
     sums = []
     for epoch in range(1, 6):

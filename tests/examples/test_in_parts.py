@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fer_rafdb
+from fer.training.run import Run
 from small_runs import assert_same, batch_of, make_run, use_small_backbone
 
 HEAD = pytest.mark.parametrize("head", ["fdrl", "linear"])
@@ -21,7 +21,7 @@ def _small_and_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def backward(run: fer_rafdb.Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def backward(run: Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the losses and gradients of the first batch."""
     images, labels, _ = batch_of(run)
     losses, _ = run.backward(images.double(), labels)
@@ -34,7 +34,7 @@ def backward(run: fer_rafdb.Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return {name: value.detach() for name, value in losses.items()}, gradients
 
 
-def with_statistics_of_the_past(**changes: Any) -> fer_rafdb.Run:
+def with_statistics_of_the_past(**changes: Any) -> Run:
     """Make a run whose batch normalization does not look at the batch, so that parts may not."""
     run = make_run(**changes)
     run.model[0].eval()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fer import checkpoint
+from fer.model import checkpoint
 from small_runs import assert_same, kept, run_command, without_clock
 
 ROOT = Path(__file__).resolve().parents[2]

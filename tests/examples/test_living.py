@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from fdrl_layers import FDRLHead, IntraRelation
-from fer.living import LivingLoss, NormalizedIntraRelation, apart_loss, peak_loss
-from fer.model import losses_of, make_criterion, make_model
+from fer.model.build import losses_of, make_criterion, make_model
+from fer.model.living import LivingLoss, NormalizedIntraRelation, apart_loss, peak_loss
 from small_runs import assert_same, batch_of, begin, kept, make_run, options_of
 
 

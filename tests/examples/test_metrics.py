@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer.metrics import score
+from fer.evaluation.metrics import score
 
 
 def test_scores_of_a_small_table() -> None:

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import fer_rafdb
-from fer import augment, checkpoint
 from fer.data import Database, FaceSet
-from fer.model import (
+from fer.model import checkpoint
+from fer.model.build import (
     Trained,
     load_trained,
     logits_of,
@@ -21,18 +20,20 @@ from fer.model import (
     outputs,
 )
 from fer.options import Options
+from fer.training import augment
+from fer.training.run import Run
 from small_runs import ALONE, begin, make_run, options_of
 
 pytestmark = pytest.mark.usefixtures("small")
 
 
-def said(model: torch.nn.Sequential, run: fer_rafdb.Run) -> Tensor:
+def said(model: torch.nn.Sequential, run: Run) -> Tensor:
     """Return the logits of the test faces."""
     images = augment.for_evaluation(run.database.splits["test"].images, run.options.image_size)
     return logits_of(outputs(model, images)[1])
 
 
-def assert_says(trained: Trained, model: Any, run: fer_rafdb.Run) -> None:
+def assert_says(trained: Trained, model: Any, run: Run) -> None:
     assert not trained.model.training
     assert torch.equal(said(trained.model, run), said(model.eval(), run))
 
@@ -88,7 +89,7 @@ def test_averaged_weights_come_first(tmp_path: Path) -> None:
 
 def test_the_best_epoch_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin(tmp_path / "run", epochs=2)
-    monkeypatch.setattr(fer_rafdb, "best_epoch", lambda history: history[0])
+    monkeypatch.setattr("fer.training.run.best_epoch", lambda history: history[0])
     run.train(quiet=True)
     best, last = (load_trained(tmp_path / "run", which) for which in ("best", "last"))
     assert (best.epoch, last.epoch) == (1, 2)
@@ -114,7 +115,7 @@ def test_gray_faces_are_remembered(tmp_path: Path) -> None:
         split: FaceSet(each.images[:, :1].contiguous(), each.labels, each.names)
         for split, each in faces.items()
     }
-    run = fer_rafdb.Run(options_of(epochs=1), Database("gray", tuple("abcdefg"), gray), ALONE)
+    run = Run(options_of(epochs=1), Database("gray", tuple("abcdefg"), gray), ALONE)
     checkpoint.write_json(tmp_path / "config.json", run.options.plain())
     run.open(tmp_path, quiet=True).train(quiet=True)
     trained = load_trained(tmp_path)

@@ -4,21 +4,21 @@ from typing import Any
 
 import pytest
 
-from fer.options import Options, stored
+from fer.options import Options, load_options
 from small_runs import options_of
 
 
 def test_options_go_through_json(tmp_path: Path) -> None:
     options = options_of(classes=("a", "b"), clip=1.0)
     (tmp_path / "config.json").write_text(json.dumps(options.plain()))
-    assert stored(tmp_path) == options
+    assert load_options(tmp_path) == options
 
 
 def test_a_run_from_before_gates_had_a_choice_started_them_as_pytorch_does(tmp_path: Path) -> None:
     plain = options_of().plain()
     assert plain.pop("gate_init") == "uniform"
     (tmp_path / "config.json").write_text(json.dumps(plain))
-    assert stored(tmp_path).gate_init == "linear"
+    assert load_options(tmp_path).gate_init == "linear"
 
 
 @pytest.mark.parametrize(

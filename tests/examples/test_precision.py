@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fer import precision
+from fer.training import precision
 from small_runs import options_of
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

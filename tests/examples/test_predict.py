@@ -9,12 +9,14 @@ from PIL import Image
 
 import fer_rafdb
 import predict
-from fer import augment, checkpoint, evaluation
-from fer.align import align_by_eyes
+from fer.alignment.align import align_by_eyes
 from fer.data import read_database
-from fer.model import load_trained, outputs
-from fer.options import stored
-from fer.pictures import as_picture, as_tensor, pictures_under
+from fer.evaluation import predictions as evaluation
+from fer.model import checkpoint
+from fer.model.build import load_trained, outputs
+from fer.options import load_options
+from fer.report.pictures import as_picture, as_tensor, pictures_under
+from fer.training import augment
 
 CPU = ["--device", "cpu"]
 SMALL = [*CPU, "--faces", "64", "--image-size", "32", "--batch-size", "32", "--epochs", "1"]
@@ -33,7 +35,7 @@ def faces(run: Path) -> Path:
     """The run's own test faces, as files."""
     folder = run.parent / "faces"
     folder.mkdir()
-    split = read_database(stored(run)).splits["test"]
+    split = read_database(load_options(run)).splits["test"]
     for name, image in zip(split.names, split.images, strict=True):
         as_picture(image).save(folder / f"{name}.png")
     return folder
@@ -66,7 +68,7 @@ def probabilities(said: list[dict[str, Any]]) -> torch.Tensor:
 
 def test_says_what_the_run_said_of_its_own_test_faces(run: Path, faces: Path, told: Any) -> None:
     said, status = told(faces, "--run", run)
-    kept = evaluation.kept(run / "evaluation.pt").evaluation
+    kept = evaluation.read_evaluation(run / "evaluation.pt").evaluation
     assert status == 0
     assert [Path(each["image"]).stem for each in said] == [f"test_{i:05d}" for i in range(25)]
     torch.testing.assert_close(probabilities(said), torch.from_numpy(kept.probabilities))

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from fer.progress import Diverged, Progress, require_finite_state
-from fer.ranks import Ranks
+from fer.training.progress import Diverged, Progress, require_finite_state
+from fer.training.ranks import Ranks
 from small_runs import ALONE
 
 

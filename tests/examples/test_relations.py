@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fdrl_layers import FDRLHead
-from fer.relations import relations
+from fer.evaluation.relations import relations
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -5,7 +5,7 @@ import torch
 from torchvision.models import resnet18
 
 from comparing import assert_close
-from fer.resnet import BLOCKS, ResNet
+from fer.model.resnet import BLOCKS, ResNet
 
 
 def test_at_full_size_it_is_torchvisions_resnet_18() -> None:

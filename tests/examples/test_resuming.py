@@ -12,8 +12,9 @@ from torch import Tensor
 
 import fdrl_layers
 import fer_rafdb
-from fer import checkpoint
-from fer.stopping import SIGNALS, Stopped
+from fer.model import checkpoint
+from fer.training.run import Run
+from fer.training.stopping import SIGNALS, Stopped
 from small_runs import (
     COMMAND,
     assert_same,
@@ -47,14 +48,14 @@ def test_killed_in_the_first_epoch_begins_again(tmp_path: Path) -> None:
 
 def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> None:
     """Send a signal to this process in the middle of a step, counted over all epochs."""
-    taken, count = fer_rafdb.Run.step, iter(range(1, 1000))
+    taken, count = Run.step, iter(range(1, 1000))
 
-    def step_and_signal(run: fer_rafdb.Run, *batch: Tensor) -> dict[str, Tensor]:
+    def step_and_signal(run: Run, *batch: Tensor) -> dict[str, Tensor]:
         if next(count) == step:
             os.kill(os.getpid(), number)
         return taken(run, *batch)
 
-    monkeypatch.setattr(fer_rafdb.Run, "step", step_and_signal)
+    monkeypatch.setattr(Run, "step", step_and_signal)
 
 
 @pytest.mark.parametrize("step", [1, 5, 8, 10], ids="in step {}".format)
@@ -116,7 +117,7 @@ def numbers_in(content: Any) -> Iterator[Tensor]:
             yield from numbers_in(each)
 
 
-def poisoned(run: fer_rafdb.Run, where: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+def poisoned(run: Run, where: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put something that is no number into a loss, a weight, a center or a moment."""
     if where == "loss":
         return losses | {"total": losses["total"] / 0}
@@ -140,13 +141,13 @@ def test_what_is_no_number_is_never_kept(
         with pytest.raises(Stopped):
             run.train(quiet=True)
     good = (folder / "last.pt").read_bytes()
-    taken = fer_rafdb.Run.step
+    taken = Run.step
 
-    def last_step_goes_wrong(run: fer_rafdb.Run, *batch: Tensor) -> dict[str, Tensor]:
+    def last_step_goes_wrong(run: Run, *batch: Tensor) -> dict[str, Tensor]:
         losses = taken(run, *batch)
         return poisoned(run, where, losses) if run.progress.steps == 4 else losses
 
-    monkeypatch.setattr(fer_rafdb.Run, "step", last_step_goes_wrong)
+    monkeypatch.setattr(Run, "step", last_step_goes_wrong)
     what = "the loss stopped being a number" if where == "loss" else "weights, centers or moments"
     with pytest.raises(SystemExit, match=f"error: {what}.* in epoch 2.*is untouched"):
         fer_rafdb.main(["--resume", str(folder)])
@@ -167,7 +168,7 @@ def test_a_rate_too_high_ends_with_what_happened(more: list[str], tmp_path: Path
 @pytest.mark.usefixtures("no_training")
 def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
     checkpoint.write_json(tmp_path / "config.json", options_of().plain())
-    with checkpoint.claimed(tmp_path):
+    with checkpoint.claim_folder(tmp_path):
         refuses("another process writes to", "--resume", str(tmp_path))
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fdrl_layers import FDRLHead, FDRLOutput
-from fer.progress import Diverged
-from fer.summary import epoch_line
+from fer.evaluation.summary import epoch_line
+from fer.training.progress import Diverged
 from small_runs import begin
 
 pytestmark = pytest.mark.usefixtures("small")

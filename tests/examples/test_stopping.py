@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fer.stopping import SIGNALS, listening
+from fer.training.stopping import SIGNALS, listen_for_signals
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def send(number: int) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_becomes_a_request(number: int, before: list[int]) -> None:
-    with listening() as requests:
+    with listen_for_signals() as requests:
         assert requests.signal == 0
         send(number)
         assert requests.signal == number
@@ -35,7 +35,7 @@ def test_a_signal_becomes_a_request(number: int, before: list[int]) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_same_signal_again_acts_as_it_always_does(number: int, before: list[int]) -> None:
-    with listening():
+    with listen_for_signals():
         send(number)
         send(number)
         assert before == [number]
@@ -43,7 +43,7 @@ def test_the_same_signal_again_acts_as_it_always_does(number: int, before: list[
 
 def test_another_signal_does_not_break_in_and_the_first_is_told(before: list[int]) -> None:
     # Ctrl-C under torchrun: SIGINT from the terminal, then SIGTERM from torchrun.
-    with listening() as requests:
+    with listen_for_signals() as requests:
         send(signal.SIGINT)
         send(signal.SIGTERM)
         assert requests.signal == signal.SIGINT
@@ -52,7 +52,7 @@ def test_another_signal_does_not_break_in_and_the_first_is_told(before: list[int
 
 def test_signals_act_as_before_after_the_block_however_it_ends(before: list[int]) -> None:
     def fail() -> None:
-        with listening():
+        with listen_for_signals():
             send(signal.SIGTERM)
             raise ArithmeticError
 
@@ -67,7 +67,7 @@ def test_a_thread_leaves_signals_alone() -> None:
     found: list[object] = []
 
     def work() -> None:
-        with listening() as requests:
+        with listen_for_signals() as requests:
             found.extend((signal.getsignal(signal.SIGTERM), requests.signal))
 
     wanted = signal.getsignal(signal.SIGTERM)

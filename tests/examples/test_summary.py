@@ -6,7 +6,7 @@ import torch
 
 from fdrl_layers import intra_spread
 from fer.data import Database
-from fer.summary import (
+from fer.evaluation.summary import (
     best_epoch,
     epoch_line,
     greeting,

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-import fer_rafdb
-from fer.batches import TrainingBatches, cached, limited
-from fer.classification import Classification
 from fer.data import read_database
 from fer.data.faces import Database, FaceSet
 from fer.data.votes import CLASSES, draw_labels, majority_label, training_targets, vote_shares
-from fer.model import losses_of
-from fer.ranks import Ranks
+from fer.model.build import losses_of
+from fer.model.classification import Classification
+from fer.training.batches import TrainingBatches, cache_faces, limit_faces
+from fer.training.ranks import Ranks
+from fer.training.run import build_run, open_run
 from small_runs import ALONE, assert_same, kept, options_of, over_buffers
 
 RULE = {
@@ -176,14 +176,16 @@ def voted(database: Database) -> Database:
 @pytest.fixture
 def votes(monkeypatch: pytest.MonkeyPatch, small: None) -> None:
     """Give drawn faces votes, and let options ask for them."""
-    monkeypatch.setattr(fer_rafdb, "read_database", lambda *a, **k: voted(read_database(*a, **k)))
+    monkeypatch.setattr(
+        "fer.training.run.read_database", lambda *a, **k: voted(read_database(*a, **k))
+    )
     monkeypatch.setattr("fer.options.Options._check_data", lambda self: None)
 
 
 @pytest.mark.usefixtures("votes")
 @pytest.mark.parametrize("head", ["fdrl", "linear"])
 def test_a_run_learns_the_shares(head: str) -> None:
-    run = fer_rafdb.made(options_of(head=head, targets="votes"), ALONE)
+    run = build_run(options_of(head=head, targets="votes"), ALONE)
     batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
     images, targets, labels = next(iter(batches.after(0)))
     assert targets.shape == (8, 7)
@@ -199,7 +201,7 @@ def test_a_run_learns_the_shares(head: str) -> None:
 
 @pytest.mark.usefixtures("votes")
 def test_accuracy_is_that_of_the_labels() -> None:
-    run = fer_rafdb.made(options_of(targets="drawn"), ALONE)
+    run = build_run(options_of(targets="drawn"), ALONE)
     images, targets, labels = next(iter(TrainingBatches(run.faces, run.options, 1, ALONE).after(0)))
     assert not torch.equal(targets, labels)
     with torch.no_grad():
@@ -211,7 +213,7 @@ def test_accuracy_is_that_of_the_labels() -> None:
 
 @pytest.mark.usefixtures("votes")
 def test_a_vote_is_drawn_anew_each_epoch_and_alike_on_every_process() -> None:
-    faces = limited(voted(read_database(options_of())), options_of()).splits["train"]
+    faces = limit_faces(voted(read_database(options_of())), options_of()).splits["train"]
     options = options_of(targets="drawn")
     first, again, second = (
         TrainingBatches(faces, options, epoch, ALONE).targets for epoch in (1, 1, 2)
@@ -253,15 +255,15 @@ def test_a_run_over_buffers_and_one_that_was_stopped_are_the_same(
     folders = [tmp_path / name for name in ("whole", "buffers", "parts")]
     for folder in folders:
         folder.mkdir()
-    fer_rafdb.begin(options, folders[0], ALONE, quiet=True).train(quiet=True)
-    over_buffers(fer_rafdb.begin(options, folders[1], ALONE, quiet=True)).train(quiet=True)
-    stopped = fer_rafdb.begin(options, folders[2], ALONE, quiet=True)
+    open_run(options, folders[0], ALONE, quiet=True).train(quiet=True)
+    over_buffers(open_run(options, folders[1], ALONE, quiet=True)).train(quiet=True)
+    stopped = open_run(options, folders[2], ALONE, quiet=True)
     stopped.model.train()
     stopped.progress.lr = float(stopped.schedule.get_last_lr()[0])
     steps = stopped.take_steps(TrainingBatches(stopped.faces, options, 1, ALONE))
     next(steps), next(steps)
     stopped.keep()
-    fer_rafdb.begin(options, folders[2], ALONE, quiet=True).train(quiet=True)
+    open_run(options, folders[2], ALONE, quiet=True).train(quiet=True)
     assert_same(kept(folders[1]), kept(folders[0]))
     assert_same(kept(folders[2]), kept(folders[0]))
 
@@ -283,4 +285,4 @@ def test_faces_without_votes_are_refused() -> None:
     with pytest.raises(ValueError, match="--targets votes needs faces with shares of votes"):
         training_targets(faces, "votes", 0)
     assert training_targets(faces, "majority", 0) is faces.labels
-    assert cached(faces, options_of(), ALONE) is faces
+    assert cache_faces(faces, options_of(), ALONE) is faces

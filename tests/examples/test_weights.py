@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 import fer_rafdb
-from fer import model
-from fer.model import make_model
+from fer.model import build as model
+from fer.model.build import make_model
+from fer.model.weights import IN_SEQUENCE, Matched, fill_backbone, read_tensors
 from fer.options import Options
-from fer.weights import IN_SEQUENCE, Matched, fill_backbone, read_tensors
 
 OPTIONS = Options(image_size=32)
 EVERY_TENSOR = 120

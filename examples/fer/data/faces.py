@@ -54,7 +54,7 @@ class FaceSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def chosen(self, index: torch.Tensor) -> "FaceSet":
+    def select(self, index: torch.Tensor) -> "FaceSet":
         """Return the faces at `index`, in that order."""
         places = index.tolist()
         return FaceSet(

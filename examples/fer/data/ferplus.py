@@ -39,7 +39,7 @@ _NAME = re.compile(r"[\w-]+\.png", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,3}", re.ASCII)
 
 Row = tuple[str, list[int]]
-Kept = tuple[tuple[str, ...], torch.Tensor, torch.Tensor | None]
+StoredEvaluation = tuple[tuple[str, ...], torch.Tensor, torch.Tensor | None]
 
 
 def load_ferplus(
@@ -98,13 +98,13 @@ def load_ferplus(
     return Database("ferplus", CLASSES, splits)
 
 
-def keep_majority(rows: Sequence[Row]) -> Kept:
+def keep_majority(rows: Sequence[Row]) -> StoredEvaluation:
     """Return the names and labels of the rows that have a majority label, in their order."""
     labels = majority_label(_counts(rows))
     return _names(rows, labels >= 0), labels[labels >= 0], None
 
 
-def keep_shares(rows: Sequence[Row]) -> Kept:
+def keep_shares(rows: Sequence[Row]) -> StoredEvaluation:
     """Return names, labels and shares of the rows whose votes say enough, in their order.
 
     The label is the expression of the most votes, the first in the order of `CLASSES`.

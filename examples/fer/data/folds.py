@@ -64,5 +64,5 @@ def fold_of(database: Database, fold: int, folds: int, seed: int) -> Database:
         raise ValueError(f"--fold must be from 1 to {folds}, got {fold}")
     faces = database.splits["all"]
     others = torch.cat([part for i, part in enumerate(parts, 1) if i != fold]).sort().values
-    splits = {"train": faces.chosen(others), "test": faces.chosen(parts[fold - 1])}
+    splits = {"train": faces.select(others), "test": faces.select(parts[fold - 1])}
     return Database(database.name, database.classes, splits, database.units)

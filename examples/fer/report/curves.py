@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fer.evaluation.summary import TERMS
 from fer.report.folder import Reported
-from fer.summary import TERMS
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer import checkpoint
 from fer.data.faces import FaceSet
-from fer.evaluation import Evaluation, kept
-from fer.options import Options, stored
+from fer.evaluation.predictions import Evaluation, read_evaluation
+from fer.model import checkpoint
+from fer.options import Options, load_options
 
 History = list[dict[str, float]]
 
@@ -75,7 +75,7 @@ def read_folder(folder: Path) -> Reported:
         )
     summary = checkpoint.read_json(folder / "summary.json")
     runs = [folder / f"fold{row['fold']:02d}" for row in summary.get("folds", ())] or [folder]
-    found = [kept(run / "evaluation.pt") for run in runs]
+    found = [read_evaluation(run / "evaluation.pt") for run in runs]
     classes = tuple(checkpoint.read_checkpoint(runs[0] / "last.pt")["classes"])
     if len(classes) != found[0].evaluation.probabilities.shape[1]:
         raise ValueError(f"{folder}: last.pt and evaluation.pt differ in the number of classes")
@@ -114,7 +114,7 @@ def _options(folder: Path) -> Options:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no run: it has no config.json")
     try:
-        return stored(folder)
+        return load_options(folder)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder} holds no run: config.json is of something else") from error
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import precision_recall_fscore_support
 
-from fer.metrics import score
+from fer.evaluation.metrics import score
+from fer.evaluation.summary import chosen_on
 from fer.report.folder import Reported
-from fer.summary import chosen_on
 
 RESAMPLES = 2000
 

@@ -64,7 +64,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def join_ranks(device: str) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started, if it did, for the length of a block."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":

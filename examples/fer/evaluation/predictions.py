@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fdrl_layers import FDRLOutput, IntraSpread, intra_spread
-from fer import augment, checkpoint, precision
 from fer.data.faces import FaceSet
-from fer.metrics import Scores, score
-from fer.model import logits_of, outputs
+from fer.evaluation.metrics import Scores, score
+from fer.model import checkpoint
+from fer.model.build import logits_of, outputs
 from fer.options import Options
-from fer.ranks import Ranks
+from fer.training import augment, precision
+from fer.training.ranks import Ranks
 
 THUMBNAIL = 48
 """Width and height in pixels of the faces that are kept with an evaluation."""
@@ -101,7 +102,7 @@ def _row(embedding: Tensor, output: FDRLOutput | Tensor) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class StoredEvaluation:
     """An evaluation out of a run's folder, with the faces it is about.
 
     Attributes:
@@ -115,7 +116,9 @@ class Kept:
     units: tuple[str, ...]
 
 
-def keep(path: Path, evaluation: Evaluation, faces: FaceSet, units: tuple[str, ...]) -> None:
+def save_evaluation(
+    path: Path, evaluation: Evaluation, faces: FaceSet, units: tuple[str, ...]
+) -> None:
     """Write an evaluation with small pictures of its faces."""
     arrays = {each.name: getattr(evaluation, each.name) for each in fields(Evaluation)}
     small = F.interpolate(
@@ -134,8 +137,8 @@ def keep(path: Path, evaluation: Evaluation, faces: FaceSet, units: tuple[str, .
     checkpoint.write_checkpoint(path, content)
 
 
-def kept(path: Path) -> Kept:
-    """Read what `keep` wrote."""
+def read_evaluation(path: Path) -> StoredEvaluation:
+    """Read what `save_evaluation` wrote."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: the run has not ended yet")
     content = checkpoint.load_tensors(path)
@@ -144,4 +147,4 @@ def kept(path: Path) -> Kept:
         for each in fields(Evaluation)
     }
     faces = FaceSet(content["images"], content["labels"], tuple(content["names"]), content["units"])
-    return Kept(Evaluation(**arrays), faces, tuple(content["unit_names"]))
+    return StoredEvaluation(Evaluation(**arrays), faces, tuple(content["unit_names"]))

@@ -28,7 +28,7 @@ class Requests:
 
 
 @contextmanager
-def listening() -> Iterator[Requests]:
+def listen_for_signals() -> Iterator[Requests]:
     """Turn signals into requests within a block; the same one again acts as it always does.
 
     Another one does not: of Ctrl-C, torchrun's processes get a SIGINT from the terminal and a

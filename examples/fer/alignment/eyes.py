@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fer.align import EYE_DISTANCE, EYE_HEIGHT, align_by_eyes, eye_places
-from fer.detect import make_detector
-from fer.landmarks import marked, read_landmarks
-from fer.pictures import as_tensor
+from fer.alignment.align import EYE_DISTANCE, EYE_HEIGHT, align_by_eyes, eye_places
+from fer.alignment.detect import make_detector
+from fer.alignment.landmarks import marked, read_landmarks
+from fer.report.pictures import as_tensor
 
 FindEyes = Callable[[str, Image.Image], tuple[Tensor, int]]
 """From a picture and its name to the eyes (2, 2) of a face, and how many faces were found.

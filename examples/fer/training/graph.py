@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fer import augment
-from fer.batches import make_batch
 from fer.options import Options
-from fer.precision import product_type
-from fer.progress import Progress
-from fer.ranks import Ranks
+from fer.training import augment
+from fer.training.batches import make_batch
+from fer.training.precision import product_type
+from fer.training.progress import Progress
+from fer.training.ranks import Ranks
 
 if TYPE_CHECKING:
-    from fer_rafdb import Run
+    from fer.training.run import Run
 
 WARM_UP = 3
 """Steps before the capture."""

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fer import augment
 from fer.data.faces import Database, FaceSet
 from fer.data.votes import training_targets
 from fer.options import Options
-from fer.ranks import Ranks
+from fer.training import augment
+from fer.training.ranks import Ranks
 
 
-def limited(database: Database, options: Options) -> Database:
+def limit_faces(database: Database, options: Options) -> Database:
     """Return the database with `--limit` training faces, the same ones whatever the seed."""
     faces = database.splits["train"]
     if options.limit is not None and options.limit < len(faces):
         drawn = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))
-        faces = faces.chosen(drawn[: options.limit])
+        faces = faces.select(drawn[: options.limit])
         splits = {**database.splits, "train": faces}
         database = Database(database.name, database.classes, splits, database.units)
     if not len(database.splits["test"]):
@@ -49,7 +49,7 @@ def require_even(options: Options, ranks: Ranks) -> None:
         )
 
 
-def cached(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
+def cache_faces(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
     """Return the faces where batches are cut from them: in memory, or on the GPU that trains."""
     if ranks.device.type != "cuda" or options.cache == "ram":
         return faces

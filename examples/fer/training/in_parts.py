@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fdrl_layers import FDRLOutput
-from fer import precision
-from fer.model import losses_of
+from fer.model.build import losses_of
+from fer.training import precision
 
 if TYPE_CHECKING:
-    from fer_rafdb import Run
+    from fer.training.run import Run
 
 
 def backward_in_parts(

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fer import figures
+from fer.evaluation import figures
 
 COLOR = "#1f77b4"
 QUIET = "#b5c7d8"

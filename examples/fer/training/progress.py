@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer.ranks import Ranks
+from fer.training.ranks import Ranks
 
 
 class Diverged(Exception):

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fer.progress import Diverged
-from fer.ranks import Ranks
-from fer.stopping import Stopped
+from fer.training.progress import Diverged
+from fer.training.ranks import Ranks
+from fer.training.stopping import Stopped
 
 
 @contextmanager
-def told(ranks: Ranks, going_on: Callable[[], str]) -> Iterator[None]:
+def report_errors(ranks: Ranks, going_on: Callable[[], str]) -> Iterator[None]:
     """Exit with an error in a line, or, after a request to stop, with how one goes on.
 
     `going_on` is asked only then, when it is known where a run is kept.

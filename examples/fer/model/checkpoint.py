@@ -112,7 +112,7 @@ def new_folder(wanted: Path | None, name: str) -> Path:
 
 
 @contextmanager
-def claimed(folder: Path, writing: bool = True) -> Iterator[None]:
+def claim_folder(folder: Path, writing: bool = True) -> Iterator[None]:
     """Hold a run's folder for the length of a block; it is free again however a process ends.
 
     Of the processes of one run only the first writes and holds it. Parts of files that a killed

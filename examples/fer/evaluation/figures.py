@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from fer.data import Database
-from fer.evaluation import Evaluation
+from fer.evaluation.predictions import Evaluation
 from fer.options import Options
 
 

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from torchvision.models import ResNet18_Weights, resnet18
 
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
-from fer import checkpoint
-from fer.attachment import OnMaps
-from fer.classification import class_weights, make_classification
-from fer.living import LivingLoss, NormalizedIntraRelation
-from fer.options import Options, stored
-from fer.resnet import BLOCKS, ResNet
-from fer.weights import Matched, fill_backbone
+from fer.model import checkpoint
+from fer.model.attachment import OnMaps
+from fer.model.classification import class_weights, make_classification
+from fer.model.living import LivingLoss, NormalizedIntraRelation
+from fer.model.resnet import BLOCKS, ResNet
+from fer.model.weights import Matched, fill_backbone
+from fer.options import Options, load_options
 
 
 def make_model(options: Options, classes: int) -> nn.Sequential:
@@ -202,7 +202,7 @@ class Trained:
 
 def load_trained(run: Path, which: str = "last", device: str = "cpu") -> Trained:
     """Read the model of `last.pt` or `best.pt` in a run's folder; the averaged one, if any."""
-    options = stored(run)
+    options = load_options(run)
     state: dict[str, Any] = checkpoint.read_checkpoint(run / f"{which}.pt", device)
     classes = tuple(state["classes"])
     model = make_model(options.without_weights(), len(classes)).to(device)

@@ -14,7 +14,7 @@ import fdrl_layers
 from fdrl_layers import IntraSpread
 from fer.data import Database
 from fer.options import Options
-from fer.ranks import Ranks
+from fer.training.ranks import Ranks
 
 TERMS = ("classification", "compactness", "balance", "distribution")
 

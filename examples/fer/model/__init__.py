@@ -1,0 +1,1 @@
+"""Backbone and head, their losses, and both back from a file."""

@@ -1,0 +1,1 @@
+"""A training: batches, steps, and what stops and resumes it."""

@@ -1,0 +1,354 @@
+"""A training under way: what is trained, what is known of it, and where it is kept."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import fdrl_layers
+from fdrl_layers import FDRLHead, FDRLOutput
+from fer.data import Database, read_database
+from fer.evaluation import figures, predictions as evaluation
+from fer.evaluation.relations import relations
+from fer.evaluation.summary import (
+    best_epoch,
+    epoch_line,
+    greeting,
+    intra_spread_row,
+    summarize,
+)
+from fer.model import checkpoint
+from fer.model.build import (
+    logits_of,
+    losses_of,
+    make_criterion,
+    make_model,
+    parameter_groups,
+)
+from fer.model.classification import count_classes
+from fer.options import Options
+from fer.training import augment, precision
+from fer.training.averaging import average_weights
+from fer.training.batch_norm import joined_batch_norm
+from fer.training.batches import TrainingBatches, cache_faces, limit_faces, require_even
+from fer.training.graph import GraphedStep, obstacle_to_graph, wants_graph
+from fer.training.in_parts import backward_in_parts
+from fer.training.progress import Progress, require_finite_state
+from fer.training.ranks import Ranks
+from fer.training.rates import capturable, plain_rates
+from fer.training.stopping import Requests, Stopped, listen_for_signals
+
+MOVING = ("adam", "schedule", "scaler")
+"""What a run needs to go on, and a model to predict does not."""
+
+CHECK_EVERY = 20
+"""Steps between two looks at whether the loss is finite, as they hold up a GPU."""
+
+WATCHED = 256
+"""Faces on which the relation weights are followed over training."""
+
+
+def make_schedule(options: Options, adam: torch.optim.AdamW, steps: int) -> LRScheduler:
+    """Divide the rate by 10 after 10, 18, 25 and 32 epochs (section 4.2), or use one cycle."""
+    if options.schedule == "steps":
+        return MultiStepLR(adam, [epoch * steps for epoch in (10, 18, 25, 32)])
+    # One step more than are taken, as the scheduler moves on after the last step too.
+    total = options.epochs * steps + 1
+    return OneCycleLR(adam, options.lr, total_steps=total, cycle_momentum=False)
+
+
+class Run:
+    """A training under way: what is trained, what is known of it, and where it is kept."""
+
+    folder: Path
+
+    def __init__(
+        self, options: Options, database: Database, ranks: Ranks, *, begun: bool = False
+    ) -> None:
+        self.options, self.database, self.ranks = options, database, ranks
+        require_even(options, ranks)
+        torch.manual_seed(options.seed)
+        classes, device = len(database.classes), ranks.device
+        # What a run goes on from holds its weights, whatever it started from.
+        start = options.without_weights() if begun else options
+        self.model = make_model(start, classes).to(device)
+        self.model[0].requires_grad_(not options.freeze_backbone)
+        counts = count_classes(database.splits["train"].labels, classes)
+        self.criterion = make_criterion(options, classes, counts).to(device)
+        self.lambda_balance = self.criterion.lambda_balance
+        if options.sync_batch_norm and ranks.world > 1:
+            joined_batch_norm(self.model, device)
+        if options.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        average = None if options.ema is None else get_ema_multi_avg_fn(options.ema)
+        self.ema = average and AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        if options.compile:
+            self.model[0].compile()
+        self.parameters = [*self.model.parameters(), *self.criterion.parameters()]
+        # Without weight decay this is the paper's Adam.
+        groups = parameter_groups(self.model, self.criterion, options.weight_decay)
+        # Fused, as the plain loop over tensors takes longer than the backbone on small images.
+        fused = device.type in ("cpu", "cuda")
+        self.adam = torch.optim.AdamW(groups, options.lr, betas=(0.5, 0.999), fused=fused)
+        self.scaler = precision.gradient_scaler(options, device)
+        self.faces = cache_faces(database.splits["train"], options, ranks)
+        self.graph: GraphedStep | None = None
+        if wants_graph(options, ranks, self.faces.images.device):
+            self.graph = GraphedStep(self)
+            capturable(self.adam, device)
+        self.steps = len(self.faces) // options.batch_size
+        self.schedule = make_schedule(options, self.adam, self.steps)
+        self.history: list[dict[str, Any]] = []
+        self.progress = Progress()
+        self.forward: nn.Module = self.model
+        if ranks.world > 1 and options.accumulate == 1:
+            self.forward = DistributedDataParallel(self.model)
+
+    def open(self, folder: Path, *, quiet: bool = False) -> "Run":
+        """Write to `folder` from now on, and go on from what it holds."""
+        self.folder = folder
+        if self.ranks.first:
+            checkpoint.require_room(folder, self.checkpoint_size())
+        if has_begun(folder):
+            self.restore(checkpoint.read_checkpoint(folder / "last.pt", self.ranks.device))
+        if self.ranks.first and not quiet:
+            print(greeting(self.database, self.options, self.ranks, folder), flush=True)
+            if self.ranks.device.type == "cuda":
+                print(f"steps: {self.how_steps_run()}", flush=True)
+        return self
+
+    def step(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Learn from a batch; return its losses and its accuracy, nothing if float16 overflowed.
+
+        The gradient scaler then leaves the weights alone and lowers its scale.
+        """
+        self.criterion.lambda_balance = self.lambda_balance * self.warmed_up()
+        scale = self.scaler.get_scale()
+        values = self.learn(images, targets, labels)
+        self.schedule.step()
+        return {} if self.scaler.get_scale() < scale else values
+
+    def learn(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Do the device's part of a step, which a CUDA graph can hold."""
+        self.adam.zero_grad()
+        losses, output = self.backward(images, targets)
+        if self.options.clip is not None:
+            self.scaler.unscale_(self.adam)
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        if self.ema is not None:
+            average_weights(self.ema, self.model, begin=self.schedule.last_epoch == 0)
+        right = (logits_of(output).argmax(1) == labels).float().mean() * 100
+        return {name: value.detach() for name, value in losses.items()} | {"accuracy": right}
+
+    def warmed_up(self) -> float:
+        """Return the share of the balance loss's weight that the step to come has."""
+        steps = self.options.balance_warmup * self.options.epochs * self.steps
+        return min(1.0, self.schedule.last_epoch / steps) if steps else 1.0
+
+    def backward(
+        self, images: Tensor, targets: Tensor
+    ) -> tuple[dict[str, Tensor], FDRLOutput | Tensor]:
+        """Compute the gradients of a batch, at once or in the parts that fit into memory."""
+        if self.options.accumulate > 1:
+            return backward_in_parts(self, images, targets)
+        cache = self.graph is None
+        with precision.autocast(self.options, self.ranks.device, cache=cache):
+            output = self.forward(images)
+        losses = losses_of(self.criterion, output, targets)
+        self.scaler.scale(losses["total"]).backward()
+        return losses, output
+
+    def how_steps_run(self) -> str:
+        """Say whether a step is one CUDA graph, and if not, why."""
+        if self.graph is not None:
+            return "one CUDA graph each"
+        images = self.faces.images.device
+        reason = obstacle_to_graph(self.options, self.ranks, images) or "as --no-graph asks"
+        return f"without a CUDA graph: {reason}"
+
+    def take_steps(self, batches: TrainingBatches) -> Iterator[None]:
+        """Take a step for each batch that is left, and add to the epoch's sums."""
+        progress = self.progress
+        if self.graph is None:
+            for batch in batches.after(progress.steps):
+                progress.add(self.step(*batch))
+                yield
+            return
+        self.graph.begin(progress, batches.targets)
+        for index, drawn in batches.drawn_after(progress.steps):
+            self.graph(index, drawn)
+            progress.steps += 1
+            yield
+
+    def train_epoch(self, epoch: int, requests: Requests) -> dict[str, float]:
+        """Take a step for each batch that is left; return the epoch's means."""
+        self.model.train()
+        # Features stay as they are, and so does what they are normalized by.
+        self.model[0].train(not self.options.freeze_backbone)
+        progress = self.progress
+        batches = TrainingBatches(self.faces, self.options, epoch, self.ranks)
+        began = time.perf_counter()
+        for _ in self.take_steps(batches):
+            due = progress.steps % CHECK_EVERY == 0 or progress.steps == self.steps
+            stop = self.ranks.largest(requests.signal) if due or self.ranks.prompt else 0
+            if due or stop:
+                progress.require_finite(epoch, self.ranks)
+            # Asked for in the last step, it is heeded when the epoch has been kept.
+            if stop and progress.steps < self.steps:
+                progress.seconds += time.perf_counter() - began
+                progress.waited += batches.waited
+                progress.share(self.ranks)
+                require_finite_state(self.tensors(), epoch, self.ranks)
+                self.keep()
+                raise Stopped(stop)
+        progress.seconds += time.perf_counter() - began
+        progress.waited += batches.waited
+        require_finite_state(self.tensors(), epoch, self.ranks)
+        return progress.means(self.ranks, self.options.batch_size)
+
+    @torch.no_grad()
+    def watched(self) -> dict[str, float]:
+        """Say what the relation weights of some faces of valid, or of test, are now."""
+        splits, model = self.database.splits, self.averaged()
+        if not isinstance(model[1], FDRLHead):
+            return {}
+        faces = splits["valid" if "valid" in splits else "test"].images[:WATCHED]
+        before = model.training
+        model.eval()
+        basic = [
+            model[0](augment.for_evaluation(part.to(self.ranks.device), self.options.image_size))
+            for part in faces.split(2 * self.options.batch_size)
+        ]
+        found = relations(model[1], torch.cat(basic))
+        model.train(before)
+        return found
+
+    def averaged(self) -> nn.Sequential:
+        """Return the model that is evaluated: as it is now, or its average."""
+        return self.model if self.ema is None else cast(nn.Sequential, self.ema.module)
+
+    def evaluate(self, split: str) -> evaluation.Evaluation:
+        """Evaluate the model as it is now, or its average."""
+        model = self.averaged()
+        self.ranks.share_buffers(model)
+        return evaluation.evaluate(model, self.database.splits[split], self.options, self.ranks)
+
+    def train(self, quiet: bool = False) -> dict[str, Any]:
+        """Train to the last epoch, keep the folder up to date, and return the summary."""
+        with listen_for_signals() as requests:
+            for epoch in range(len(self.history) + 1, self.options.epochs + 1):
+                if not self.progress.steps:
+                    self.progress.lr = float(self.schedule.get_last_lr()[0])
+                row: dict[str, Any] = {"epoch": epoch, "lr": self.progress.lr}
+                row |= self.train_epoch(epoch, requests)
+                if self.scaler.is_enabled():
+                    row["skipped_steps"] = self.progress.skipped
+                began = time.perf_counter()
+                for split in (name for name in self.database.splits if name != "train"):
+                    scores = self.evaluate(split).scores
+                    row[f"{split}_accuracy"] = scores.accuracy
+                    row[f"{split}_mean_class_accuracy"] = scores.mean_class_accuracy
+                row |= self.watched()
+                row["seconds"] += time.perf_counter() - began
+                self.history.append(row)
+                self.progress = Progress()
+                self.keep()
+                if self.ranks.first and not quiet:
+                    print(epoch_line(row, self.options.epochs), flush=True)
+                if stop := self.ranks.largest(requests.signal):
+                    raise Stopped(stop)
+        return self.finish()
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Return all that a checkpoint holds: weights, statistics, centers and moments."""
+        for module in (self.model, self.criterion, *([] if self.ema is None else [self.ema])):
+            yield from module.state_dict().values()
+        for moments in self.adam.state.values():
+            yield from (each for each in moments.values() if isinstance(each, Tensor))
+
+    def keep(self) -> None:
+        """Write what is known; last.pt at the end, as a run goes on from there."""
+        if not self.ranks.first:
+            return
+        result = {
+            "version": fdrl_layers.__version__,
+            "classes": list(self.database.classes),
+            "gray": self.faces.images.shape[1] == 1,
+            "faces": self.database.sizes,
+            "options": self.options.plain(),
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "criterion": self.criterion.state_dict(),
+        }
+        if self.history and not self.progress.steps:
+            if best_epoch(self.history) is self.history[-1]:
+                checkpoint.write_checkpoint(self.folder / "best.pt", result)
+            checkpoint.write_csv(self.folder / "metrics.csv", self.history)
+        moving = {name: plain_rates(getattr(self, name).state_dict()) for name in MOVING}
+        moving["progress"] = self.progress.state()
+        checkpoint.write_checkpoint(self.folder / "last.pt", result | moving)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was kept, with the faces that it was trained on."""
+        now = {"faces": self.database.sizes, "classes": list(self.database.classes)}
+        before = {name: state.get(name, value) for name, value in now.items()}
+        if before != now:
+            raise ValueError(f"{self.folder} was trained on {before}, and now there are {now}")
+        for name in ("model", "criterion", *MOVING):
+            getattr(self, name).load_state_dict(state[name])
+        if self.graph is not None:
+            capturable(self.adam, self.ranks.device)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.history = state["history"]
+        self.progress = Progress(**state["progress"])
+
+    def checkpoint_size(self) -> int:
+        """Return about how many bytes the checkpoints take: two that stay, one being written."""
+        weights = sum(int(each.nbytes) for each in self.model.state_dict().values())
+        return weights * (10 if self.ema is None else 13)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the summary, the figures and the evaluation, of the last epoch on test."""
+        sizes, device = self.database.sizes, self.ranks.device
+        summary = summarize(self.history, self.options, sizes, device)
+        found = self.evaluate("test")
+        spread = found.intra_spread() if self.options.intra else None
+        if spread is not None:
+            summary["intra_spread"] = intra_spread_row(spread)
+        if self.ranks.first:
+            faces, units = self.database.splits["test"], self.database.units
+            evaluation.save_evaluation(self.folder / "evaluation.pt", found, faces, units)
+            figures.draw_all(self.folder, found, self.database, self.options)
+            checkpoint.write_json(self.folder / "summary.json", summary)
+        return summary
+
+
+def has_begun(folder: Path | None) -> bool:
+    """Whether a run has kept anything; one that was killed before it did begins again."""
+    return folder is not None and (folder / "last.pt").is_file()
+
+
+def build_run(options: Options, ranks: Ranks, *, begun: bool = False) -> Run:
+    """Read the faces and make the model, so that what is wrong with either shows at once."""
+    database = read_database(options, progress=ranks.first and sys.stderr.isatty())
+    if "all" in database.splits:
+        raise ValueError(
+            f"{database.name} comes without splits: give --fold, or use fer_crossval.py"
+        )
+    return Run(options, limit_faces(database, options), ranks, begun=begun)
+
+
+def open_run(options: Options, folder: Path, ranks: Ranks, *, quiet: bool = False) -> Run:
+    """Begin the run of a folder that is there, or go on with what it holds."""
+    return build_run(options, ranks, begun=has_begun(folder)).open(folder, quiet=quiet)
