@@ -53,6 +53,14 @@ def test_a_gain_is_that_of_the_table() -> None:
     assert 0 < float(meaning("groups: FER+")) < 100
 
 
+def test_the_readme_claims_what_was_measured() -> None:
+    claimed = re.search(
+        r"level with a linear layer \(([^)]*) points", (ROOT / "README.md").read_text()
+    )
+    assert claimed is not None
+    assert claimed[1] == gain("full: FDRL").replace("\N{NO-BREAK SPACE}", " ")
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

@@ -114,7 +114,7 @@ def test_going_on_with_what_has_ended_trains_nothing(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (finished / "summary.json").read_bytes()
-    monkeypatch.delattr(fer_crossval, "begin")
+    monkeypatch.delattr(fer_crossval, "open_run")
 
     fer_crossval.main(["--resume", str(finished)])
 
