@@ -6,6 +6,9 @@ from torch.nn import functional as F
 
 from fdrl_layers._checks import check_shape, check_size
 
+FEW = 128
+"""Samples that Python has looked at before PyTorch has begun to."""
+
 
 def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int) -> bool:
     """Raise unless `target` names the classes of a batch, by index (N,) or by shares (N, K).
@@ -29,8 +32,12 @@ def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int
     if not readable(target):
         return False
     if not target.is_floating_point() and batch and not 0 <= ignore_index < num_classes:
-        # The one reduction of a batch without ignored samples, and most have none.
-        low, high = (int(each) for each in torch.aminmax(target))
+        # The one look at a batch without ignored samples, and most have none.
+        if batch <= FEW:
+            values = target.tolist()
+            low, high = min(values), max(values)
+        else:
+            low, high = (int(each) for each in torch.aminmax(target))
         if low >= 0 and high < num_classes:
             return True
     _check_values(target, num_classes, ignore_index)

@@ -69,17 +69,17 @@ class Head:
         grad_logits, grad_embedding, grad_latents, grad_intra, grad_inter = gradients
         latents, related = saved[0], Related._make(saved[1:])
         assert latents is not None
-        n, m, d = latents.shape
+        m = latents.shape[1]
         product, nodes = nodes_of(latents, p.relations, related, options)
         _embedding_gradient(grad_logits, grad_embedding, p.classifier_weight, nodes[:, m])
         found: dict[str, Tensor | None] = {}
         if grad_logits is not None and p.classifier_weight is not None:
             if needs[7]:
                 y = embed(latents, nodes[:, :m], related, options.delta)
-                found["classifier_weight"] = grad_logits.t() @ y.to(grad_logits.dtype)
+                found["classifier_weight"] = grad_logits.mT @ y.to(grad_logits.dtype)
             if needs[8]:
                 found["classifier_bias"] = grad_logits.sum(0)
-        scratch = nodes.new_empty(n, m, d)
+        scratch = torch.empty_like(latents, dtype=nodes.dtype)
         through = relate_backward(
             nodes,
             grad_intra,
@@ -100,7 +100,7 @@ class Head:
             flat, weight = dz.flatten(1), p.decomposition_weight
             found["input"] = flat @ weight.flatten(0, 1) if needs[0] else None
             if needs[1]:
-                found["decomposition_weight"] = (flat.t() @ input).view_as(weight)
+                found["decomposition_weight"] = (flat.mT @ input).view_as(weight)
             found["decomposition_bias"] = dz.sum(0) if needs[2] else None
         return tuple(
             None if value is None or (grad := found.get(name)) is None else grad.to(value.dtype)
@@ -118,7 +118,7 @@ class Head:
 
 
 def _decompose(input: Tensor, p: HeadParameters) -> Tensor:
-    weight = p.decomposition_weight.flatten(0, 1).t()
+    weight = p.decomposition_weight.flatten(0, 1).mT
     if p.decomposition_bias is None:
         latents = torch.mm(input, weight).relu_()
     else:

@@ -36,6 +36,8 @@ class InterRelation:
         else:
             torch.add(rows, bias.to(rows.dtype), out=messages).relu_()
         distances = distances_of(widen(messages))
+        # An infinite message is at no distance from itself either.
+        distances.diagonal(dim1=1, dim2=2).zero_()
         weights = distances.tanh()
         aware = torch.bmm(weights.to(messages.dtype), messages)
         return (aware, weights), (messages, distances)

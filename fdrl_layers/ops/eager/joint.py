@@ -109,7 +109,7 @@ def forward(
     intra_weights = features.intra_weights
     n, m = intra_weights.shape
     logits, latents = widen(features.logits), widen(features.latents)
-    sums = intra_weights.new_empty(4)
+    sums = torch.empty(4, dtype=intra_weights.dtype, device=intra_weights.device)
     classification, distribution, compactness, balance = sums
     hot, counted, samples = one_hot(logits, target, options)
     share, mass = shares(hot, counted, weight, options.label_smoothing)
@@ -223,7 +223,7 @@ def _next_class_centers(
     towards the mean of each class. `hot` is minus one-hot, and so are the sums.
     """
     held = centers.value
-    count, sums = hot.sum(0).unsqueeze(1), hot.t() @ intra_weights
+    count, sums = hot.sum(0).unsqueeze(1), hot.mT @ intra_weights
     if not options.complete:
         held = torch.where(centers.seen.unsqueeze(1), held, sums / count.clamp_max(-1))
     offsets = intra_weights.addmm(hot, held)

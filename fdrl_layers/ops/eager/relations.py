@@ -152,9 +152,12 @@ def distances_of(messages: Tensor) -> Tensor:
     """Return the distances (N, M, M) of messages (N, M, D)."""
     # Mode 2 takes differences; a Gram matrix would lose close messages to rounding.
     distances: Tensor = torch.ops.aten._cdist_forward(messages, messages, 2.0, 2)
-    # An infinite message is at no distance from itself either.
-    distances.diagonal(dim1=1, dim2=2).zero_()
     return distances
+
+
+def _room(like: Tensor, *shape: int) -> Tensor:
+    """Memory of a tensor's type, on its device."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
 def _product(latents: Tensor, p: RelationParameters, reduction: Reduction) -> Tensor:
@@ -162,7 +165,7 @@ def _product(latents: Tensor, p: RelationParameters, reduction: Reduction) -> Te
     assert p.intra_weight is not None
     assert p.inter_weight is not None
     rows = latents.transpose(0, 1)
-    product = latents.new_empty(2, *rows.shape)
+    product = _room(latents, 2, *rows.shape)
     gates, q = product
     if p.intra_bias is None:
         torch.bmm(rows, p.intra_weight.mT, out=gates)
@@ -177,11 +180,11 @@ def _product(latents: Tensor, p: RelationParameters, reduction: Reduction) -> Te
 def _intra_weights(gates: Tensor, reduction: Reduction) -> Tensor:
     """Intra-W (N, M) of the gates (M, N, D)."""
     gates = widen(gates)
-    intra_weights = gates.new_empty(gates.shape[1], gates.shape[0])
+    intra_weights = _room(gates, gates.shape[1], gates.shape[0])
     if reduction == "share":
-        return torch.softmax(F.logsigmoid(gates).logsumexp(-1), 0, out=intra_weights.t()).t()
+        return torch.softmax(F.logsigmoid(gates).logsumexp(-1), 0, out=intra_weights.mT).mT
     reduce = torch.sum if reduction == "sum" else torch.mean
-    reduce(gates, -1, out=intra_weights.t())
+    reduce(gates, -1, out=intra_weights.mT)
     return intra_weights
 
 
@@ -191,7 +194,7 @@ def _messages(
     """Messages (N, M, D) in at least float32."""
     rows, scale = widen(q).transpose(0, 1), intra_weights.unsqueeze(-1)
     if out is None:
-        out = rows.new_empty(rows.shape)
+        out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     if bias is None:
         torch.mul(rows, scale, out=out)
     else:
@@ -210,7 +213,7 @@ def nodes_of(
     if product is None:
         product = _product(latents, p, options.reduction)
     n, m, d = latents.shape
-    nodes = saved.distances.new_empty(n, m + 1, d)
+    nodes = _room(saved.distances, n, m + 1, d)
     _messages(product[1], saved.intra_weights, p.inter_bias, out=nodes[:, :m])
     return product, nodes
 
@@ -233,14 +236,14 @@ def relate_backward(
     `grad_latents` is added to the latents' own. A stack (N, M, D) of the messages' type to write
     to, `scratch`, may be given, and is free again afterwards.
     """
-    n, m, d = latents.shape
+    m = latents.shape[1]
     (gates, q), dy = product, nodes[:, m]
     # What enters the sigmoid, and what enters the messages' ReLU, which q's will replace.
     entering = torch.empty_like(product)
     da, dp = entering
     # Two stacks more are written to three times each, since memory in a cache is faster.
-    by_sample = nodes.new_empty(n, m, d) if scratch is None else scratch
-    by_branch = nodes.new_empty(m, n, d)
+    by_sample = torch.empty_like(latents, dtype=nodes.dtype) if scratch is None else scratch
+    by_branch = torch.empty_like(da, dtype=nodes.dtype)
     _message_gradient(nodes, saved, grad_inter, options.delta, by_sample, dp.transpose(0, 1))
     dalpha = _intra_gradient(grad_intra, latents, dy, dp, q, options.delta, by_branch)
     _gate_gradient(dalpha, gates, saved.intra_weights, options.reduction, da)
@@ -248,7 +251,7 @@ def relate_backward(
     if needs[2] or needs[4]:
         both = entering.sum(2)
         intra_bias, inter_bias = both[0] if needs[2] else None, both[1] if needs[4] else None
-    dq = dp.mul_(saved.intra_weights.t().unsqueeze(-1))
+    dq = dp.mul_(saved.intra_weights.mT.unsqueeze(-1))
     rows = latents.transpose(0, 1)
     found = Gradients(
         None,
@@ -275,7 +278,7 @@ def _message_gradient(
     """Gradient of what enters the messages' ReLU (N, M, D), from messages and dy in `nodes`."""
     n, m = saved.intra_weights.shape
     messages, dy = nodes[:, :m], nodes[:, m]
-    mixing = nodes.new_empty(n, m, m + 1)
+    mixing = _room(nodes, n, m, m + 1)
     k, beta = mixing[..., :m], 1 - delta
     dots = _dots(messages, dy)
     torch.add(dots.unsqueeze(2), dots.unsqueeze(1), out=k)
@@ -314,7 +317,7 @@ def _intra_gradient(
     scratch: Tensor,
 ) -> Tensor:
     """Gradient of Intra-W (N, M)."""
-    through = torch.mul(widen(dp), widen(q), out=scratch).sum(-1).t()
+    through = torch.mul(widen(dp), widen(q), out=scratch).sum(-1).mT
     if grad_intra is not None:
         through = through + grad_intra
     dy = dy.unsqueeze(1)
@@ -328,14 +331,14 @@ def _gate_gradient(
     if reduction != "share":
         if reduction == "mean":
             dalpha = dalpha / gates.shape[-1]
-        grad = dalpha.t().unsqueeze(-1).to(gates.dtype).expand_as(gates)
+        grad = dalpha.mT.unsqueeze(-1).to(gates.dtype).expand_as(gates)
         torch.ops.aten.sigmoid_backward(grad, gates, grad_input=out)
         return
     # Of the logarithm of a sum of gates, by softmax, as the gates themselves may underflow.
     inner = intra_weights * (dalpha - (dalpha * intra_weights).sum(-1, keepdim=True))
     gates = widen(gates)
     shares = F.logsigmoid(gates).softmax(-1).mul_(gates.neg().sigmoid_())
-    out.copy_(shares.mul_(inner.t().unsqueeze(-1)))
+    out.copy_(shares.mul_(inner.mT.unsqueeze(-1)))
 
 
 def _latent_gradient(

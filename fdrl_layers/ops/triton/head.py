@@ -4,131 +4,17 @@ The definition, and what the letters mean, stand in `ops/reference/head.py`; the
 equations in `ops/eager/head.py`.
 """
 
-import functools
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
 
 from fdrl_layers.ops.triton.branch import branch_backward, branch_forward, branch_products
 from fdrl_layers.ops.triton.parameters import parameter_gradients
+from fdrl_layers.ops.triton.plans import plan_launches, plan_sums
 from fdrl_layers.ops.triton.relation import relation_backward, relation_forward
-from fdrl_layers.ops.triton.tiles import ceil_div, next_power_of_2, precision
+from fdrl_layers.ops.triton.tiles import precision
 
 ONE_LAUNCH_LIMIT = 4096
 """Up to this batch one kernel gives the gradients of all parameters; above it, cuBLAS does."""
-
-
-class Blocks(NamedTuple):
-    """How many samples, and how many terms of a sum, a program of a branch takes at a time."""
-
-    samples: int
-    terms: int
-    warps: int
-
-
-def blocks(batch: int, width: int, dtype: torch.dtype) -> Blocks:
-    """Few samples a program while the batch is small, so that all multiprocessors have work.
-
-    A program holds (samples, D) sums in registers, which spill from 128 samples on (in float32
-    from 64, if it takes 32 terms at a time), and three stages of (terms, D) weights in shared
-    memory, of which compute capability 8.0 has 163 KiB.
-    """
-    samples = 16 if batch <= 128 or width == 256 else 32 if batch <= 512 else 64
-    if dtype == torch.float32:
-        terms = 16 if samples == 64 else 32
-    else:
-        terms = 32 if width == 256 else 64
-    return Blocks(samples, min(terms, width), 4 if samples <= 32 else 8)
-
-
-def _classes(num_classes: int) -> int:
-    """How many classes a program takes at a time."""
-    return max(2, min(16, next_power_of_2(max(1, num_classes))))
-
-
-def _padded(num_latents: int) -> int:
-    return max(2, next_power_of_2(num_latents))
-
-
-class Lanes(NamedTuple):
-    """How a warp of the relations is shared: samples, and numbers along D that a lane holds."""
-
-    samples: int
-    vector: int
-    warps: int
-
-
-def lanes(batch: int, num_latents: int, width: int, dtype: torch.dtype) -> Lanes:
-    """Give a sample half a warp where there are many of them, and as few rows as registers hold.
-
-    A lane holds M `vector` numbers of each of two tiles, and has 255 registers. With 16 bytes of
-    a row it takes the fewest instructions a sample; with 8 a small batch has twice the warps.
-    """
-    wide = dtype != torch.float32 and width >= 128 and num_latents <= 9 and batch > 1024
-    vector = 8 if wide else 4
-    across = width // vector
-    # Wide rows of many latents are shared by two warps, which is slower than one, and fits.
-    warps = 2 if across > 32 and num_latents > 9 else 1
-    return Lanes(max(1, 32 // across), vector, warps)
-
-
-def _turns(num_latents: int) -> int:
-    return next_power_of_2(max(1, num_latents // 2))
-
-
-class Plan(NamedTuple):
-    """What launches of a batch have in common: grids, and what kernels are compiled for.
-
-    Attributes:
-        branches: Programs of the kernels of branches.
-        samples: Programs of the kernels of relations.
-        branch: Options of the former.
-        relation: Options of the latter.
-    """
-
-    branches: tuple[int, int]
-    samples: tuple[int]
-    branch: dict[str, Any]
-    relation: dict[str, Any]
-
-
-@functools.lru_cache(maxsize=256)
-def plan_launches(
-    batch: int,
-    num_latents: int,
-    width: int,
-    num_classes: int,
-    dtype: torch.dtype,
-    reduction: str,
-    products: str,
-) -> Plan:
-    """Work out once what follows from sizes, types and options alone."""
-    size, share = blocks(batch, width, dtype), lanes(batch, num_latents, width, dtype)
-    return Plan(
-        (num_latents, ceil_div(batch, size.samples)),
-        (ceil_div(batch, share.samples),),
-        {
-            "M": num_latents,
-            "D": width,
-            "BN": size.samples,
-            "BK": size.terms,
-            "SHARE": reduction == "share",
-            "PRECISION": products,
-            "num_warps": size.warps,
-        },
-        {
-            "M": num_latents,
-            "MP": _padded(num_latents),
-            "TURNS": _turns(num_latents),
-            "D": width,
-            "SUB": share.samples,
-            "VECTOR": share.vector,
-            "KB": _classes(num_classes),
-            "REDUCTION": reduction,
-            "num_warps": share.warps,
-        },
-    )
 
 
 def forward(
@@ -352,33 +238,6 @@ def _in_one_launch(
         **options,
     )
     return found
-
-
-@functools.lru_cache(maxsize=256)
-def plan_sums(
-    num_latents: int,
-    width: int,
-    in_features: int,
-    num_classes: int,
-    dtype: torch.dtype,
-    products: str,
-) -> tuple[tuple[int], dict[str, Any]]:
-    """Return the programs and the options of the kernel of parameters' gradients."""
-    tile = min(64, width)
-    # Products of float32 in float32 are not the tensor cores': more threads share the sums.
-    block, warps = (16, 8) if dtype == torch.float32 else (64, 4)
-    across = ceil_div(in_features, 64) + 2 * ceil_div(width, 64)
-    programs = num_latents * ceil_div(width, tile) * across
-    programs += ceil_div(num_classes, tile) * ceil_div(width, 64)
-    return (programs,), {
-        "M": num_latents,
-        "D": width,
-        "BN": block,
-        "BI": tile,
-        "BJ": 64,
-        "PRECISION": products,
-        "num_warps": warps,
-    }
 
 
 def _by_products(

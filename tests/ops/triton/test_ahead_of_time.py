@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("triton")
 
 from ahead_of_time import Case, Resources, compile_all
-from fdrl_layers.ops.triton import head
+from fdrl_layers.ops.triton import plans
 
 KERNELS = "fdrl_layers.ops.triton."
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
@@ -38,7 +38,7 @@ def has(names: str) -> dict[str, bool]:
 
 
 def branch_cases(kind: str, precision: str, capability: int, batch: int) -> Iterator[Case]:
-    size = head.blocks(batch, PAPER["D"], DTYPES[kind])
+    size = plans.blocks(batch, PAPER["D"], DTYPES[kind])
     blocks: dict[str, Any] = {**PAPER, "BN": size.samples, "BK": size.terms, "SHARE": True}
     blocks["PRECISION"] = precision
     relations = "intra_weight intra_bias inter_weight latents product"
@@ -73,7 +73,7 @@ def relation_cases(
     kind: str, capability: int, batch: int, reduction: str = "share"
 ) -> Iterator[Case]:
     numbers = {"N": "i32", "K": "i32", "delta": "fp32"}
-    share = head.lanes(batch, PAPER["M"], PAPER["D"], DTYPES[kind])
+    share = plans.lanes(batch, PAPER["M"], PAPER["D"], DTYPES[kind])
     tile = {**TILE, "SUB": share.samples, "VECTOR": share.vector, "REDUCTION": reduction}
     yield Case(
         KERNELS + "relation",
@@ -211,7 +211,7 @@ def test_relations_take_few_instructions_and_do_not_wait(batch: int) -> None:
 
 
 def test_every_kernel_has_a_case() -> None:
-    folder = Path(head.__file__).parent
+    folder = Path(plans.__file__).parent
     launched: set[str] = set()
     for file in folder.glob("*.py"):
         launched |= set(re.findall(r"^ +(\w+)\[.*\]\($", file.read_text(), re.MULTILINE))

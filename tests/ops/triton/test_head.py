@@ -17,7 +17,7 @@ from fdrl_layers.ops import library
 from fdrl_layers.ops.backend import Backend
 from fdrl_layers.ops.head import head
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction
-from fdrl_layers.ops.triton import head as kernels
+from fdrl_layers.ops.triton import head as kernels, plans
 from head_forms import expected, inputs_of, run, stacked
 from layer_cases import Regime
 from strategies import Sizes, normal, parameters_for
@@ -221,7 +221,9 @@ def test_lanes_of_large_batches(
     width: int, num_latents: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Several samples a warp, the last program of which has rows beyond the batch.
-    monkeypatch.setattr(kernels, "lanes", lambda *_: kernels.Lanes(256 // width, 8, 1))
+    monkeypatch.setattr(plans, "lanes", lambda *_: plans.Lanes(256 // width, 8, 1))
+    # Which remembers what it made of other lanes.
+    monkeypatch.setattr(kernels, "plan_launches", plans.plan_launches.__wrapped__)
     check(Sizes(3, 20, num_latents, width, 4))
 
 
@@ -330,7 +332,7 @@ def test_a_training_step_is_12_kernels() -> None:
 @pytest.mark.parametrize("width", [32, 64, 128, 256])
 def test_blocks_are_powers_of_two_that_products_take(batch: int, width: int) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        size = kernels.blocks(batch, width, dtype)
+        size = plans.blocks(batch, width, dtype)
         assert size.samples in (16, 32, 64)
         assert size.terms in (16, 32, 64)
         assert width % size.terms == 0
