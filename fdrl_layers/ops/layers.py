@@ -5,7 +5,8 @@ from torch import Tensor
 from fdrl_layers.ops import by_hand
 from fdrl_layers.ops.backend import plain, working_dtype
 from fdrl_layers.ops.eager.inter_relation import InterRelation
-from fdrl_layers.ops.eager.relations import Options, Reconstruction
+from fdrl_layers.ops.eager.reconstruction import Reconstruction
+from fdrl_layers.ops.eager.relations import Options
 from fdrl_layers.ops.reference.head import (
     Reduction,
     RelationParameters,

@@ -1,0 +1,63 @@
+"""The reconstruction by hand: what lies between latents and embedding, without the head around."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fdrl_layers.ops.eager.relations import (
+    Options,
+    Saved,
+    cast,
+    nodes_of,
+    relate,
+    relate_backward,
+)
+from fdrl_layers.ops.reference.head import RelationParameters, reconstruct
+
+
+class Reconstruction:
+    """The embedding, Intra-W and Inter-W of latents: a :class:`fdrl_layers.ops.by_hand.Form`."""
+
+    def forward(
+        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        """Return y (N, D), Intra-W and Inter-W of latents (N, M, D)."""
+        latents, *rest = tensors
+        assert latents is not None
+        p = cast(RelationParameters._make(rest), latents.dtype)
+        embedding, intra_weights, inter_weights, saved = relate(latents, p, options, keep)
+        return (embedding.to(latents.dtype), intra_weights, inter_weights), saved
+
+    def backward(
+        self,
+        gradients: Sequence[Tensor | None],
+        tensors: Sequence[Tensor | None],
+        saved: Sequence[Tensor | None],
+        options: Options,
+        needs: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        """Return the gradients of latents and parameters."""
+        latents, *rest = tensors
+        assert latents is not None
+        p = cast(RelationParameters._make(rest), latents.dtype)
+        grad_embedding, grad_intra, grad_inter = gradients
+        kept = Saved._make(saved)
+        product, nodes = nodes_of(latents, p, kept, options)
+        dy = nodes[:, -1]
+        dy.zero_() if grad_embedding is None else dy.copy_(grad_embedding)
+        found = relate_backward(
+            nodes, grad_intra, grad_inter, None, latents, product, p, kept, options, needs
+        )
+        return tuple(
+            None if grad is None or each is None else grad.to(each.dtype)
+            for grad, each in zip(found, tensors, strict=True)
+        )
+
+    def reference(
+        self, tensors: Sequence[Tensor | None], options: Options
+    ) -> Sequence[Tensor | None]:
+        """Return the same by operators of PyTorch."""
+        latents, *rest = tensors
+        assert latents is not None
+        p = cast(RelationParameters._make(rest), latents.dtype)
+        return reconstruct(latents, *p, options.delta, options.reduction)
