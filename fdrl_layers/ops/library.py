@@ -13,7 +13,7 @@ from fdrl_layers._precision import widen
 from fdrl_layers.ops.backend import obstacle_to_triton
 from fdrl_layers.ops.eager import head as eager
 from fdrl_layers.ops.eager.relations import Options
-from fdrl_layers.ops.reference.head import Reduction
+from fdrl_layers.ops.reference.head import HeadParameters, Reduction
 
 
 class TritonHead(eager.Head):
@@ -25,8 +25,10 @@ class TritonHead(eager.Head):
         """Return the head's output, and latents, Intra-W, distances and the product."""
         from fdrl_layers.ops.triton import head
 
+        input, *rest = tensors
         kernel: Any = head.forward
-        *outputs, distances, product = kernel(*tensors, options.delta, options.reduction, keep)
+        given = (input, HeadParameters._make(rest), options.delta, options.reduction, keep)
+        *outputs, distances, product = kernel(*given)
         return outputs, (outputs[2], outputs[3], distances, product)
 
     def backward(
@@ -40,9 +42,10 @@ class TritonHead(eager.Head):
         """Return the gradients of the input and the parameters from those of the outputs."""
         from fdrl_layers.ops.triton import head
 
+        input, *rest = tensors
         kernel: Any = head.backward
-        given = (options.delta, options.reduction, needs)
-        found: Sequence[Tensor | None] = kernel(*gradients, *tensors, *saved, *given)
+        parameters, given = HeadParameters._make(rest), (options.delta, options.reduction, needs)
+        found: Sequence[Tensor | None] = kernel(gradients, input, parameters, saved, *given)
         return found
 
 

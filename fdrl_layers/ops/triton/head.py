@@ -1,12 +1,15 @@
 """The head by kernels: two launches forward, three and a matrix product backward.
 
 The definition, and what the letters mean, stand in `ops/reference/head.py`; the backward pass's
-equations in `ops/eager/head.py`.
+equations in `ops/eager/relations.py`.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from fdrl_layers.ops.reference.head import HeadParameters
 from fdrl_layers.ops.triton.branch import branch_backward, branch_forward, branch_products
 from fdrl_layers.ops.triton.parameters import parameter_gradients
 from fdrl_layers.ops.triton.plans import plan_launches, plan_sums
@@ -18,22 +21,14 @@ ONE_LAUNCH_LIMIT = 4096
 
 
 def forward(
-    input: Tensor,
-    decomposition_weight: Tensor,
-    decomposition_bias: Tensor | None,
-    intra_weight: Tensor,
-    intra_bias: Tensor | None,
-    inter_weight: Tensor,
-    inter_bias: Tensor | None,
-    classifier_weight: Tensor | None,
-    classifier_bias: Tensor | None,
-    delta: float,
-    reduction: str,
-    keep: bool,
+    input: Tensor, parameters: HeadParameters, delta: float, reduction: str, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return logits, embedding, latents, Intra-W, Inter-W, distances and the products to keep."""
-    (n, p), (m, d, _) = input.shape, decomposition_weight.shape
-    k = 0 if classifier_weight is None else classifier_weight.shape[0]
+    w = parameters
+    assert w.intra_weight is not None
+    assert w.inter_weight is not None
+    (n, p), (m, d, _) = input.shape, w.decomposition_weight.shape
+    k = 0 if w.classifier_weight is None else w.classifier_weight.shape[0]
     input = input.contiguous()
     like, device = input.new_empty, input.device
     logits, embedding, latents = like(n, k), like(n, d), like(n, m, d)
@@ -46,28 +41,28 @@ def forward(
         plan = plan_launches(n, m, d, k, input.dtype, reduction, precision(input.dtype))
         branch_forward[plan.branches](
             input,
-            decomposition_weight.contiguous(),
-            _or(decomposition_bias, input),
-            intra_weight.contiguous(),
-            _or(intra_bias, input),
-            inter_weight.contiguous(),
+            w.decomposition_weight.contiguous(),
+            _or(w.decomposition_bias, input),
+            w.intra_weight.contiguous(),
+            _or(w.intra_bias, input),
+            w.inter_weight.contiguous(),
             latents,
             product,
             sums,
             n,
             p,
-            HAS_BIAS=decomposition_bias is not None,
-            HAS_INTRA_BIAS=intra_bias is not None,
+            HAS_BIAS=w.decomposition_bias is not None,
+            HAS_INTRA_BIAS=w.intra_bias is not None,
             KEEP=keep,
             **plan.branch,
         )
         relation_forward[plan.samples](
             latents,
             product,
-            _or(inter_bias, input),
+            _or(w.inter_bias, input),
             sums,
-            _or(classifier_weight, input),
-            _or(classifier_bias, input),
+            _or(w.classifier_weight, input),
+            _or(w.classifier_bias, input),
             logits,
             embedding,
             intra_weights,
@@ -76,9 +71,9 @@ def forward(
             n,
             k,
             delta,
-            HAS_BIAS=inter_bias is not None,
-            HAS_CLASSIFIER=classifier_weight is not None,
-            HAS_CLASSIFIER_BIAS=classifier_bias is not None,
+            HAS_BIAS=w.inter_bias is not None,
+            HAS_CLASSIFIER=w.classifier_weight is not None,
+            HAS_CLASSIFIER_BIAS=w.classifier_bias is not None,
             **plan.relation,
         )
     kept = product if keep else like(0)
@@ -91,50 +86,31 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
 
 
 def backward(
-    grad_logits: Tensor | None,
-    grad_embedding: Tensor | None,
-    grad_latents: Tensor | None,
-    grad_intra_weights: Tensor | None,
-    grad_inter_weights: Tensor | None,
+    gradients: Sequence[Tensor | None],
     input: Tensor,
-    decomposition_weight: Tensor,
-    decomposition_bias: Tensor | None,
-    intra_weight: Tensor,
-    intra_bias: Tensor | None,
-    inter_weight: Tensor,
-    inter_bias: Tensor | None,
-    classifier_weight: Tensor | None,
-    classifier_bias: Tensor | None,
-    latents: Tensor,
-    intra_weights: Tensor,
-    distances: Tensor,
-    product: Tensor,
+    parameters: HeadParameters,
+    saved: Sequence[Tensor],
     delta: float,
     reduction: str,
-    needs: tuple[bool, ...],
+    needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the input and the eight parameters; None where none is needed."""
+    grad_logits, grad_embedding, grad_latents, grad_intra_weights, grad_inter_weights = gradients
+    latents, intra_weights, distances, product = saved
+    w = parameters
+    assert w.intra_weight is not None
+    assert w.inter_weight is not None
     n, m, d = latents.shape
-    k = 0 if classifier_weight is None else classifier_weight.shape[0]
+    k = 0 if w.classifier_weight is None else w.classifier_weight.shape[0]
     if k == 0:
         grad_logits = None
-    parameters = (
-        decomposition_weight,
-        decomposition_bias,
-        intra_weight,
-        intra_bias,
-        inter_weight,
-        inter_bias,
-        classifier_weight,
-        classifier_bias,
-    )
     if n == 0:
         return tuple(
             torch.zeros_like(each) if need and each is not None else None
             for each, need in zip((input, *parameters), needs, strict=True)
         )
     input = input.contiguous()
-    intra_weight, inter_weight = intra_weight.contiguous(), inter_weight.contiguous()
+    intra_weight, inter_weight = w.intra_weight.contiguous(), w.inter_weight.contiguous()
     products = precision(input.dtype)
     plan = plan_launches(n, m, d, k, input.dtype, reduction, products)
     like, wide = input.new_empty, intra_weights.new_empty
@@ -143,12 +119,12 @@ def backward(
         branch_products[plan.branches](
             latents,
             intra_weight,
-            _or(intra_bias, input),
+            _or(w.intra_bias, input),
             inter_weight,
             product,
             wide(n, m),
             n,
-            HAS_INTRA_BIAS=intra_bias is not None,
+            HAS_INTRA_BIAS=w.intra_bias is not None,
             **plan.branch,
         )
     dp, slope, dy, y = like(n, m, d), wide(n, m), wide(n, d), like(n, d)
@@ -159,8 +135,8 @@ def backward(
         _or(grad_inter_weights, input),
         latents,
         product,
-        _or(inter_bias, input),
-        _or(classifier_weight, input),
+        _or(w.inter_bias, input),
+        _or(w.classifier_weight, input),
         intra_weights,
         distances,
         dp,
@@ -170,7 +146,7 @@ def backward(
         n,
         k,
         delta,
-        HAS_BIAS=inter_bias is not None,
+        HAS_BIAS=w.inter_bias is not None,
         HAS_GRAD_LOGITS=grad_logits is not None,
         HAS_GRAD_EMBEDDING=grad_embedding is not None,
         HAS_GRAD_INTRA=grad_intra_weights is not None,
@@ -180,7 +156,7 @@ def backward(
     entering, dz = like(n, m, 2 * d), like(n, m, d)
     branch_backward[plan.branches](
         product,
-        _or(intra_bias, input),
+        _or(w.intra_bias, input),
         intra_weight,
         inter_weight,
         latents,
@@ -193,13 +169,13 @@ def backward(
         dz,
         n,
         delta,
-        HAS_BIAS=intra_bias is not None,
+        HAS_BIAS=w.intra_bias is not None,
         HAS_GRAD=grad_latents is not None,
         **plan.branch,
     )
     found: list[Tensor | None] = [None] * 9
     if needs[0]:
-        found[0] = dz.flatten(1) @ decomposition_weight.flatten(0, 1).to(input.dtype)
+        found[0] = dz.flatten(1) @ w.decomposition_weight.flatten(0, 1).to(input.dtype)
     if any(needs[1:]):
         sources = (input, dz, latents, entering, dp, logits_gradient, y)
         give = _in_one_launch if n <= ONE_LAUNCH_LIMIT else _by_products
@@ -213,7 +189,7 @@ Sources = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _in_one_launch(
-    sources: Sources, parameters: tuple[Tensor | None, ...], classified: bool, products: str
+    sources: Sources, parameters: HeadParameters, classified: bool, products: str
 ) -> list[Tensor | None]:
     """Gradients of all parameters by one kernel."""
     input, _, latents, *_, grad_logits, _ = sources
@@ -241,7 +217,7 @@ def _in_one_launch(
 
 
 def _by_products(
-    sources: Sources, parameters: tuple[Tensor | None, ...], classified: bool, products: str
+    sources: Sources, parameters: HeadParameters, classified: bool, products: str
 ) -> list[Tensor | None]:
     """Gradients of all parameters by cuBLAS, for batches that fill the device anyway."""
     input, dz, latents, entering, dp, grad_logits, y = sources
