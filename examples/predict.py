@@ -156,7 +156,7 @@ class Table:
         self.labels = max(map(len, classes))
         short = [name[:5] for name in classes]
         self.heads = short if len(set(short)) == len(short) else list(classes)
-        weights = "".join(f"{j:>6}" for j in range(1, latents + 1))
+        weights = "".join(f"{j:>7}" for j in range(1, latents + 1))
         heads = "".join(f" {head:>5}" for head in self.heads)
         above = f"{'':{self.names + self.labels + 2}}{'  probability in %':<{len(heads) + 2}}"
         print(f"{above}{'  Intra-W of each latent' if latents else ''}".rstrip())
@@ -173,7 +173,7 @@ class Table:
             f" {100 * share:>{max(5, len(head))}.1f}"
             for head, share in zip(self.heads, said.probabilities.values(), strict=True)
         )
-        weights = "".join(f"{weight:>#6.3g}" for weight in said.intra_weights or ())
+        weights = "".join(f"{weight:>#7.3g}" for weight in said.intra_weights or ())
         print(
             f"{said.image:{self.names}}  {said.label:{self.labels}}{shares}  {weights}".rstrip(),
             flush=True,

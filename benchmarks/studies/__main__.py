@@ -11,6 +11,7 @@ ends, and a run that was stopped goes on.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from benchmarks.studies.questions import STUDIES, find_study
 from benchmarks.studies.schedule import Place, plan_jobs, train_all, with_starts
 from benchmarks.studies.store import STUDIES as RESULTS
 from benchmarks.studies.tables import as_markdown
+from fer.training.stopping import Stopped
 
 NAMES = (*(study.name for study in STUDIES), meaning.NAME)
 
@@ -30,12 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line."""
     parser = make_parser()
     given = parser.parse_args(arguments)
+    if given.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {given.jobs}")
+    if given.minutes is not None and not 0 < given.minutes < float("inf"):
+        parser.error(f"--minutes must be above 0 and finite, got {given.minutes}")
     if not given.names:
+        if given.rows is not None or given.seeds is not None or given.data is not None:
+            parser.error("NAME is needed, in front of the options")
         print(list_studies())
         return
-    names = NAMES if given.names == ["all"] else tuple(given.names)
+    names = NAMES if given.names == ["all"] else tuple(dict.fromkeys(given.names))
     if unknown := [name for name in names if name not in NAMES]:
-        parser.error(f"NAME must be all or of {', '.join(NAMES)}; got {', '.join(unknown)}")
+        parser.error(
+            f"NAME must be of {', '.join(NAMES)}, or all by itself; got {', '.join(unknown)}"
+        )
     if given.data is None:
         parser.error("--data DIR is needed: the folder of FER+")
     if given.rows is not None and (len(names) > 1 or names == (meaning.NAME,)):
@@ -53,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(str(error))
         jobs += plan_jobs(name, rows, seeds, place, again=given.again)
     jobs = with_starts(jobs, place)
-    left = train_all(jobs, place, side_by_side=given.jobs, minutes=given.minutes)
+    try:
+        left = train_all(jobs, place, side_by_side=given.jobs, minutes=given.minutes)
+    except (KeyboardInterrupt, Stopped):
+        sys.exit("stopped; the same command goes on from here")
     for name in names:
         if name != meaning.NAME:
             print(f"\n{as_markdown(find_study(name), place.scale, place.results)}")

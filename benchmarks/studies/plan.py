@@ -130,5 +130,6 @@ class Study:
             return list(self.rows)
         rows = {row.label: row for row in self.rows}
         if unknown := [label for label in labels if label not in rows]:
-            raise ValueError(f"--rows must be of {', '.join(rows)}; got {', '.join(unknown)}")
+            known, given = ("; ".join(each) for each in (rows, unknown))
+            raise ValueError(f"--rows must be of: {known}. Got: {given}")
         return [rows[label] for label in labels]

@@ -99,8 +99,10 @@ def train_all(
     left, longest = list(jobs), 0.0
     with _workers(side_by_side) as workers:
         running: dict[Future[Trained], Job] = {}
+        failed: BaseException | None = None
         while True:
-            late = ends is not None and time.monotonic() + longest >= ends
+            late = failed is not None
+            late = late or (ends is not None and time.monotonic() + longest >= ends)
             for job in [] if late else _ready(left, running.values(), place):
                 if len(running) == side_by_side:
                     break
@@ -108,9 +110,16 @@ def train_all(
                 work = (job.row, place.scale, job.seed, place.data, place.runs, place.device)
                 running[workers.submit(train, *work)] = job
             if not running:
+                if failed is not None:
+                    raise failed
                 return left
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, run = running.pop(future), future.result()
+                job = running.pop(future)
+                # What runs beside one that fails is ended and kept.
+                failed = failed or future.exception()
+                if future.exception() is not None:
+                    continue
+                run = future.result()
                 longest = max(longest, run.seconds)
                 known = load_runs(place.scale, place.results)
                 if not job.is_start or (run.key, run.seed) not in known:

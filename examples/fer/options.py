@@ -201,6 +201,10 @@ class Options:
         for name, value in living.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+            if value and name == "--lambda-peak" and self.num_latents < 2:
+                raise ValueError(
+                    f"{name} needs --num-latents of at least 2, got {self.num_latents}"
+                )
             if value and (self.head != "fdrl" or not self.intra):
                 raise ValueError(f"{name} needs --head fdrl with Intra-RM")
         self._check_classification()

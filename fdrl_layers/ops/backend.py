@@ -25,6 +25,7 @@ INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 _LOGGER = logging.getLogger("fdrl_layers")
 _AS_IT_IS = nullcontext()
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
 _preferred: Backend = "auto"
 
 
@@ -127,11 +128,12 @@ def _obstacle_on(device: torch.device) -> str | None:
 
 
 def transformed() -> bool:
-    """Whether torch.func, forward-mode derivatives or jit's tracing want to see each operator."""
+    """Whether torch.func, forward-mode derivatives or a tracer want to see each operator."""
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
+        or torch._C._get_dispatch_mode(_PROXY) is not None
     )
 
 

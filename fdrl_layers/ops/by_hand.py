@@ -69,26 +69,37 @@ class _ByHand(torch.autograd.Function):
         tensors, saved = every[: ctx.count], every[ctx.count :]
         device = next(each for each in tensors if each is not None).device
         with without_autocast(device.type):
-            if torch.is_grad_enabled():
-                found: Sequence[Tensor | None] = _differentiable(
-                    ctx.form, ctx.options, gradients, tensors, needs
+            # Gradients of a batch of gradients are vmapped, which the passes by hand are not.
+            batched = any(each is not None and _is_batched(each) for each in gradients)
+            again = torch.is_grad_enabled()
+            if again or batched:
+                found: Sequence[Tensor | None] = _by_reference(
+                    ctx.form, ctx.options, gradients, tensors, needs, again=again
                 )
             else:
                 found = ctx.form.backward(gradients, tensors, saved, ctx.options, needs)
         return (None, None, None, *found)
 
 
-def _differentiable(
+def _is_batched(gradient: Tensor) -> bool:
+    functorch = torch._C._functorch
+    return functorch.is_legacy_batchedtensor(gradient) or functorch.is_batchedtensor(gradient)
+
+
+def _by_reference(
     form: Form[Any],
     options: Any,
     gradients: Sequence[Tensor | None],
     tensors: Sequence[Tensor | None],
     needs: Sequence[bool],
+    *,
+    again: bool,
 ) -> Tensors:
-    """Return the gradients of the tensors, with a graph of their own."""
-    # Through aliases, so that an input which was made of another is not counted twice.
-    twins = [None if each is None else each.view_as(each) for each in tensors]
-    output = form.reference(twins, options)
+    """Return the gradients of the tensors, with a graph of their own to go through `again`."""
+    with torch.enable_grad():
+        # Through aliases, so that an input which was made of another is not counted twice.
+        twins = [None if each is None else each.view_as(each) for each in tensors]
+        output = form.reference(twins, options)
     pairs = [
         (value, gradient)
         for value, gradient in zip(output, gradients, strict=True)
@@ -100,7 +111,7 @@ def _differentiable(
             [value for value, _ in pairs],
             wanted,
             [gradient for _, gradient in pairs],
-            create_graph=True,
+            create_graph=again,
             allow_unused=True,
         )
     )

@@ -1,5 +1,8 @@
 """The operators of separate layers: by hand where that is the same, and otherwise the reference."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from fdrl_layers.ops import by_hand
@@ -27,7 +30,8 @@ def collect_messages(
     if not plain(tensors) or working_dtype(features) != features.dtype:
         return collect(*tensors)
     aware, weights = by_hand.apply(_INTER_RELATION, None, (_flat(features), weight, bias))
-    return aware.view(features.shape), weights.view(*features.shape[:-1], weights.shape[-1])
+    lead = features.shape[:-2]
+    return _lead(aware, lead), _lead(weights, lead)
 
 
 def reconstruct_feature(
@@ -49,14 +53,18 @@ def reconstruct_feature(
     options = Options(delta, reduction)
     y, intra, inter = by_hand.apply(_RECONSTRUCTION, options, (_flat(latents), *parameters))
     lead = latents.shape[:-2]
-    return (
-        y.view(*lead, *y.shape[1:]),
-        intra.view(*lead, *intra.shape[1:]),
-        inter.view(*lead, *inter.shape[1:]),
-    )
+    return _lead(y, lead), _lead(intra, lead), _lead(inter, lead)
 
 
 def _flat(rows: Tensor) -> Tensor:
     if rows.ndim == 3:
         return rows
     return rows.flatten(0, -3) if rows.ndim > 3 else rows.unsqueeze(0)
+
+
+def _lead(found: Tensor, lead: Sequence[int]) -> Tensor:
+    """Give the axes back that `_flat` has joined, and no view, which nobody could change."""
+    if len(lead) == 1:
+        return found
+    result: Tensor = torch.ops.aten._unsafe_view(found, (*lead, *found.shape[1:]))
+    return result

@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -76,11 +78,20 @@ def test_the_command_lists_studies_and_refuses_what_it_does_not_know(
         assert f"{study.name}: {study.question}" in listed
         assert all(f"    {row.label}\n" in listed for row in study.rows)
     for said, match in {
-        ("centres", "--data", "x"): "NAME must be all or of full, .*meaning; got centres",
+        (
+            "centres",
+            "--data",
+            "x",
+        ): "NAME must be of full, .*, or all by itself; got centres",
         ("centers",): "--data DIR is needed",
+        ("--data", "x", "--rows", "linear", "votes"): "NAME is needed, in front of the options",
+        ("centers", "--data", "x", "--jobs", "0"): "--jobs must be at least 1, got 0",
+        ("centers", "--data", "x", "--minutes", "nan"): "--minutes must be above 0 and finite",
+        ("centers", "--data", "x", "--minutes", "-1"): "--minutes must be above 0 and finite",
+        ("all", "votes", "--data", "x"): "or all by itself; got all",
         ("centers", "gates", "--data", "x", "--rows", "FDRL"): "--rows needs the name of one study",
         ("meaning", "--data", "x", "--rows", "FDRL"): "--rows needs the name of one study",
-        ("baseline", "--data", "x", "--rows", "FDLR"): "must be of linear, .*; got FDLR",
+        ("baseline", "--data", "x", "--rows", "FDLR"): r"must be of: linear; .*\. Got: FDLR",
     }.items():
         with pytest.raises(SystemExit):
             command.main(said)
@@ -356,6 +367,26 @@ def test_no_run_begins_that_would_end_after_the_budget(
     assert done == [(job.row.key("cpu"), job.seed) for job in jobs[:ran]]
     assert left == jobs[ran:]
     assert len(load_runs("cpu", tmp_path)) == ran
+
+
+def test_what_runs_beside_a_failure_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place, begun = Place("cpu", None, tmp_path, "cpu", tmp_path), []
+
+    def train(row: Row, scale: str, seed: int, *_: object) -> Trained:
+        begun.append(seed)
+        if seed == 0:
+            raise OSError("no space left")
+        time.sleep(0.3)
+        return replace(_trained(50.0, 1), key=row.key(scale), seed=seed)
+
+    monkeypatch.setattr(schedule, "train", train)
+    monkeypatch.setattr(schedule, "_workers", ThreadPoolExecutor)
+    with pytest.raises(OSError, match="no space left"):
+        train_all(plan_jobs("x", (FDRL,), (0, 1, 2, 3), place), place, side_by_side=2)
+    assert [seed for _, seed in load_runs("cpu", tmp_path)] == [1]
+    assert sorted(begun) == [0, 1]
 
 
 def test_a_start_that_is_known_keeps_its_result(

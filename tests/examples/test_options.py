@@ -73,6 +73,7 @@ def test_a_run_from_before_gates_had_a_choice_started_them_as_pytorch_does(tmp_p
         ),
         ({"lambda_peak": -1.0}, "--lambda-peak must be at least 0 and finite, got -1.0"),
         ({"lambda_apart": float("inf")}, "--lambda-apart must be at least 0 and finite, got inf"),
+        ({"lambda_peak": 1.0, "num_latents": 1}, "--lambda-peak needs --num-latents of at least 2"),
         ({"lambda_apart": 1.0, "head": "linear"}, "--lambda-apart needs --head fdrl with Intra-RM"),
         ({"normalize_latents": True, "intra": False}, "--normalize-latents needs --head fdrl with"),
         ({"targets": "x"}, "--targets must be one of majority, votes, drawn, got x"),

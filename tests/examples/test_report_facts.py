@@ -50,6 +50,12 @@ def test_it_says_which_head(changes: dict[str, Any], words: str, tmp_path: Path)
     assert words in facts.head(reported(tmp_path, **changes))
 
 
+def test_it_says_all_that_a_loss_is_made_of(tmp_path: Path) -> None:
+    living = reported(tmp_path, lambda_peak=0.5, lambda_apart=2.0, normalize_latents=True)
+    assert "λ peak 0.5, λ apart 2; centers" in facts.losses(living)
+    assert "gates of normalized latents" in facts.head(living)
+
+
 @pytest.mark.parametrize(
     ("changes", "printed"),
     [

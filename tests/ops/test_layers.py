@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from comparing import assert_close
 from fdrl_layers import FeatureReconstruction, InterRelation
@@ -144,3 +145,64 @@ def test_a_part_that_is_left_out_takes_the_reference() -> None:
         assert (found is None) == (wanted is None)
         if found is not None and wanted is not None:
             assert torch.equal(found, wanted)
+
+
+@EACH
+@pytest.mark.parametrize("lead", [(4,), (2, 2), ()], ids=str)
+def test_outputs_may_be_changed_in_place(
+    make: Callable[[], torch.nn.Module], lead: tuple[int, ...]
+) -> None:
+    layer, rows = make(), torch.randn(*lead, 3, 16)
+    changed = outputs_of(layer, rows)[0]
+    want = torch.autograd.grad((3 * changed).square().sum(), list(layer.parameters()))
+    changed = outputs_of(layer, rows)[0].mul_(3)
+    found = torch.autograd.grad(changed.square().sum(), list(layer.parameters()))
+    for one, other in zip(found, want, strict=True):
+        assert_close("gradient", one, other)
+
+
+@EACH
+def test_gradients_may_be_batched(make: Callable[[], torch.nn.Module]) -> None:
+    layer, rows = make().double(), torch.rand(2, 3, 16, dtype=torch.float64).requires_grad_()
+    output = outputs_of(layer, rows)[0]
+    along = torch.randn(3, *output.shape, dtype=torch.float64)
+    (found,) = torch.autograd.grad(output, rows, along, is_grads_batched=True, retain_graph=True)
+    assert not found.requires_grad
+    for each, direction in zip(found, along, strict=True):
+        (want,) = torch.autograd.grad(output, rows, direction, retain_graph=True)
+        assert_close("gradient", each, want)
+
+
+@EACH
+def test_make_fx_sees_through(make: Callable[[], torch.nn.Module]) -> None:
+    layer, rows = make(), torch.rand(2, 3, 16)
+    traced = make_fx(lambda each: outputs_of(layer, each))(rows)
+    for found, want in zip(traced(rows), outputs_of(layer, rows), strict=True):
+        assert_close("output", found, want)
+
+
+def test_what_takes_no_part_has_no_gradient() -> None:
+    layer, rows = FeatureReconstruction(16, 3), torch.rand(2, 3, 16).requires_grad_()
+    layer(rows)[1].sum().backward()
+    assert layer.inter is not None
+    assert layer.intra is not None
+    assert layer.inter.weight.grad is None
+    assert layer.intra.weight.grad is not None
+    assert rows.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_infinite_messages_are_as_in_the_reference(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = FeatureReconstruction(16, 3).to(dtype)
+    for parameter in layer.parameters():
+        torch.nn.init.constant_(parameter, 1.0)
+    rows = torch.rand(4, 3, 16).to(dtype)
+    rows[0] = 6e4
+    rows[1, 0] = torch.inf
+    found = layer(rows)
+    by_reference(monkeypatch)
+    want = layer(rows)
+    torch.testing.assert_close(found[2], want[2], rtol=1e-3, atol=1e-3)
+    assert torch.equal(found[0].isfinite(), want[0].isfinite())

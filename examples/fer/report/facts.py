@@ -95,6 +95,7 @@ def head(run: Reported) -> str:
         ]
         parts = (("Intra", options.intra), ("Inter", options.inter))
         said += [f"without {part}-RM" for part, there in parts if not there]
+        said += ["gates of normalized latents"] * options.normalize_latents
         said += ["messages in equation 11"] * (options.self_feature == "message")
         said += [f"on maps by {options.attach}"] * (options.attach != "pooled")
     said += ["batch normalization before the last layer"] * options.batch_norm
@@ -107,6 +108,8 @@ def losses(run: Reported) -> str:
     shares = (options.lambda_compactness, options.lambda_balance, options.lambda_distribution)
     named = zip(("compactness", "balance", "distribution"), shares, strict=True)
     weighed = ", ".join(f"λ {name} {share:g}" for name, share in named)
+    for name, share in (("peak", options.lambda_peak), ("apart", options.lambda_apart)):
+        weighed += f", λ {name} {share:g}" if share else ""
     return f"{weighed}; centers by {options.center_update}"
 
 

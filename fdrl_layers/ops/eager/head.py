@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fdrl_layers.ops.eager.relations import (
     Options,
@@ -50,7 +49,7 @@ class Head:
         if p.classifier_weight is None:
             logits = embedding.new_empty(embedding.shape[0], 0)
         else:
-            logits = F.linear(embedding, p.classifier_weight, p.classifier_bias)
+            logits = _classify(embedding, p.classifier_weight, p.classifier_bias)
         outputs = (logits, embedding, latents, intra_weights, inter_weights)
         return outputs, Saved(latents, *related)
 
@@ -123,7 +122,15 @@ def _decompose(input: Tensor, p: HeadParameters) -> Tensor:
         latents = torch.mm(input, weight).relu_()
     else:
         latents = torch._addmm_activation(p.decomposition_bias.flatten(), input, weight)
-    return latents.view(-1, *p.decomposition_weight.shape[:2])
+    # No view, which nobody could change in place.
+    found: Tensor = torch.ops.aten._unsafe_view(latents, (-1, *p.decomposition_weight.shape[:2]))
+    return found
+
+
+def _classify(embedding: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return torch.mm(embedding, weight.mT)
+    return torch.addmm(bias, embedding, weight.mT)
 
 
 def _embedding_gradient(

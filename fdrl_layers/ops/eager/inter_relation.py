@@ -36,8 +36,6 @@ class InterRelation:
         else:
             torch.add(rows, bias.to(rows.dtype), out=messages).relu_()
         distances = distances_of(widen(messages))
-        # An infinite message is at no distance from itself either.
-        distances.diagonal(dim1=1, dim2=2).zero_()
         weights = distances.tanh()
         aware = torch.bmm(weights.to(messages.dtype), messages)
         return (aware, weights), (messages, distances)
@@ -54,6 +52,8 @@ class InterRelation:
         features, weight, bias = tensors
         kept, distances = saved
         grad_aware, grad_weights = gradients
+        if grad_aware is None and grad_weights is None:
+            return None, None, None
         assert features is not None
         assert weight is not None
         assert kept is not None

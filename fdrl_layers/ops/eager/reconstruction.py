@@ -41,6 +41,11 @@ class Reconstruction:
         assert latents is not None
         p = cast(RelationParameters._make(rest), latents.dtype)
         grad_embedding, grad_intra, grad_inter = gradients
+        if grad_embedding is None and grad_inter is None:
+            if grad_intra is None:
+                return (None,) * len(tensors)
+            # Intra-W alone knows nothing of Inter-RM.
+            needs = (*needs[:3], False, False)
         kept = Saved._make(saved)
         product, nodes = nodes_of(latents, p, kept, options)
         dy = nodes[:, -1]

@@ -92,14 +92,19 @@ def embed(latents: Tensor, messages: Tensor, saved: Saved, delta: float) -> Tens
     """Equation 12: y (N, D) in at least float32."""
     features = torch.bmm(saved.intra_weights.unsqueeze(1), widen(latents))
     sums = saved.column_sums.unsqueeze(1)
-    return torch.baddbmm(features, sums, messages, beta=delta, alpha=1 - delta).squeeze(1)
+    # Memory of its own, as autograd lets nobody change a view of what a function returns.
+    y = _room(messages, latents.shape[0], latents.shape[2])
+    into = y.unsqueeze(1)
+    torch.baddbmm(features, sums, messages, beta=delta, alpha=1 - delta, out=into)
+    return y
 
 
 def distances_of(messages: Tensor) -> Tensor:
     """Return the distances (N, M, M) of messages (N, M, D)."""
     # Mode 2 takes differences; a Gram matrix would lose close messages to rounding.
     distances: Tensor = torch.ops.aten._cdist_forward(messages, messages, 2.0, 2)
-    return distances
+    # Infinite messages are at no distance from themselves, nor from each other.
+    return distances.nan_to_num_(nan=0.0, posinf=float("inf"))
 
 
 def _room(like: Tensor, *shape: int) -> Tensor:
