@@ -87,7 +87,8 @@ def pretend_to_have_cuda() -> None:
 
     def claimed() -> bool:
         asking = Path(sys._getframe(1).f_code.co_filename)
-        return asking.is_relative_to(ROOT) or is_available()
+        ours = asking.is_relative_to(ROOT) and "site-packages" not in asking.parts
+        return ours or is_available()
 
     torch.cuda.is_available = claimed
 

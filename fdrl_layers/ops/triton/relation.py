@@ -13,6 +13,13 @@ in another way and exchange them through shared memory.
 import triton
 import triton.language as tl
 
+from fdrl_layers.ops.backend import INTERPRETING
+
+SUMS_WIDEN = tl.constexpr(
+    INTERPRETING and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3)
+)
+"""Whether the interpreter makes sums of int32 numbers int64, as that of Triton 3.2 does."""
+
 
 @triton.jit
 def tanh(d):
@@ -29,6 +36,8 @@ def row_of(tile, j, m):
 
     Added up as integers, since adding 0 to a floating-point number is an instruction.
     """
+    if SUMS_WIDEN:
+        return tl.sum(tl.where((j == m)[:, None, None], tile, 0.0), 0)
     bits = tile.to(tl.int32, bitcast=True)
     return tl.sum(tl.where((j == m)[:, None, None], bits, 0), 0).to(tl.float32, bitcast=True)
 
