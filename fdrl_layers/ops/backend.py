@@ -133,7 +133,8 @@ def transformed() -> bool:
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
-        or torch._C._get_dispatch_mode(_PROXY) is not None
+        # The compiler of torch 2.6 cannot look into this question, and is no such tracer.
+        or (not torch.compiler.is_compiling() and torch._C._get_dispatch_mode(_PROXY) is not None)
     )
 
 
