@@ -65,7 +65,7 @@ def test_the_readme_claims_what_was_measured() -> None:
     ("text", "match"),
     [
         ("baseline", "expected a study and a row"),
-        ("baseline: FDLR", "must be of linear"),
+        ("baseline: FDLR", "must be of: linear"),
         ("full: FDRL; by class", "has not been run|mean requires"),
     ],
 )
