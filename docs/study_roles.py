@@ -23,7 +23,7 @@ from benchmarks.studies.meaning import read_meanings
 from benchmarks.studies.plan import SCALES, Study
 from benchmarks.studies.questions import find_study
 from benchmarks.studies.store import Trained
-from benchmarks.studies.tables import results_of, spread
+from benchmarks.studies.tables import results_of, share_by_class, spread, spread_of
 
 ASKED = re.compile(
     r"(?P<study>\w+): (?P<row>.+?)(?: vs (?P<other>.+?))?"
@@ -74,10 +74,9 @@ def _values(study: Study, label: str, score: str | None) -> dict[int, float]:
 
 def _value(run: Trained, score: str | None) -> float | None:
     if score == "spread":
-        last = run.history[-1]
-        return 100 * last["intra_spread"] / last["intra_weight"]
+        return spread_of(run)
     if score == "by class":
-        return None if run.intra_spread is None else 100 * float(run.intra_spread["explained"])
+        return share_by_class(run)
     if score == "mean class":
         return run.scores["test"]["mean_class_accuracy"]
     return run.scores["valid" if score == "valid" else "test"]["accuracy"]

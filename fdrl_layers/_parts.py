@@ -33,22 +33,7 @@ def fusable(kind: type[nn.Module]) -> type[nn.Module]:
 def reason_to_call(parts: Iterable[tuple[str, nn.Module | None, type[nn.Module]]]) -> str | None:
     """Say why parts, each with its name and class, must be called; None if nothing changed them."""
     for name, part, kind in parts:
-        if part is None:
-            continue
-        # Not through nn.Module's own look-up, which is slow, and this runs in every forward pass.
-        own = part.__dict__
-        changed = (
-            type(part) is not kind
-            or kind.forward is not _FORWARDS[kind]
-            or "forward" in own
-            or own["_forward_hooks"]
-            or own["_forward_pre_hooks"]
-            or own["_backward_hooks"]
-            or own["_backward_pre_hooks"]
-        )
-        for parameter in own["_parameters"].values():
-            changed = changed or (parameter is not None and type(parameter) is not nn.Parameter)
-        if changed and (reason := _reason(part, kind)) is not None:
+        if part is not None and (reason := _reason(part, kind)) is not None:
             return f"`{name}` {reason}"
     for hooks, kind_of_hook in _GLOBAL_HOOKS:
         if hooks:
@@ -57,6 +42,7 @@ def reason_to_call(parts: Iterable[tuple[str, nn.Module | None, type[nn.Module]]
 
 
 def _reason(part: nn.Module, kind: type[nn.Module]) -> str | None:
+    # Not through nn.Module's own look-up, which is slow, and this runs in every forward pass.
     own, found = part.__dict__, type(part)
     # Parametrizing gives a module a class of its own, which computes as the one before.
     parametrized = found is not kind and is_parametrized(part) and found.__bases__ == (kind,)

@@ -118,15 +118,21 @@ def _relations(results: Mapping[int, Trained]) -> tuple[str, str]:
 
     The former is followed on faces of valid in every run with Intra-W, the latter measured on test.
     """
-    ends = [run.history[-1] for run in results.values()]
-    spreads = [
-        100 * end["intra_spread"] / end["intra_weight"] for end in ends if "intra_spread" in end
-    ]
-    found = (run.intra_spread for run in results.values())
-    explained = [
-        100 * each["explained"] for each in found if each and each["explained"] is not None
-    ]
-    return spread(spreads), spread(explained)
+    spreads = [found for run in results.values() if (found := spread_of(run)) is not None]
+    shares = [found for run in results.values() if (found := share_by_class(run)) is not None]
+    return spread(spreads), spread(shares)
+
+
+def spread_of(run: Trained) -> float | None:
+    """Return how much Intra-W varies over faces of valid, in percent of its size."""
+    last = run.history[-1]
+    return 100 * last["intra_spread"] / last["intra_weight"] if "intra_spread" in last else None
+
+
+def share_by_class(run: Trained) -> float | None:
+    """Return which share of its variance over faces of test the class explains, in percent."""
+    explained = None if run.intra_spread is None else run.intra_spread["explained"]
+    return None if explained is None else 100 * float(explained)
 
 
 def spread(values: list[float]) -> str:

@@ -21,8 +21,6 @@ def check_stacked(
 
     `prefix` completes the parameters' names where a caller has several pairs.
     """
-    if _fits_at_a_glance(tensor, axes, weight, bias, weight_axes):
-        return
     check_floating(f"{prefix}weight", weight)
     check_shape(f"{prefix}weight", weight, weight_axes)
     if bias is not None:
@@ -33,28 +31,6 @@ def check_stacked(
     sizes = dict(zip(weight_axes.split(), weight.shape, strict=True))
     check_shape(name, tensor, axes, **{axis: sizes[axis] for axis in axes.split() if axis != "*"})
     check_alike(name, tensor, f"{prefix}weight", weight)
-
-
-def _fits_at_a_glance(
-    tensor: Tensor, axes: str, weight: Tensor, bias: Tensor | None, weight_axes: str
-) -> bool:
-    """Whether what our own layers are given fits their parameters; if not, look closer."""
-    if not isinstance(weight, Tensor):
-        return False
-    for each in (tensor, tensor if bias is None else bias):
-        if not isinstance(each, Tensor) or each.dtype != weight.dtype:
-            return False
-        if each.device != weight.device:
-            return False
-    shape = weight.shape
-    if len(shape) != 3 or not weight.is_floating_point():
-        return False
-    if bias is not None and bias.shape != shape[:2]:
-        return False
-    if (axes, weight_axes) == ("* P", "M D P"):
-        return tensor.shape[-1:] == shape[2:]
-    square = (axes, weight_axes) == ("* M D", "M D D") and shape[1] == shape[2]
-    return square and tensor.shape[-2:] == shape[:2]
 
 
 class StackedLinear(nn.Module):
