@@ -20,7 +20,7 @@ NAMES = ("operators", "whole-step", "throughput", "kernels", "gpu", "real-faces"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that is named first, with what stands behind it."""
-    name, *rest = sys.argv[1:] if arguments is None else arguments or [""]
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name not in NAMES:
         print(__doc__, file=sys.stderr)
         return 2
