@@ -9,38 +9,32 @@ from torch import Tensor
 from fdrl_layers.ops.backend import without_autocast
 
 Options = TypeVar("Options", contravariant=True)
-Tensors = tuple[Tensor | None, ...]
+Tensors = Sequence[Tensor | None]
+Needs = Sequence[bool]
 
 
 class Form(Protocol[Options]):
     """One way to compute an operator of tensors and options, with its derivative."""
 
     def forward(
-        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        self, tensors: Tensors, options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Tensors]:
         """Return the outputs, and what backward reads beside `tensors`.
 
         Without `keep` that is as little as there can be, and backward computes the rest again.
         """
 
     def backward(
-        self,
-        gradients: Sequence[Tensor | None],
-        tensors: Sequence[Tensor | None],
-        saved: Sequence[Tensor | None],
-        options: Options,
-        needs: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
+        self, gradients: Tensors, tensors: Tensors, saved: Tensors, options: Options, needs: Needs
+    ) -> Tensors:
         """Return the gradient of each of `tensors`, None where `needs` is False."""
 
-    def reference(
-        self, tensors: Sequence[Tensor | None], options: Options
-    ) -> Sequence[Tensor | None]:
+    def reference(self, tensors: Tensors, options: Options) -> Tensors:
         """Return the outputs by operators that can be differentiated any number of times."""
 
 
 def apply(
-    form: Form[Options], options: Options, tensors: Sequence[Tensor | None], *, keep: bool = True
+    form: Form[Options], options: Options, tensors: Tensors, *, keep: bool = True
 ) -> tuple[Tensor, ...]:
     """Compute the outputs by a form, so that autograd calls its backward pass."""
     device = next(each for each in tensors if each is not None).device
@@ -64,7 +58,7 @@ class _ByHand(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> Tensors:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         every, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
         tensors, saved = every[: ctx.count], every[ctx.count :]
         device = next(each for each in tensors if each is not None).device
@@ -73,7 +67,7 @@ class _ByHand(torch.autograd.Function):
             batched = any(each is not None and _is_batched(each) for each in gradients)
             again = torch.is_grad_enabled()
             if again or batched:
-                found: Sequence[Tensor | None] = _by_reference(
+                found: Tensors = _by_reference(
                     ctx.form, ctx.options, gradients, tensors, needs, again=again
                 )
             else:
@@ -89,12 +83,12 @@ def _is_batched(gradient: Tensor) -> bool:
 def _by_reference(
     form: Form[Any],
     options: Any,
-    gradients: Sequence[Tensor | None],
-    tensors: Sequence[Tensor | None],
-    needs: Sequence[bool],
+    gradients: Tensors,
+    tensors: Tensors,
+    needs: Needs,
     *,
     again: bool,
-) -> Tensors:
+) -> tuple[Tensor | None, ...]:
     """Return the gradients of the tensors, with a graph of their own to go through `again`."""
     with torch.enable_grad():
         # Through aliases, so that an input which was made of another is not counted twice.

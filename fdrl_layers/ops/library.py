@@ -4,13 +4,14 @@ The implementation is Triton's where it can run, and otherwise the passes by han
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fdrl_layers._precision import widen
 from fdrl_layers.ops.backend import obstacle_to_triton
+from fdrl_layers.ops.by_hand import Needs, Tensors
 from fdrl_layers.ops.eager import head as eager
 from fdrl_layers.ops.eager.relations import Options
 from fdrl_layers.ops.reference.head import HeadParameters, Reduction
@@ -20,8 +21,8 @@ class TritonHead(eager.Head):
     """Triton's kernels, imported when first called; the second derivative is the same."""
 
     def forward(
-        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        self, tensors: Tensors, options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Tensors]:
         """Return the head's output, and latents, Intra-W, distances and the product."""
         from fdrl_layers.ops.triton import head
 
@@ -32,20 +33,15 @@ class TritonHead(eager.Head):
         return outputs, (outputs[2], outputs[3], distances, product)
 
     def backward(
-        self,
-        gradients: Sequence[Tensor | None],
-        tensors: Sequence[Tensor | None],
-        saved: Sequence[Tensor | None],
-        options: Options,
-        needs: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
+        self, gradients: Tensors, tensors: Tensors, saved: Tensors, options: Options, needs: Needs
+    ) -> Tensors:
         """Return the gradients of the input and the parameters from those of the outputs."""
         from fdrl_layers.ops.triton import head
 
         input, *rest = tensors
         kernel: Any = head.backward
         parameters, given = HeadParameters._make(rest), (options.delta, options.reduction, needs)
-        found: Sequence[Tensor | None] = kernel(gradients, input, parameters, saved, *given)
+        found: Tensors = kernel(gradients, input, parameters, saved, *given)
         return found
 
 
@@ -58,42 +54,33 @@ def _form(input: Tensor, decomposition_weight: Tensor) -> eager.Head:
     return EAGER if obstacle_to_triton([input], m, d) else TRITON
 
 
-@torch.library.custom_op("fdrl_layers::head", mutates_args=())
-def head(
-    input: Tensor,
-    decomposition_weight: Tensor,
-    decomposition_bias: Tensor | None,
-    intra_weight: Tensor,
-    intra_bias: Tensor | None,
-    inter_weight: Tensor,
-    inter_bias: Tensor | None,
-    classifier_weight: Tensor | None,
-    classifier_bias: Tensor | None,
-    delta: float,
-    reduction: str,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+# Spelled out, as torch 2.6 infers no schema for a list that may hold None, and to list them once.
+_PARAMETERS = "Tensor decomposition_weight, " + ", ".join(
+    f"Tensor? {name}" for name in HeadParameters._fields[1:]
+)
+_HEAD = (
+    f"(Tensor input, {_PARAMETERS}, float delta, str reduction, bool keep) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_HEAD_BACKWARD = (
+    "(Tensor?[] gradients, Tensor input, Tensor?[] parameters, Tensor latents, "
+    "Tensor intra_weights, Tensor distances, Tensor product, float delta, str reduction, "
+    "bool[] needs) -> Tensor[]"
+)
+
+
+@torch.library.custom_op("fdrl_layers::head", mutates_args=(), schema=_HEAD)
+def head(input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """Return logits, embedding, latents, Intra-W, Inter-W, distances and the product to save."""
-    tensors = (
-        input,
-        decomposition_weight,
-        decomposition_bias,
-        intra_weight,
-        intra_bias,
-        inter_weight,
-        inter_bias,
-        classifier_weight,
-        classifier_bias,
-    )
-    form = _form(input, decomposition_weight)
-    output, saved = form.forward(tensors, Options(delta, cast(Reduction, reduction)), keep)
+    *parameters, delta, reduction, keep = rest
+    form = _form(input, parameters[0])
+    output, saved = form.forward((input, *parameters), Options(delta, reduction), keep)
     distances, product = saved[-2:]
     assert distances is not None
     if form is EAGER:
         product = _to_rows(product, input)
     assert product is not None
-    logits, embedding, latents, intra_weights, inter_weights = output
-    return logits, embedding, latents, intra_weights, inter_weights, distances, product
+    return (*output, distances, product)
 
 
 def _to_rows(product: Tensor | None, like: Tensor) -> Tensor:
@@ -111,22 +98,11 @@ def _to_stacks(product: Tensor) -> Tensor | None:
 
 
 @head.register_fake
-def _(
-    input: Tensor,
-    decomposition_weight: Tensor,
-    decomposition_bias: Tensor | None,
-    intra_weight: Tensor,
-    intra_bias: Tensor | None,
-    inter_weight: Tensor,
-    inter_bias: Tensor | None,
-    classifier_weight: Tensor | None,
-    classifier_bias: Tensor | None,
-    delta: float,
-    reduction: str,
-    keep: bool,
-) -> tuple[Tensor, ...]:
-    n, (m, d, _) = input.shape[0], decomposition_weight.shape
-    k = 0 if classifier_weight is None else classifier_weight.shape[0]
+def _(input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    parameters, keep = HeadParameters._make(rest[:8]), rest[-1]
+    n, (m, d, _) = input.shape[0], parameters.decomposition_weight.shape
+    classifier = parameters.classifier_weight
+    k = 0 if classifier is None else classifier.shape[0]
     like, wide = input.new_empty, widen(input.new_empty(0)).new_empty
     return (
         like(n, k),
@@ -139,23 +115,9 @@ def _(
     )
 
 
-# Spelled out, as torch 2.6 infers none for a list that may hold None.
-@torch.library.custom_op(
-    "fdrl_layers::head_backward",
-    mutates_args=(),
-    schema=(
-        "(Tensor? grad_logits, Tensor? grad_embedding, Tensor? grad_latents, "
-        "Tensor? grad_intra_weights, Tensor? grad_inter_weights, Tensor input, "
-        "Tensor?[] parameters, Tensor latents, Tensor intra_weights, Tensor distances, "
-        "Tensor product, float delta, str reduction, bool[] needs) -> Tensor[]"
-    ),
-)
+@torch.library.custom_op("fdrl_layers::head_backward", mutates_args=(), schema=_HEAD_BACKWARD)
 def head_backward(
-    grad_logits: Tensor | None,
-    grad_embedding: Tensor | None,
-    grad_latents: Tensor | None,
-    grad_intra_weights: Tensor | None,
-    grad_inter_weights: Tensor | None,
+    gradients: list[Tensor | None],
     input: Tensor,
     parameters: list[Tensor | None],
     latents: Tensor,
@@ -163,24 +125,21 @@ def head_backward(
     distances: Tensor,
     product: Tensor,
     delta: float,
-    reduction: str,
+    reduction: Reduction,
     needs: list[bool],
 ) -> list[Tensor]:
     """Return the gradients of the input and the parameters; an empty one where none is needed."""
-    gradients = (grad_logits, grad_embedding, grad_latents, grad_intra_weights, grad_inter_weights)
     weight = parameters[0]
     assert weight is not None
     form = _form(input, weight)
-    saved: Sequence[Tensor | None] = (latents, intra_weights, distances, product)
+    saved: Tensors = (latents, intra_weights, distances, product)
     if form is EAGER:
         sums = distances.tanh().sum(-1)
         saved = eager.Saved(latents, intra_weights, sums, distances, _to_stacks(product))
     tensors = (input, *parameters)
-    found = form.backward(
-        gradients, tensors, saved, Options(delta, cast(Reduction, reduction)), needs
-    )
+    found = form.backward(gradients, tensors, saved, Options(delta, reduction), needs)
     result = []
-    for each, need, value in zip(found, needs, (input, *parameters), strict=True):
+    for each, need, value in zip(found, needs, tensors, strict=True):
         if value is None or not need:
             result.append(input.new_empty(0))
         elif each is None:
@@ -192,28 +151,12 @@ def head_backward(
 
 
 @head_backward.register_fake
-def _(
-    grad_logits: Tensor | None,
-    grad_embedding: Tensor | None,
-    grad_latents: Tensor | None,
-    grad_intra_weights: Tensor | None,
-    grad_inter_weights: Tensor | None,
-    input: Tensor,
-    parameters: list[Tensor | None],
-    latents: Tensor,
-    intra_weights: Tensor,
-    distances: Tensor,
-    product: Tensor,
-    delta: float,
-    reduction: str,
-    needs: list[bool],
-) -> list[Tensor]:
-    inputs = [input, *parameters]
+def _(_: Any, input: Tensor, parameters: list[Tensor | None], *rest: Any) -> list[Tensor]:
     return [
         input.new_empty(0)
         if each is None or not need
         else torch.empty_like(each, memory_format=torch.contiguous_format)
-        for each, need in zip(inputs, needs, strict=True)
+        for each, need in zip((input, *parameters), rest[-1], strict=True)
     ]
 
 
@@ -229,9 +172,7 @@ def _backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
     input, *rest = ctx.saved_tensors
     parameters, saved = rest[:8], rest[8:]
     needs = list(ctx.needs_input_grad[:9])
-    found = head_backward(
-        *gradients[:5], input, parameters, *saved, ctx.delta, ctx.reduction, needs
-    )
+    found = head_backward(gradients[:5], input, parameters, *saved, ctx.delta, ctx.reduction, needs)
     inputs = (input, *parameters)
     pairs = zip(inputs, needs, found, strict=True)
     wanted = [grad if need and each is not None else None for each, need, grad in pairs]

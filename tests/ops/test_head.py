@@ -249,8 +249,8 @@ def test_opcheck(reduction: Reduction, keep: bool, bias: bool) -> None:
         reduction,
         [True, False] * 4 + [True],
     )
-    torch.library.opcheck(library.head_backward, (*ups, *arguments))
-    torch.library.opcheck(library.head_backward, (None, *ups[1:4], None, *arguments))
+    torch.library.opcheck(library.head_backward, (ups, *arguments))
+    torch.library.opcheck(library.head_backward, ([None, *ups[1:4], None], *arguments))
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -9,14 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fdrl_layers.ops.by_hand import Needs, Tensors
 from fdrl_layers.ops.eager.relations import (
     Options,
     Saved as Related,
-    cast,
     embed,
     nodes_of,
     relate,
     relate_backward,
+    split,
 )
 from fdrl_layers.ops.reference.head import HeadParameters, reference
 
@@ -35,12 +36,10 @@ class Head:
     """The head of basic features: a :class:`fdrl_layers.ops.by_hand.Form`."""
 
     def forward(
-        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        self, tensors: Tensors, options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Tensors]:
         """Return logits, y, latents, Intra-W and Inter-W of basic features (N, P)."""
-        input, *rest = tensors
-        assert input is not None
-        p = cast(HeadParameters._make(rest), input.dtype)
+        input, p = split(HeadParameters, tensors)
         latents = _decompose(input, p)
         embedding, intra_weights, inter_weights, related = relate(
             latents, p.relations, options, keep
@@ -54,17 +53,10 @@ class Head:
         return outputs, Saved(latents, *related)
 
     def backward(
-        self,
-        gradients: Sequence[Tensor | None],
-        tensors: Sequence[Tensor | None],
-        saved: Sequence[Tensor | None],
-        options: Options,
-        needs: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
+        self, gradients: Tensors, tensors: Tensors, saved: Tensors, options: Options, needs: Needs
+    ) -> Tensors:
         """Return the gradients of the input and the parameters from those of the outputs."""
-        input, *rest = tensors
-        assert input is not None
-        p = cast(HeadParameters._make(rest), input.dtype)
+        input, p = split(HeadParameters, tensors)
         grad_logits, grad_embedding, grad_latents, grad_intra, grad_inter = gradients
         latents, related = saved[0], Related._make(saved[1:])
         assert latents is not None
@@ -106,13 +98,9 @@ class Head:
             for name, value in zip(("input", *HeadParameters._fields), tensors, strict=True)
         )
 
-    def reference(
-        self, tensors: Sequence[Tensor | None], options: Options
-    ) -> Sequence[Tensor | None]:
+    def reference(self, tensors: Tensors, options: Options) -> Tensors:
         """Return the same by operators of PyTorch."""
-        input, *rest = tensors
-        assert input is not None
-        parameters = cast(HeadParameters._make(rest), input.dtype)
+        input, parameters = split(HeadParameters, tensors)
         return reference(input, parameters, options.delta, options.reduction)
 
 

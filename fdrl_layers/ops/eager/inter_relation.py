@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._precision import widen
+from fdrl_layers.ops.by_hand import Needs, Tensors
 from fdrl_layers.ops.eager.relations import distances_of, pull
 from fdrl_layers.ops.reference.head import collect
 
@@ -23,8 +24,8 @@ class InterRelation:
     """Inter-aware features and Inter-W: a :class:`fdrl_layers.ops.by_hand.Form` without options."""
 
     def forward(
-        self, tensors: Sequence[Tensor | None], options: None, keep: bool
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        self, tensors: Tensors, options: None, keep: bool
+    ) -> tuple[Sequence[Tensor], Tensors]:
         """Return the inter-aware features (N, M, D) and Inter-W of features (N, M, D)."""
         features, weight, bias = tensors
         assert features is not None
@@ -41,13 +42,8 @@ class InterRelation:
         return (aware, weights), (messages, distances)
 
     def backward(
-        self,
-        gradients: Sequence[Tensor | None],
-        tensors: Sequence[Tensor | None],
-        saved: Sequence[Tensor | None],
-        options: None,
-        needs: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
+        self, gradients: Tensors, tensors: Tensors, saved: Tensors, options: None, needs: Needs
+    ) -> Tensors:
         """Return the gradients of features and parameters."""
         features, weight, bias = tensors
         kept, distances = saved
@@ -80,7 +76,7 @@ class InterRelation:
             grad_bias = entering.sum(0).to(bias.dtype)
         return grad_features, grad_weight, grad_bias
 
-    def reference(self, tensors: Sequence[Tensor | None], options: None) -> Sequence[Tensor | None]:
+    def reference(self, tensors: Tensors, options: None) -> Tensors:
         """Return the same by operators of PyTorch."""
         features, weight, bias = tensors
         assert features is not None

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fdrl_layers.ops.by_hand import Needs, Tensors
 from fdrl_layers.ops.eager.relations import (
     Options,
     Saved,
-    cast,
     nodes_of,
     relate,
     relate_backward,
+    split,
 )
 from fdrl_layers.ops.reference.head import RelationParameters, reconstruct
 
@@ -19,27 +20,18 @@ class Reconstruction:
     """The embedding, Intra-W and Inter-W of latents: a :class:`fdrl_layers.ops.by_hand.Form`."""
 
     def forward(
-        self, tensors: Sequence[Tensor | None], options: Options, keep: bool
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+        self, tensors: Tensors, options: Options, keep: bool
+    ) -> tuple[Sequence[Tensor], Tensors]:
         """Return y (N, D), Intra-W and Inter-W of latents (N, M, D)."""
-        latents, *rest = tensors
-        assert latents is not None
-        p = cast(RelationParameters._make(rest), latents.dtype)
+        latents, p = split(RelationParameters, tensors)
         embedding, intra_weights, inter_weights, saved = relate(latents, p, options, keep)
         return (embedding.to(latents.dtype), intra_weights, inter_weights), saved
 
     def backward(
-        self,
-        gradients: Sequence[Tensor | None],
-        tensors: Sequence[Tensor | None],
-        saved: Sequence[Tensor | None],
-        options: Options,
-        needs: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
+        self, gradients: Tensors, tensors: Tensors, saved: Tensors, options: Options, needs: Needs
+    ) -> Tensors:
         """Return the gradients of latents and parameters."""
-        latents, *rest = tensors
-        assert latents is not None
-        p = cast(RelationParameters._make(rest), latents.dtype)
+        latents, p = split(RelationParameters, tensors)
         grad_embedding, grad_intra, grad_inter = gradients
         if grad_embedding is None and grad_inter is None:
             if grad_intra is None:
@@ -58,11 +50,7 @@ class Reconstruction:
             for grad, each in zip(found, tensors, strict=True)
         )
 
-    def reference(
-        self, tensors: Sequence[Tensor | None], options: Options
-    ) -> Sequence[Tensor | None]:
+    def reference(self, tensors: Tensors, options: Options) -> Tensors:
         """Return the same by operators of PyTorch."""
-        latents, *rest = tensors
-        assert latents is not None
-        p = cast(RelationParameters._make(rest), latents.dtype)
+        latents, p = split(RelationParameters, tensors)
         return reconstruct(latents, *p, options.delta, options.reduction)

@@ -18,13 +18,14 @@ batched products want them; those that enter distances lie N-major.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fdrl_layers._precision import widen
+from fdrl_layers.ops.by_hand import Tensors
 from fdrl_layers.ops.reference.head import HeadParameters, Reduction, RelationParameters
 
 
@@ -65,13 +66,14 @@ class Options(NamedTuple):
 Parameters = TypeVar("Parameters", RelationParameters, HeadParameters)
 
 
-def cast(parameters: Parameters, dtype: torch.dtype) -> Parameters:
-    """Return the parameters in the type in which products are taken."""
-    if all(each is None or each.dtype == dtype for each in parameters):
-        return parameters
-    kind: Any = type(parameters)
-    moved: Parameters = kind(*(None if each is None else each.to(dtype) for each in parameters))
-    return moved
+def split(kind: type[Parameters], tensors: Tensors) -> tuple[Tensor, Parameters]:
+    """Return what a form computes on, and its parameters in the type of it, for products."""
+    features, *rest = tensors
+    assert features is not None
+    dtype, make = features.dtype, cast(Any, kind)._make
+    if any(each is not None and each.dtype != dtype for each in rest):
+        rest = [None if each is None else each.to(dtype) for each in rest]
+    return features, make(rest)
 
 
 def relate(
