@@ -59,52 +59,6 @@ def log_sum(gates):
 
 
 @triton.jit
-def products(
-    latents_ptr,
-    intra_weight_ptr,
-    intra_bias_ptr,
-    inter_weight_ptr,
-    product_ptr,
-    sums_ptr,
-    j,
-    rows,
-    in_rows,
-    M: tl.constexpr,
-    D: tl.constexpr,
-    BK: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    SHARE: tl.constexpr,
-    KEEP: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Store the raw products A and q of stored latents, and each row's sum of gates."""
-    d = tl.arange(0, D)
-    dtype = product_ptr.dtype.element_ty
-    mask = in_rows[:, None]
-    l_ptr = latents_ptr + j * D
-    w_offset = j.to(tl.int64) * D * D
-    zeros = tl.zeros((rows.shape[0], D), tl.float32)
-    a = multiply(
-        l_ptr, M * D, intra_weight_ptr + w_offset, D, 1, rows, in_rows, D, zeros, D, BK, PRECISION
-    ).to(dtype)
-    into = product_ptr + (rows * M + j)[:, None] * (2 * D) + d[None, :]
-    if KEEP:
-        tl.store(into, a, mask=mask)
-    gates = a.to(tl.float32)
-    if HAS_BIAS:
-        gates += tl.load(intra_bias_ptr + j * D + d).to(tl.float32)[None, :]
-    if SHARE:
-        sums = log_sum(gates)
-    else:
-        sums = tl.sum(tl.sigmoid(gates), 1)
-    tl.store(sums_ptr + rows * M + j, sums, mask=in_rows)
-    q = multiply(
-        l_ptr, M * D, inter_weight_ptr + w_offset, D, 1, rows, in_rows, D, zeros, D, BK, PRECISION
-    )
-    tl.store(into + D, q.to(dtype), mask=mask)
-
-
-@triton.jit
 def branch_forward(
     input_ptr,
     weight_ptr,
@@ -121,83 +75,49 @@ def branch_forward(
     D: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    DECOMPOSE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_INTRA_BIAS: tl.constexpr,
     SHARE: tl.constexpr,
     KEEP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Equation 1, and the products of equations 3 and 8, for latent j of a block of samples."""
+    """Equation 1, and the products of equations 3 and 8, for latent j of a block of samples.
+
+    Without `DECOMPOSE` the latents are there already. Of each row the sum of gates is stored too.
+    """
     j = tl.program_id(0)
     rows = tl.program_id(1).to(tl.int64) * BN + tl.arange(0, BN)
     in_rows = rows < N
+    mask = in_rows[:, None]
     d = tl.arange(0, D)
-    total = tl.zeros((BN, D), tl.float32)
-    own = weight_ptr + j.to(tl.int64) * D * P
-    total = multiply(input_ptr, P, own, P, 1, rows, in_rows, P, total, D, BK, PRECISION)
-    if HAS_BIAS:
-        total += tl.load(bias_ptr + j * D + d).to(tl.float32)[None, :]
-    latents = tl.maximum(total, 0.0).to(latents_ptr.dtype.element_ty)
-    into = latents_ptr + (rows * M + j)[:, None] * D + d[None, :]
-    tl.store(into, latents, mask=in_rows[:, None])
-    tl.debug_barrier()
-    products(
-        latents_ptr,
-        intra_weight_ptr,
-        intra_bias_ptr,
-        inter_weight_ptr,
-        product_ptr,
-        sums_ptr,
-        j,
-        rows,
-        in_rows,
-        M,
-        D,
-        BK,
-        HAS_INTRA_BIAS,
-        SHARE,
-        KEEP,
-        PRECISION,
-    )
-
-
-@triton.jit
-def branch_products(
-    latents_ptr,
-    intra_weight_ptr,
-    intra_bias_ptr,
-    inter_weight_ptr,
-    product_ptr,
-    sums_ptr,
-    N,
-    M: tl.constexpr,
-    D: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    HAS_INTRA_BIAS: tl.constexpr,
-    SHARE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """The products alone, where backward was given the latents only."""
-    rows = tl.program_id(1).to(tl.int64) * BN + tl.arange(0, BN)
-    products(
-        latents_ptr,
-        intra_weight_ptr,
-        intra_bias_ptr,
-        inter_weight_ptr,
-        product_ptr,
-        sums_ptr,
-        tl.program_id(0),
-        rows,
-        rows < N,
-        M,
-        D,
-        BK,
-        HAS_INTRA_BIAS,
-        SHARE,
-        True,
-        PRECISION,
-    )
+    dtype = product_ptr.dtype.element_ty
+    stacked = (rows * M + j)[:, None]
+    zeros = tl.zeros((BN, D), tl.float32)
+    if DECOMPOSE:
+        own = weight_ptr + j.to(tl.int64) * D * P
+        total = multiply(input_ptr, P, own, P, 1, rows, in_rows, P, zeros, D, BK, PRECISION)
+        if HAS_BIAS:
+            total += tl.load(bias_ptr + j * D + d).to(tl.float32)[None, :]
+        latents = tl.maximum(total, 0.0).to(latents_ptr.dtype.element_ty)
+        tl.store(latents_ptr + stacked * D + d[None, :], latents, mask=mask)
+        tl.debug_barrier()
+    l_ptr, w_offset = latents_ptr + j * D, j.to(tl.int64) * D * D
+    a_ptr, q_ptr = intra_weight_ptr + w_offset, inter_weight_ptr + w_offset
+    a = multiply(l_ptr, M * D, a_ptr, D, 1, rows, in_rows, D, zeros, D, BK, PRECISION).to(dtype)
+    into = product_ptr + stacked * (2 * D) + d[None, :]
+    if KEEP:
+        tl.store(into, a, mask=mask)
+    gates = a.to(tl.float32)
+    if HAS_INTRA_BIAS:
+        gates += tl.load(intra_bias_ptr + j * D + d).to(tl.float32)[None, :]
+    if SHARE:
+        sums = log_sum(gates)
+    else:
+        sums = tl.sum(tl.sigmoid(gates), 1)
+    tl.store(sums_ptr + rows * M + j, sums, mask=in_rows)
+    q = multiply(l_ptr, M * D, q_ptr, D, 1, rows, in_rows, D, zeros, D, BK, PRECISION)
+    tl.store(into + D, q.to(dtype), mask=mask)
 
 
 @triton.jit

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers.ops.reference.head import HeadParameters
-from fdrl_layers.ops.triton.branch import branch_backward, branch_forward, branch_products
+from fdrl_layers.ops.triton.branch import branch_backward, branch_forward
 from fdrl_layers.ops.triton.parameters import parameter_gradients
 from fdrl_layers.ops.triton.plans import plan_launches, plan_sums
 from fdrl_layers.ops.triton.relation import relation_backward, relation_forward
@@ -51,6 +51,7 @@ def forward(
             sums,
             n,
             p,
+            DECOMPOSE=True,
             HAS_BIAS=w.decomposition_bias is not None,
             HAS_INTRA_BIAS=w.intra_bias is not None,
             KEEP=keep,
@@ -116,15 +117,22 @@ def backward(
     like, wide = input.new_empty, intra_weights.new_empty
     if product.numel() == 0:
         product = like(n, m, 2 * d)
-        branch_products[plan.branches](
-            latents,
+        branch_forward[plan.branches](
+            input,
+            w.decomposition_weight,
+            input,
             intra_weight,
             _or(w.intra_bias, input),
             inter_weight,
+            latents,
             product,
             wide(n, m),
             n,
+            input.shape[1],
+            DECOMPOSE=False,
+            HAS_BIAS=False,
             HAS_INTRA_BIAS=w.intra_bias is not None,
+            KEEP=True,
             **plan.branch,
         )
     dp, slope, dy, y = like(n, m, d), wide(n, m), wide(n, d), like(n, d)

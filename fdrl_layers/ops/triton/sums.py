@@ -63,8 +63,6 @@ def partial_sums(
     b, j = tl.program_id(0), tl.program_id(1)
     begin = b.to(tl.int64) * span
     row_ptr = parts_ptr + b * width
-    columns_ptr = columns(row_ptr, M, D, MP, KP)
-    squares_ptr, scalars_ptr, shares_ptr, counts_ptr, class_sums_ptr = columns_ptr
     if j < M:
         d = tl.arange(0, D)
         center = tl.load(latent_centers_ptr + j * D + d)
@@ -78,31 +76,13 @@ def partial_sums(
             offset = tl.where(inside, rows - center[None, :], 0.0)
             square += tl.sum(offset * offset, 1)
         tl.store(row_ptr + j * D + d, total)
+        squares_ptr, _, _, _, _ = columns(row_ptr, M, D, MP, KP)
         tl.store(squares_ptr + j, tl.sum(square, 0))
     else:
         classes(
-            logits_ptr,
-            intra_ptr,
-            target_ptr,
-            class_centers_ptr,
-            weight_ptr,
-            squares_ptr,
-            scalars_ptr,
-            shares_ptr,
-            counts_ptr,
-            class_sums_ptr,
-            begin,
-            N,
-            K,
-            span,
-            smoothing,
-            ignore_index,
-            M,
-            MP,
-            KP,
-            ROWS,
-            HAS_WEIGHT,
-        )
+            logits_ptr, intra_ptr, target_ptr, class_centers_ptr, weight_ptr, row_ptr,
+            begin, N, K, span, smoothing, ignore_index, M, D, MP, KP, ROWS, HAS_WEIGHT,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -112,11 +92,7 @@ def classes(
     target_ptr,
     class_centers_ptr,
     weight_ptr,
-    squares_ptr,
-    scalars_ptr,
-    shares_ptr,
-    counts_ptr,
-    class_sums_ptr,
+    row_ptr,
     begin,
     N,
     K,
@@ -124,6 +100,7 @@ def classes(
     smoothing,
     ignore_index,
     M: tl.constexpr,
+    D: tl.constexpr,
     MP: tl.constexpr,
     KP: tl.constexpr,
     ROWS: tl.constexpr,
@@ -184,6 +161,8 @@ def classes(
         near = tl.dot(hot, centers, input_precision="ieee")
         offset = (w - near) * counted[:, None]
         square += tl.sum(offset * offset, 1)
+    columns_ptr = columns(row_ptr, M, D, MP, KP)
+    squares_ptr, scalars_ptr, shares_ptr, counts_ptr, class_sums_ptr = columns_ptr
     tl.store(scalars_ptr, tl.sum(entropy, 0))
     tl.store(scalars_ptr + 1, tl.sum(number, 0))
     tl.store(scalars_ptr + 2, tl.sum(all_samples, 0))

@@ -46,15 +46,7 @@ def branch_cases(kind: str, precision: str, capability: int, batch: int) -> Iter
         KERNELS + "branch",
         "branch_forward",
         types(f"input weight bias {relations}", kind, N="i32", P="i32") | wide("sums"),
-        blocks | {"KEEP": True} | has("BIAS INTRA_BIAS"),
-        capability,
-        size.warps,
-    )
-    yield Case(
-        KERNELS + "branch",
-        "branch_products",
-        types(relations, kind, N="i32") | wide("sums"),
-        blocks | has("INTRA_BIAS"),
+        blocks | {"DECOMPOSE": True, "KEEP": True} | has("BIAS INTRA_BIAS"),
         capability,
         size.warps,
     )
