@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fdrl_layers._checks import check_alike, check_floating, check_shape
+from fdrl_layers._checks import check_alike, check_floating, check_shape, check_size
 
 
 def check_stacked(
@@ -33,8 +33,33 @@ def check_stacked(
     check_alike(name, tensor, f"{prefix}weight", weight)
 
 
+def check_pair(
+    name: str,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    axes: str,
+    bias_axes: str,
+    input: Tensor,
+    sizes: dict[str, int],
+) -> None:
+    """Raise unless a weight and its bias, either of which may be missing, fit what is known."""
+    if weight is None:
+        if bias is not None:
+            raise ValueError(f"`{name}_bias` must be None where `{name}_weight` is, got a tensor")
+        return
+    check_floating(f"{name}_weight", weight)
+    check_shape(f"{name}_weight", weight, axes, **sizes)
+    check_alike(f"{name}_weight", weight, "input", input)
+    if bias is None:
+        return
+    known = dict(zip(axes.split(), weight.shape, strict=True))
+    check_floating(f"{name}_bias", bias)
+    check_shape(f"{name}_bias", bias, bias_axes, **{a: known[a] for a in bias_axes.split()})
+    check_alike(f"{name}_bias", bias, "input", input)
+
+
 class StackedLinear(nn.Module):
-    """Parameters of M fully connected layers: `weight` (M, out, in) and `bias` (M, out)."""
+    """Parameters of M fully connected layers: `weight` (M, D, in) and `bias` (M, D)."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -43,13 +68,17 @@ class StackedLinear(nn.Module):
         self,
         num_latents: int,
         in_features: int,
-        out_features: int,
+        latent_dim: int,
         bias: bool,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
+        check_size("latent_dim", latent_dim)
+        check_size("num_latents", num_latents)
         super().__init__()
-        shape = (num_latents, out_features, in_features)
+        self.latent_dim = latent_dim
+        self.num_latents = num_latents
+        shape = (num_latents, latent_dim, in_features)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         if bias:
             self.bias = nn.Parameter(torch.empty(shape[:2], device=device, dtype=dtype))
@@ -66,3 +95,10 @@ class StackedLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Say the sizes and whether there is a bias."""
+        return (
+            f"latent_dim={self.latent_dim}, num_latents={self.num_latents}, "
+            f"bias={self.bias is not None}"
+        )

@@ -96,12 +96,8 @@ class FeatureDecomposition(StackedLinear):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_size("in_features", in_features)
-        check_size("latent_dim", latent_dim)
-        check_size("num_latents", num_latents)
         super().__init__(num_latents, in_features, latent_dim, bias, device, dtype)
         self.in_features = in_features
-        self.latent_dim = latent_dim
-        self.num_latents = num_latents
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the latents (*, M, D) of basic features (*, P)."""
@@ -109,7 +105,4 @@ class FeatureDecomposition(StackedLinear):
 
     def extra_repr(self) -> str:
         """Say the sizes and whether there is a bias."""
-        return (
-            f"in_features={self.in_features}, latent_dim={self.latent_dim}, "
-            f"num_latents={self.num_latents}, bias={self.bias is not None}"
-        )
+        return f"in_features={self.in_features}, {super().extra_repr()}"

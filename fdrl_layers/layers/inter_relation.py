@@ -5,7 +5,6 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from fdrl_layers._checks import check_size
 from fdrl_layers._parts import fusable
 from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
 from fdrl_layers.ops.layers import collect_messages
@@ -138,11 +137,7 @@ class InterRelation(StackedLinear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("latent_dim", latent_dim)
-        check_size("num_latents", num_latents)
         super().__init__(num_latents, latent_dim, latent_dim, bias, device, dtype)
-        self.latent_dim = latent_dim
-        self.num_latents = num_latents
 
     @overload
     def forward(self, features: Tensor, need_weights: Literal[False] = False) -> Tensor: ...
@@ -157,10 +152,3 @@ class InterRelation(StackedLinear):
         if need_weights:
             return inter_relation(features, self.weight, self.bias, need_weights=True)
         return inter_relation(features, self.weight, self.bias)
-
-    def extra_repr(self) -> str:
-        """Say the sizes and whether there is a bias."""
-        return (
-            f"latent_dim={self.latent_dim}, num_latents={self.num_latents}, "
-            f"bias={self.bias is not None}"
-        )

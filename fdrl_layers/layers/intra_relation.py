@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from fdrl_layers._checks import check_choice, check_size
+from fdrl_layers._checks import check_choice
 from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen
 from fdrl_layers.layers._stacked_linear import StackedLinear, check_stacked
@@ -172,16 +172,12 @@ class IntraRelation(StackedLinear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("latent_dim", latent_dim)
-        check_size("num_latents", num_latents)
         check_reduction(reduction)
         check_gate_init(gate_init)
         # Before the parameters are drawn, which asks for them.
         self.reduction: Reduction = reduction
         self.gate_init: GateInit = gate_init
         super().__init__(num_latents, latent_dim, latent_dim, bias, device, dtype)
-        self.latent_dim = latent_dim
-        self.num_latents = num_latents
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, and start the gates as `gate_init` says."""

@@ -1,11 +1,10 @@
 """Squared distances to the center of a sample's class: what two losses are made of."""
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from einops import einsum
-from torch import Tensor, nn
+from torch import Tensor
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._precision import widen, widest
@@ -13,7 +12,7 @@ from fdrl_layers._ranks import batch_mean
 from fdrl_layers.losses._cross_entropy import check_weight_fits, register_weight, weights_of
 from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses._targets import check_target, class_shares
-from fdrl_layers.losses.centers import Centers, CenterUpdate
+from fdrl_layers.losses.centers import CenterUpdate, LossWithCenters
 
 
 def check_class_centers(
@@ -62,7 +61,7 @@ def mean_squared_distance(
     return batch_mean(squared, counted, weights, across_ranks=across_ranks)[0]
 
 
-class ClassCenterLoss(nn.Module):
+class ClassCenterLoss(LossWithCenters):
     """A center for each class and the mean squared distance to it."""
 
     weight: Tensor | None
@@ -80,36 +79,17 @@ class ClassCenterLoss(nn.Module):
         weight: Tensor | None = None,
     ) -> None:
         check_size("num_classes", num_classes)
-        super().__init__()
+        super().__init__(
+            num_classes, num_features, center_update, center_rate, across_ranks, device, dtype
+        )
         register_weight(self, "weight", weight, num_classes, device)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.across_ranks = across_ranks
-        self.centers = Centers(
-            num_classes,
-            num_features,
-            update=center_update,
-            rate=center_rate,
-            across_ranks=across_ranks,
-            device=device,
-            dtype=dtype,
-        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take modules that were pickled before classes had weights."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._buffers.setdefault("weight", None)
-
-    def reset_parameters(self) -> None:
-        """Forget the data, so that the next training batch is the first."""
-        self.centers.reset_parameters()
-
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Take all training batches inside for parts of one: the centers move once, at the end.
-
-        See :meth:`FDRLLoss.accumulate`.
-        """
-        return self.centers.accumulate()
 
     def _statistics(self, features: Tensor, target: Tensor) -> Statistics:
         """Return what the centers want to know of a batch."""
@@ -138,4 +118,4 @@ class ClassCenterLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Say what is ignored and whether ranks are joined."""
-        return f"ignore_index={self.ignore_index}, across_ranks={self.across_ranks}"
+        return f"ignore_index={self.ignore_index}, {super().extra_repr()}"

@@ -1,7 +1,7 @@
 """Centers: the only state that moves by itself."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,6 +12,7 @@ from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import mean_gradient_over_ranks, sum_over_ranks
 from fdrl_layers.losses._pending import Pending, Statistics
+from fdrl_layers.ops.joint import Centers as Movable
 
 CenterUpdate = Literal["alpha", "ema", "gradient"]
 
@@ -149,6 +150,14 @@ class Centers(nn.Module):
         if not pending.empty:
             self._move(pending.total)
 
+    def movable(self) -> Movable:
+        """Return what an operator may move: a copy while centers wait for the rest of a batch."""
+        # The short way to what nn.Module would look up.
+        own = self.__dict__
+        value = own["_buffers"].get("value")
+        movable = Movable(self.value if value is None else value, own["_buffers"]["seen"])
+        return movable if own["_pending"] is None else Movable(*(each.clone() for each in movable))
+
     def gather(self, statistics: Statistics) -> None:
         """Add a part of a batch, inside of :meth:`accumulate`."""
         if self._pending is not None:
@@ -217,3 +226,44 @@ class Centers(nn.Module):
         """Say the sizes and the rule."""
         c, f = self.value.shape
         return f"{c}, {f}, update={self.update!r}, rate={self.rate}"
+
+
+class LossWithCenters(nn.Module):
+    """A loss that holds a batch against centers of its own."""
+
+    def __init__(
+        self,
+        num_centers: int,
+        num_features: int,
+        center_update: CenterUpdate,
+        center_rate: float,
+        across_ranks: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.across_ranks = across_ranks
+        self.centers = Centers(
+            num_centers,
+            num_features,
+            update=center_update,
+            rate=center_rate,
+            across_ranks=across_ranks,
+            device=device,
+            dtype=dtype,
+        )
+
+    def reset_parameters(self) -> None:
+        """Forget the data, so that the next training batch is the first."""
+        self.centers.reset_parameters()
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Take all training batches inside for parts of one: the centers move once, at the end.
+
+        See :meth:`FDRLLoss.accumulate`.
+        """
+        return self.centers.accumulate()
+
+    def extra_repr(self) -> str:
+        """Say whether ranks are joined."""
+        return f"across_ranks={self.across_ranks}"

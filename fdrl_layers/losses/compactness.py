@@ -1,16 +1,14 @@
 """The compactness loss, equation 2."""
 
-from contextlib import AbstractContextManager
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import batch_mean
 from fdrl_layers.losses._pending import Statistics
-from fdrl_layers.losses.centers import Centers, CenterUpdate
+from fdrl_layers.losses.centers import CenterUpdate, LossWithCenters
 
 
 def compactness_loss(latents: Tensor, centers: Tensor) -> Tensor:
@@ -65,7 +63,7 @@ def _loss(
 
 
 @fusable
-class CompactnessLoss(nn.Module):
+class CompactnessLoss(LossWithCenters):
     r"""Keep each latent close to a center that all samples share (equation 2).
 
     **Under** `center_update="gradient"` **the centers are parameters: give**
@@ -123,28 +121,9 @@ class CompactnessLoss(nn.Module):
     ) -> None:
         check_size("latent_dim", latent_dim)
         check_size("num_latents", num_latents)
-        super().__init__()
-        self.across_ranks = across_ranks
-        self.centers = Centers(
-            num_latents,
-            latent_dim,
-            update=center_update,
-            rate=center_rate,
-            across_ranks=across_ranks,
-            device=device,
-            dtype=dtype,
+        super().__init__(
+            num_latents, latent_dim, center_update, center_rate, across_ranks, device, dtype
         )
-
-    def reset_parameters(self) -> None:
-        """Forget the data, so that the next training batch is the first."""
-        self.centers.reset_parameters()
-
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Take all training batches inside for parts of one: the centers move once, at the end.
-
-        See :meth:`FDRLLoss.accumulate`.
-        """
-        return self.centers.accumulate()
 
     def _statistics(self, latents: Tensor) -> Statistics:
         """Return what the centers want to know of a batch."""
@@ -163,7 +142,3 @@ class CompactnessLoss(nn.Module):
             known=known,
             across_ranks=self.across_ranks and self.training,
         )
-
-    def extra_repr(self) -> str:
-        """Say whether ranks are joined."""
-        return f"across_ranks={self.across_ranks}"

@@ -207,7 +207,7 @@ def _is_fused(rank: int) -> bool:
     loss, inputs = JOINT.new(OF), JOINT.inputs(OF, 0)
     assert isinstance(loss, FDRLLoss)
     output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **inputs)
-    with mock.patch("fdrl_layers.losses.joint.joint", wraps=operator.joint) as fused:
+    with mock.patch("fdrl_layers.losses.joint.module.joint", wraps=operator.joint) as fused:
         loss(output, LABELS[0])
     return bool(fused.called)
 

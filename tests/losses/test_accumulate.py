@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from comparing import assert_close
 from devices import OF_KERNELS, each_of, marks_of
 from fdrl_layers import CenterLoss, CompactnessLoss, DistributionLoss, FDRLLoss
-from fdrl_layers.losses import centers, joint as joint_loss
+from fdrl_layers.losses import centers
+from fdrl_layers.losses.joint import module as joint_loss
 from fdrl_layers.ops import joint as operator
 from loss_cases import CENTERED, JOINT, RULES, SMALL, LossCase, assert_same_state, scalar, state_of
 from strategies import IGNORE_INDEX, Sizes, normal

@@ -28,9 +28,9 @@ def loss(of: Sizes = SMALL, case: LossCase = JOINT, **options: Any) -> FDRLLoss:
 def by_terms(criterion: FDRLLoss, inputs: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
     """The joint loss by the modules of its terms."""
     from fdrl_layers.losses._cross_entropy import cross_entropy
-    from fdrl_layers.losses.joint import _join
+    from fdrl_layers.losses.joint.output import join
 
-    terms = _join(
+    terms = join(
         cross_entropy(
             inputs["logits"],
             target,

@@ -1,21 +1,13 @@
-"""The whole head: basic features in, logits and everything on the way to them out."""
+"""The head as a module that holds its parameters."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fdrl_layers._checks import (
-    check_alike,
-    check_floating,
-    check_number,
-    check_shape,
-    check_size,
-)
-from fdrl_layers._exported import register
+from fdrl_layers._checks import check_alike, check_floating, check_shape, check_size
 from fdrl_layers._parts import reason_to_call, reset_parts, weight_and_bias
-from fdrl_layers._record import Record, gatherable
+from fdrl_layers.head.output import FDRLOutput
 from fdrl_layers.hub import HubMixin
 from fdrl_layers.layers import (
     FeatureDecomposition,
@@ -26,174 +18,9 @@ from fdrl_layers.layers import (
     Reduction,
     SelfFeature,
 )
-from fdrl_layers.layers._stacked_linear import check_stacked
-from fdrl_layers.layers.intra_relation import check_reduction
-from fdrl_layers.layers.reconstruction import check_self_feature
 from fdrl_layers.ops.backend import Backend, BackendChoice, check_backend, choose
 from fdrl_layers.ops.head import backend_choice, head
 from fdrl_layers.ops.reference.head import HeadParameters
-
-
-@gatherable
-@dataclass(frozen=True, eq=False)
-class FDRLOutput(Record):
-    r"""What a head makes of basic features (\*, P).
-
-    Registered with ``torch.export``, so that it may be the output of an exported program.
-    It can be iterated, unpacked and indexed in the order of its attributes, and
-    ``nn.DataParallel`` gathers it.
-
-    Attributes:
-        logits: Class scores (\*, K); (\*, 0) where the head has no prediction layer.
-        embedding: The expression feature y (\*, D), equation 12.
-        latents: The latents l (\*, M, D), equation 1.
-        intra_weights: Intra-W (\*, M), equation 4; all 1 where Intra-RM is left out.
-        inter_weights: Inter-W (\*, M, M), equation 9; None where Inter-RM is left out.
-    """
-
-    logits: Tensor
-    embedding: Tensor
-    latents: Tensor
-    intra_weights: Tensor
-    inter_weights: Tensor | None
-
-
-register(FDRLOutput)
-
-
-def fdrl_head(
-    input: Tensor,
-    decomposition_weight: Tensor,
-    decomposition_bias: Tensor | None = None,
-    intra_weight: Tensor | None = None,
-    intra_bias: Tensor | None = None,
-    inter_weight: Tensor | None = None,
-    inter_bias: Tensor | None = None,
-    classifier_weight: Tensor | None = None,
-    classifier_bias: Tensor | None = None,
-    *,
-    delta: float = 0.5,
-    reduction: Reduction = "sum",
-    backend: Backend = "auto",
-    recompute: bool = False,
-    self_feature: SelfFeature = "intra",
-) -> FDRLOutput:
-    r"""Decompose basic features, rebuild the expression feature and predict (equations 1 to 12).
-
-    .. math::
-        x \xrightarrow{\text{FDN}} l \xrightarrow{\text{Intra-RM}} f
-        \xrightarrow{\text{Inter-RM}} \hat f \xrightarrow{\text{sum}} y
-        \xrightarrow{\text{linear}} \text{logits}
-
-    A part without parameters is left out: Intra-RM and Inter-RM as in
-    :func:`feature_reconstruction`, the prediction layer by giving no logits.
-
-    Args:
-        input: Basic features x.
-        decomposition_weight: Stacked layers of :func:`feature_decomposition`.
-        decomposition_bias: Their biases.
-        intra_weight: Stacked layers of :func:`intra_relation`.
-        intra_bias: Their biases.
-        inter_weight: Stacked layers of :func:`inter_relation`.
-        inter_bias: Their biases.
-        classifier_weight: The prediction layer (EPN).
-        classifier_bias: Its bias.
-        delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
-        reduction: How D gate values become one Intra-W; see :func:`intra_relation`.
-        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
-            Triton where it can run, and what :func:`fdrl_layers.use_backend` says.
-        recompute: Whether training keeps the basic features and the latents alone and multiplies
-            again in its backward pass: 5 KiB a sample in place of 14, in float32.
-        self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
-            "message"; see :func:`feature_reconstruction`. The latter runs on PyTorch's own
-            kernels alone, and does not recompute.
-
-    Shape:
-        - input: (\*, P).
-        - decomposition_weight: (M, D, P); intra_weight, inter_weight: (M, D, D);
-          the biases: (M, D).
-        - classifier_weight: (K, D); classifier_bias: (K,).
-        - Output: see :class:`FDRLOutput`.
-
-    Returns:
-        An :class:`FDRLOutput`.
-
-    Raises:
-        TypeError: If an argument is not floating point, or the types differ outside autocast.
-        ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` or
-            `self_feature` is unknown, a bias comes without its weight, or `self_feature` is
-            "message" and Inter-RM is left out.
-        RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
-
-    Note:
-        All forms compute the same numbers up to rounding. Sums over rows are rearranged: neither
-        the intra-aware nor the inter-aware features are formed
-        (:func:`intra_relation` and :func:`inter_relation` give them).
-
-    Reference:
-        Ruan et al., CVPR 2021, section 3 and figure 2.
-
-    Example:
-        >>> import torch
-        >>> from fdrl_layers import FDRLHead
-        >>> from fdrl_layers.functional import fdrl_head
-        >>> head, features = FDRLHead(512, 7), torch.randn(4, 512)
-        >>> output = fdrl_head(features, *head.parameters())
-        >>> torch.equal(output.logits, head(features).logits)
-        True
-    """
-    check_stacked(
-        "input", input, "* P", decomposition_weight, decomposition_bias, "M D P", "decomposition_"
-    )
-    check_number("delta", delta, 0, 1)
-    check_reduction(reduction)
-    check_self_feature(self_feature, inter_weight is not None)
-    check_backend(backend)
-    m, d, _ = decomposition_weight.shape
-    stacked = {"M": m, "D": d}
-    _check_pair("intra", intra_weight, intra_bias, "M D D", "M D", input, stacked)
-    _check_pair("inter", inter_weight, inter_bias, "M D D", "M D", input, stacked)
-    _check_pair("classifier", classifier_weight, classifier_bias, "K D", "K", input, {"D": d})
-    parameters = HeadParameters(
-        decomposition_weight,
-        decomposition_bias,
-        intra_weight,
-        intra_bias,
-        inter_weight,
-        inter_bias,
-        classifier_weight,
-        classifier_bias,
-    )
-    return FDRLOutput(
-        *head(
-            input, parameters, delta, reduction, self_feature, backend=backend, recompute=recompute
-        )
-    )
-
-
-def _check_pair(
-    name: str,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    axes: str,
-    bias_axes: str,
-    input: Tensor,
-    sizes: dict[str, int],
-) -> None:
-    """Raise unless a weight and its bias, either of which may be missing, fit what is known."""
-    if weight is None:
-        if bias is not None:
-            raise ValueError(f"`{name}_bias` must be None where `{name}_weight` is, got a tensor")
-        return
-    check_floating(f"{name}_weight", weight)
-    check_shape(f"{name}_weight", weight, axes, **sizes)
-    check_alike(f"{name}_weight", weight, "input", input)
-    if bias is None:
-        return
-    known = dict(zip(axes.split(), weight.shape, strict=True))
-    check_floating(f"{name}_bias", bias)
-    check_shape(f"{name}_bias", bias, bias_axes, **{a: known[a] for a in bias_axes.split()})
-    check_alike(f"{name}_bias", bias, "input", input)
 
 
 class FDRLHead(HubMixin, nn.Module):

@@ -1,19 +1,16 @@
-"""The joint loss, equation 13."""
+"""The joint loss as a module that holds the centers, equation 13."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_size
-from fdrl_layers._exported import register
 from fdrl_layers._parts import reason_to_call, reset_parts
 from fdrl_layers._precision import widen
 from fdrl_layers._ranks import number_of_ranks
-from fdrl_layers._record import Record, gatherable
 from fdrl_layers.head import FDRLOutput
 from fdrl_layers.losses._cross_entropy import (
     check_weight,
@@ -21,160 +18,20 @@ from fdrl_layers.losses._cross_entropy import (
     cross_entropy,
     register_weight,
 )
-from fdrl_layers.losses._joint_checks import check_batch, check_classification, check_numbers
-from fdrl_layers.losses.balance import BalanceLoss, balance_loss
+from fdrl_layers.losses.balance import BalanceLoss
 from fdrl_layers.losses.centers import Centers, CenterUpdate
-from fdrl_layers.losses.compactness import CompactnessLoss, compactness_loss
-from fdrl_layers.losses.distribution import DistributionLoss, distribution_loss
+from fdrl_layers.losses.compactness import CompactnessLoss
+from fdrl_layers.losses.distribution import DistributionLoss
+from fdrl_layers.losses.joint.checks import check_batch, check_classification, check_numbers
+from fdrl_layers.losses.joint.output import FDRLLossOutput, join
 from fdrl_layers.ops.backend import Backend, check_backend, choose
-from fdrl_layers.ops.joint import Centers as Moving, Features, Options, by_hand, joint
-
-
-@gatherable
-@dataclass(frozen=True, eq=False)
-class FDRLLossOutput(Record):
-    """The joint loss and its four terms, each before its weight.
-
-    It can be iterated, unpacked and indexed in the order of its attributes.
-
-    Attributes:
-        total: What to call ``backward`` on (equation 13).
-        classification: Cross-entropy, or what stands in its place.
-        compactness: Equation 2.
-        balance: Equation 6.
-        distribution: Equation 5.
-    """
-
-    total: Tensor
-    classification: Tensor
-    compactness: Tensor
-    balance: Tensor
-    distribution: Tensor
-
-
-register(FDRLLossOutput)
+from fdrl_layers.ops.joint import Features, Options, by_hand, joint
 
 
 def _centers_of(term: nn.Module) -> Centers | None:
     """Return the centers of a term; one that is not ours may have none."""
     centers = term.__dict__["_modules"].get("centers")
     return centers if isinstance(centers, Centers) else None
-
-
-def _moving(centers: Centers) -> Moving:
-    """Return what the operator may move: a copy while centers wait for the rest of a batch."""
-    # The short way to what nn.Module would look up.
-    own = centers.__dict__
-    value = own["_buffers"].get("value")
-    value = centers.value if value is None else value
-    moving = Moving(value, own["_buffers"]["seen"])
-    return moving if own["_pending"] is None else Moving(*(each.clone() for each in moving))
-
-
-def _join(
-    classification: Tensor,
-    compactness: Tensor,
-    balance: Tensor,
-    distribution: Tensor,
-    weights: tuple[float, float, float],
-) -> FDRLLossOutput:
-    total = (
-        classification + weights[0] * compactness + weights[1] * balance + weights[2] * distribution
-    )
-    return FDRLLossOutput(total, classification, compactness, balance, distribution)
-
-
-def fdrl_loss(
-    output: FDRLOutput,
-    target: Tensor,
-    latent_centers: Tensor,
-    class_centers: Tensor,
-    *,
-    lambda_compactness: float = 1e-4,
-    lambda_balance: float = 1.0,
-    lambda_distribution: float = 1e-4,
-    weight: Tensor | None = None,
-    distribution_weight: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    ignore_index: int = -100,
-) -> FDRLLossOutput:
-    r"""The loss that FDRL minimizes, with given centers (equation 13).
-
-    .. math:: \mathcal L = \mathcal L_{cls} + \lambda_1 \mathcal L_C + \lambda_2 \mathcal L_B
-        + \lambda_3 \mathcal L_D
-
-    with the cross-entropy, :func:`compactness_loss`, :func:`balance_loss` and
-    :func:`distribution_loss`.
-
-    With weights :math:`\omega` of the classes, which the paper does not have, the cross-entropy of
-    class indices is :math:`-\sum_i \omega_{t_i} \log p_{i,t_i} / \sum_i \omega_{t_i}`, and that of
-    shares :math:`-\frac1N \sum_{i,k} \omega_k t_{i,k} \log p_{i,k}`, as PyTorch's.
-
-    Args:
-        output: What a head made of a batch.
-        target: Class indices in [0, K), or class shares, each row of which sums to 1.
-        latent_centers: Centers of the compactness loss.
-        class_centers: Centers of the distribution loss.
-        lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001.
-        lambda_balance: :math:`\lambda_2`, at least 0. Paper: 1.
-        lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001.
-        weight: Weights of the classes in the cross-entropy, at least 0, as of
-            :class:`torch.nn.CrossEntropyLoss`. Paper: none.
-        distribution_weight: Those in the distribution loss; see :func:`distribution_loss`.
-        label_smoothing: Of the cross-entropy alone, in [0, 1]. Paper: 0.
-        ignore_index: Class index of samples without a label: they enter the compactness and the
-            balance loss, which need none, and no other.
-
-    Shape:
-        - output: logits (N, K), latents (N, M, D), Intra-W (N, M).
-        - target: (N,) of int64, or (N, K) of a floating-point type.
-        - latent_centers: (M, D).
-        - class_centers: (K, M).
-        - weight, distribution_weight: (K,).
-        - Output: scalars.
-
-    Returns:
-        An :class:`FDRLLossOutput`, in at least float32; a term without samples is 0.
-
-    Raises:
-        TypeError: If `output` is not an :class:`FDRLOutput`, or a type does not fit.
-        ValueError: If a shape does not fit, the devices differ, a weight is out of range, or, on
-            the CPU, a target or a class's weight is.
-
-    Reference:
-        Ruan et al., CVPR 2021, section 3.3.
-
-    Example:
-        >>> import torch
-        >>> from fdrl_layers import FDRLHead
-        >>> from fdrl_layers.functional import fdrl_loss
-        >>> output = FDRLHead(512, 7)(torch.randn(4, 512))
-        >>> target = torch.tensor([0, 6, 3, 3])
-        >>> losses = fdrl_loss(output, target, torch.zeros(9, 128), torch.zeros(7, 9))
-        >>> losses.total.shape
-        torch.Size([])
-    """
-    weights = (lambda_compactness, lambda_balance, lambda_distribution)
-    check_numbers(weights, label_smoothing)
-    check_batch(output, target, None, latent_centers, class_centers, ignore_index)
-    logits = output.logits
-    for name, each in (("weight", weight), ("distribution_weight", distribution_weight)):
-        if each is not None:
-            check_weight(name, each, logits.shape[1])
-            check_weight_fits(name, each, logits.shape[1], "output.logits", logits)
-    return _join(
-        cross_entropy(logits, target, weight, label_smoothing, ignore_index, False),
-        compactness_loss(output.latents, latent_centers),
-        balance_loss(output.intra_weights),
-        distribution_loss(
-            output.intra_weights,
-            target,
-            class_centers,
-            weight=distribution_weight,
-            ignore_index=ignore_index,
-        ),
-        weights,
-    )
 
 
 class FDRLLoss(nn.Module):
@@ -298,26 +155,21 @@ class FDRLLoss(nn.Module):
         self.ignore_index = ignore_index
         self.across_ranks = across_ranks
         self.backend: Backend = backend
-        self.compactness = CompactnessLoss(
-            latent_dim,
-            num_latents,
-            center_update=center_update,
-            center_rate=center_rate,
-            across_ranks=across_ranks,
-            device=device,
-            dtype=dtype,
-        )
+        centers: dict[str, Any] = {
+            "center_update": center_update,
+            "center_rate": center_rate,
+            "across_ranks": across_ranks,
+            "device": device,
+            "dtype": dtype,
+        }
+        self.compactness = CompactnessLoss(latent_dim, num_latents, **centers)
         self.balance = BalanceLoss(across_ranks=across_ranks)
         self.distribution = DistributionLoss(
             num_classes,
             num_latents,
-            center_update=center_update,
-            center_rate=center_rate,
             weight=distribution_weight,
             ignore_index=ignore_index,
-            across_ranks=across_ranks,
-            device=device,
-            dtype=dtype,
+            **centers,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -374,8 +226,8 @@ class FDRLLoss(nn.Module):
         reason = self._reason_to_call_terms()
         terms = self.__dict__["_modules"]
         latents, classes = _centers_of(terms["compactness"]), _centers_of(terms["distribution"])
-        latent_centers = None if latents is None else _moving(latents)
-        class_centers = None if classes is None else _moving(classes)
+        latent_centers = None if latents is None else latents.movable()
+        class_centers = None if classes is None else classes.movable()
         weight = self._buffers["weight"]
         all_counted = check_batch(
             output,
@@ -389,53 +241,49 @@ class FDRLLoss(nn.Module):
             check_weight_fits("weight", weight, self.num_classes, "output.logits", output.logits)
         if reason is not None:
             choose("FDRLLoss", self.backend, reason)
-        weights = (self.lambda_compactness, self.lambda_balance, self.lambda_distribution)
+        lambdas = (self.lambda_compactness, self.lambda_balance, self.lambda_distribution)
         features = Features(output.logits, output.latents, output.intra_weights)
         across_ranks = self.across_ranks and self.training
         ranks = across_ranks and number_of_ranks() > 1
-        fused = (
-            reason is None
-            and self.training
-            and latents is not None
-            and classes is not None
-            and latents.update != "gradient"
-            and latent_centers is not None
-            and class_centers is not None
-            and by_hand(
+        if (
+            reason is not None
+            or not self.training
+            or latents is None
+            or latent_centers is None
+            or classes is None
+            or class_centers is None
+            or latents.update == "gradient"
+            or not by_hand(
                 features,
                 target,
                 (latent_centers.value, class_centers.value),
                 weight=weight,
                 ranks=ranks,
             )
-        )
-        if not fused:
-            return _join(
+        ):
+            return join(
                 self._classify(output.logits, target, across_ranks),
                 self.compactness(output.latents),
                 self.balance(output.intra_weights),
                 self.distribution(output.intra_weights, target),
-                weights,
+                lambdas,
             )
-        assert latents is not None
-        assert classes is not None
-        assert latent_centers is not None
-        assert class_centers is not None
+        options = Options(
+            latents.update,
+            latents.rate,
+            lambdas,
+            self.label_smoothing,
+            self.ignore_index,
+            all_counted,
+            complete=False,
+            ranks=ranks,
+        )
         found = joint(
             features,
             target,
             latent_centers,
             class_centers,
-            Options(
-                latents.update,
-                latents.rate,
-                weights,
-                self.label_smoothing,
-                self.ignore_index,
-                all_counted,
-                complete=False,
-                ranks=ranks,
-            ),
+            options,
             weight=weight,
             complete=lambda: latents.complete() and classes.complete(),
             backend=self.backend,

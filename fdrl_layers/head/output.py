@@ -1,0 +1,35 @@
+"""What a head returns."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fdrl_layers._exported import register
+from fdrl_layers._record import Record, gatherable
+
+
+@gatherable
+@dataclass(frozen=True, eq=False)
+class FDRLOutput(Record):
+    r"""What a head makes of basic features (\*, P).
+
+    Registered with ``torch.export``, so that it may be the output of an exported program.
+    It can be iterated, unpacked and indexed in the order of its attributes, and
+    ``nn.DataParallel`` gathers it.
+
+    Attributes:
+        logits: Class scores (\*, K); (\*, 0) where the head has no prediction layer.
+        embedding: The expression feature y (\*, D), equation 12.
+        latents: The latents l (\*, M, D), equation 1.
+        intra_weights: Intra-W (\*, M), equation 4; all 1 where Intra-RM is left out.
+        inter_weights: Inter-W (\*, M, M), equation 9; None where Inter-RM is left out.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+    latents: Tensor
+    intra_weights: Tensor
+    inter_weights: Tensor | None
+
+
+register(FDRLOutput)
