@@ -52,25 +52,33 @@ def batch_mean(
     weights: Tensor | None = None,
     *,
     across_ranks: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return the mean of `values` (N, ...) over the samples and the samples' number.
+) -> Tensor:
+    """Return the mean of `values` (N, ...) over the samples.
 
     With `counted` (N,), a mask, `values` are (N,) and only those samples enter. With `weights`
     (N,), 0 where a sample does not count, `values` are weighted already, and their sum stands for
-    the number. The mean over no sample, or none with a weight, is 0. With `across_ranks` both are
-    those of all ranks' batches joined, and gradients averaged over ranks, as DDP does, are those of
-    the joined batch.
+    the number. The rest is as in :func:`mean_of_sum`.
     """
     total = (values if counted is None else torch.where(counted, values, 0)).sum(0)
     if weights is not None:
-        count = weights.sum()
-    elif counted is not None:
-        count = counted.sum().to(values.dtype)
-    else:
-        count = values.new_full((), values.shape[0])
-    if across_ranks:
-        packed = sum_over_ranks(torch.cat([total.flatten(), count.reshape(1)]))
+        return mean_of_sum(total, weights.sum(), across_ranks=across_ranks, weighted=True)
+    count = values.shape[0] if counted is None else counted.sum().to(values.dtype)
+    return mean_of_sum(total, count, across_ranks=across_ranks)
+
+
+def mean_of_sum(
+    total: Tensor, count: Tensor | int, *, across_ranks: bool, weighted: bool = False
+) -> Tensor:
+    """Return the mean of `count` samples, or of that weight, whose sum is `total`.
+
+    The mean over no sample, or none with a weight, is 0. With `across_ranks` it is that of all
+    ranks' batches joined, and gradients averaged over ranks, as DDP does, are those of the joined
+    batch.
+    """
+    if across_ranks and number_of_ranks() > 1:
+        number = count if isinstance(count, Tensor) else total.new_full((), count)
+        packed = sum_over_ranks(torch.cat([total.flatten(), number.reshape(1)]))
         total, count = packed[:-1].view_as(total), packed[-1]
-    if weights is None:
-        return total / count.clamp_min(1), count
-    return total / torch.where(count > 0, count, torch.inf), count
+    if not isinstance(count, Tensor):
+        return total / max(count, 1)
+    return total / (torch.where(count > 0, count, torch.inf) if weighted else count.clamp_min(1))

@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from einops import einsum
 from torch import Tensor
 
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._precision import widen, widest
-from fdrl_layers._ranks import batch_mean
+from fdrl_layers._ranks import batch_mean, mean_of_sum
 from fdrl_layers.losses._cross_entropy import check_weight_fits, register_weight, weights_of
 from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses._targets import check_target, class_shares
@@ -17,15 +16,19 @@ from fdrl_layers.losses.centers import CenterUpdate, LossWithCenters
 
 def check_class_centers(
     name: str, features: Tensor, axis: str, target: Tensor, centers: Tensor, ignore_index: int
-) -> None:
-    """Raise unless `features` (N, `axis`), `target` and `centers` (K, `axis`) fit each other."""
+) -> bool:
+    """Raise unless `features` (N, `axis`), `target` and `centers` (K, `axis`) fit each other.
+
+    Return whether every sample is known to count.
+    """
     check_floating("centers", centers)
     check_shape("centers", centers, f"K {axis}")
     check_floating(name, features)
     check_shape(name, features, f"N {axis}", **{axis: centers.shape[1]})
-    check_target(target, features.shape[0], centers.shape[0], ignore_index)
+    all_counted = check_target(target, features.shape[0], centers.shape[0], ignore_index)
     check_device("centers", centers, name, features)
     check_device("target", target, name, features)
+    return all_counted
 
 
 def mean_squared_distance(
@@ -34,13 +37,15 @@ def mean_squared_distance(
     centers: Tensor,
     ignore_index: int,
     *,
+    all_counted: bool = False,
     known: Tensor | None = None,
     weight: Tensor | None = None,
     across_ranks: bool = False,
 ) -> Tensor:
     r"""Return the batch mean of :math:`\sum_k p_{ik} \lVert x_i - c_k \rVert_2^2`.
 
-    A class outside the mask `known` (K,) has no center yet and adds nothing. A `weight` (K,) of
+    `all_counted` says that no target is `ignore_index`. A class outside the mask `known` (K,) has
+    no center yet and adds nothing. A `weight` (K,) of
     classes enters as in the cross-entropy.
     """
     features, centers = widen(features), widen(centers)
@@ -49,7 +54,10 @@ def mean_squared_distance(
         shares = target if known is None else target * known
         shares = shares if weight is None else shares * weight
         squared = (features.unsqueeze(1) - centers).square().sum(-1)
-        return batch_mean((shares * squared).sum(-1), across_ranks=across_ranks)[0]
+        return batch_mean((shares * squared).sum(-1), across_ranks=across_ranks)
+    if all_counted and known is None and weight is None:
+        squared = (features - centers.index_select(0, target)).square().sum()
+        return mean_of_sum(squared, target.shape[0], across_ranks=across_ranks)
     counted = target != ignore_index
     index = torch.where(counted, target, 0)
     squared = (features - centers.index_select(0, index)).square().sum(-1)
@@ -58,7 +66,7 @@ def mean_squared_distance(
     weights = None if weight is None else weights_of(target, counted, weight)
     if weights is not None:
         squared = weights * squared
-    return batch_mean(squared, counted, weights, across_ranks=across_ranks)[0]
+    return batch_mean(squared, counted, weights, across_ranks=across_ranks)
 
 
 class ClassCenterLoss(LossWithCenters):
@@ -94,15 +102,17 @@ class ClassCenterLoss(LossWithCenters):
     def _statistics(self, features: Tensor, target: Tensor) -> Statistics:
         """Return what the centers want to know of a batch."""
         features = features.detach()
-        shares = widest(class_shares(target, self.num_classes, self.ignore_index))
-        sums = einsum(shares, widest(features), "n k, n f -> k f")
-        return Statistics(sums, shares.sum(0), widen(features).square().sum().to(sums.dtype))
+        wide, flat = widest(features), widen(features).flatten()
+        shares = class_shares(target, self.num_classes, self.ignore_index, wide.dtype)
+        return Statistics(shares.mT @ wide, shares.sum(0), torch.dot(flat, flat).to(wide.dtype))
 
     def mean_squared_distance(
         self, name: str, features: Tensor, axis: str, target: Tensor
     ) -> Tensor:
         """Hold `features` (N, `axis`) against the centers; in training, move these on."""
-        check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
+        all_counted = check_class_centers(
+            name, features, axis, target, self.centers.value, self.ignore_index
+        )
         if self.weight is not None:
             check_weight_fits("weight", self.weight, self.num_classes, name, features)
         centers, known = self.centers(self._statistics(features, target))
@@ -111,6 +121,7 @@ class ClassCenterLoss(LossWithCenters):
             target,
             centers,
             self.ignore_index,
+            all_counted=all_counted,
             known=known,
             weight=self.weight,
             across_ranks=self.across_ranks and self.training,

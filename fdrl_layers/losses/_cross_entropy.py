@@ -58,7 +58,7 @@ def cross_entropy(
         each = F.cross_entropy(
             logits, widen(target), weight, reduction="none", label_smoothing=label_smoothing
         )
-        return batch_mean(each, across_ranks=across_ranks)[0]
+        return batch_mean(each, across_ranks=across_ranks)
     each = F.cross_entropy(
         logits,
         target,
@@ -69,7 +69,7 @@ def cross_entropy(
     )
     counted = target != ignore_index
     weights = None if weight is None else weights_of(target, counted, weight)
-    return batch_mean(each, counted, weights, across_ranks=across_ranks)[0]
+    return batch_mean(each, counted, weights, across_ranks=across_ranks)
 
 
 def weights_of(target: Tensor, counted: Tensor, weight: Tensor) -> Tensor:

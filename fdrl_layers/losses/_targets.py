@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fdrl_layers._checks import check_shape, check_size
+from fdrl_layers.ops.eager.joint import SUM
 
 FEW = 128
 """Samples that Python has looked at before PyTorch has begun to."""
@@ -73,10 +73,14 @@ def _check_values(target: Tensor, num_classes: int, ignore_index: int) -> None:
         )
 
 
-def class_shares(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+def class_shares(target: Tensor, num_classes: int, ignore_index: int, dtype: torch.dtype) -> Tensor:
     """Return the share (N, K) of each class in each sample; an ignored sample has none."""
     if target.is_floating_point():
-        return target
-    counted = target != ignore_index
-    shares = F.one_hot(torch.where(counted, target, 0), num_classes)
-    return shares * counted.unsqueeze(1)
+        return target.to(dtype)
+    if target.shape[0] == 0:
+        return target.new_zeros((0, num_classes), dtype=dtype)
+    # One-hot with a row of 0 for an ignored sample, in one operator.
+    one = target.new_ones((), dtype=dtype)
+    like = one.expand(target.shape[0], num_classes)
+    hot: Tensor = torch.ops.aten.nll_loss_backward(-one, like, target, None, SUM, ignore_index, one)
+    return hot

@@ -1,6 +1,5 @@
 """The balance loss, equation 6."""
 
-import torch
 from torch import Tensor, nn
 
 from fdrl_layers._checks import check_floating, check_shape
@@ -49,9 +48,10 @@ def balance_loss(intra_weights: Tensor) -> Tensor:
 def _loss(intra_weights: Tensor, *, across_ranks: bool) -> Tensor:
     check_floating("intra_weights", intra_weights)
     check_shape("intra_weights", intra_weights, "N M")
-    mean, count = batch_mean(widen(intra_weights), across_ranks=across_ranks)
-    distance = (mean - 1 / intra_weights.shape[1]).abs().sum()
-    return torch.where(count > 0, distance, 0)
+    m = intra_weights.shape[1]
+    # The deviations from uniform, whose mean over no sample is 0.
+    mean = batch_mean(widen(intra_weights) - 1 / m, across_ranks=across_ranks)
+    return mean.abs().sum()
 
 
 @fusable

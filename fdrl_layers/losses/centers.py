@@ -1,5 +1,6 @@
 """Centers: the only state that moves by itself."""
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, get_args
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from fdrl_layers._checks import check_choice, check_number, check_size
 from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
-from fdrl_layers._ranks import mean_gradient_over_ranks, sum_over_ranks
+from fdrl_layers._ranks import mean_gradient_over_ranks, number_of_ranks, sum_over_ranks
 from fdrl_layers.losses._pending import Pending, Statistics
+from fdrl_layers.ops.backend import plain
 from fdrl_layers.ops.joint import Centers as Movable
 
 CenterUpdate = Literal["alpha", "ema", "gradient"]
@@ -122,7 +124,8 @@ class Centers(nn.Module):
 
     def complete(self) -> bool:
         """Whether every center is known to have met data, without waiting for a device."""
-        if self.seen.device.type != "cpu" or self.seen.is_inference():
+        seen = self.seen
+        if not plain((seen,)) or seen.device.type != "cpu" or seen.is_inference():
             return False
         version = self.seen._version
         if self._met is None or self._met[0] is not self.seen or self._met[1] != version:
@@ -171,52 +174,64 @@ class Centers(nn.Module):
         """Take modules that were pickled before there were parts of batches."""
         super().__setstate__({"_pending": None, **state})  # type: ignore[no-untyped-call]
 
-    def forward(self, batch: Statistics) -> tuple[Tensor, Tensor]:
-        """Return the centers to hold this batch against, and which of them have met data.
+    def forward(self, batch: Statistics) -> tuple[Tensor, Tensor | None]:
+        """Return a copy of the centers to hold this batch against, and which have met data.
 
-        The statistics of the batch are in the precision of :func:`fdrl_layers._precision.widest`.
-        In training the centers move on after this batch, or after the batch that it is a part of.
+        The latter is None if all have, and in training, where the batch's own data counts. The
+        statistics of the batch are in the precision of :func:`fdrl_layers._precision.widest`. In
+        training the centers move on after this batch, or after the batch that it is a part of.
         """
         if not self.training:
-            return widen(self.value), self.seen.clone()
+            return widen(self.value.clone()), None if self.complete() else self.seen.clone()
         self.gather(batch)
-        current, known = self._move(batch)
+        current = self._move(batch)
         if self.update == "gradient":
-            value = widen(self.value)
+            value = widen(self.value.clone())
             if self.accumulating:
                 # What starts does so at the end.
                 value = torch.where(self.seen.unsqueeze(-1), value, current)
             current = mean_gradient_over_ranks(value) if self.across_ranks else value
-        return current, known
+        return current, None
 
     @torch.no_grad()
-    def _move(self, batch: Statistics) -> tuple[Tensor, Tensor]:
-        """Move on after a batch; return the centers that it is held against, and which are known.
+    def _move(self, batch: Statistics) -> Tensor:
+        """Move on after a batch; return the centers that it is held against.
 
         What does not move for want of a finite batch is held against that batch all the same, and
         so is what waits for the other parts of its batch.
         """
         sums, counts, squares = self._over_ranks(batch)
-        before, there = widest(self.value), counts > 0
-        first = (there & ~self.seen).unsqueeze(-1)
-        current = torch.where(first, _means(sums, counts), before)
-        # A copy, as the next batch may change the mask before this one's backward reads it.
-        held, known = widen(current.to(self.value.dtype)), self.seen | there
+        before, there = widest(self.value), None
+        if self.complete():
+            current = before
+        else:
+            there = counts > 0
+            current = torch.where((there & ~self.seen).unsqueeze(-1), _means(sums, counts), before)
+        # A copy, as the next batch may move the centers before this one's backward reads them.
+        held = widen(current.to(self.value.dtype, copy=True))
         if self.accumulating:
-            return held, known
+            return held
         moved = current
         if self.update != "gradient":
             rule = alpha_rule if self.update == "alpha" else ema_rule
             moved = rule(current, sums, counts, self.rate)
+        after = moved.to(self.value.dtype)
         # One sum for all questions, whose difference from itself is 0 unless it is not finite.
-        total = squares + moved.to(self.value.dtype).sum(dtype=moved.dtype)
-        finite = total - total == 0
-        self.value.copy_(torch.where(finite, moved, before))
-        self.seen.logical_or_(there & finite)
-        return held, known
+        total = squares + after.sum(dtype=moved.dtype)
+        if total.device.type == "cpu" and plain((total,)):
+            if not math.isfinite(total.item()):
+                return held
+            self.value.copy_(after)
+        else:
+            finite = total - total == 0
+            self.value.copy_(torch.where(finite, after, self.value))
+            there = there if there is None else there & finite
+        if there is not None:
+            self.seen.logical_or_(there)
+        return held
 
     def _over_ranks(self, batch: Statistics) -> Statistics:
-        if not self.across_ranks:
+        if not self.across_ranks or number_of_ranks() == 1:
             return batch
         joined = sum_over_ranks(torch.cat([each.flatten() for each in batch]))
         pieces = joined.split([each.numel() for each in batch])

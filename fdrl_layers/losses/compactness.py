@@ -6,9 +6,10 @@ from torch import Tensor
 from fdrl_layers._checks import check_device, check_floating, check_shape, check_size
 from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
-from fdrl_layers._ranks import batch_mean
+from fdrl_layers._ranks import mean_of_sum
 from fdrl_layers.losses._pending import Statistics
 from fdrl_layers.losses.centers import CenterUpdate, LossWithCenters
+from fdrl_layers.ops.eager.joint import SUM
 
 
 def compactness_loss(latents: Tensor, centers: Tensor) -> Tensor:
@@ -42,7 +43,8 @@ def compactness_loss(latents: Tensor, centers: Tensor) -> Tensor:
         tensor(1152.)
     """
     _check(latents, centers)
-    return _loss(latents, centers, across_ranks=False)
+    # A copy, as the centers may change before backward reads them.
+    return _loss(latents, centers.clone(), across_ranks=False)
 
 
 def _check(latents: Tensor, centers: Tensor) -> None:
@@ -56,10 +58,12 @@ def _check(latents: Tensor, centers: Tensor) -> None:
 def _loss(
     latents: Tensor, centers: Tensor, *, known: Tensor | None = None, across_ranks: bool
 ) -> Tensor:
-    squared = (widen(latents) - widen(centers)).square().sum(-1)
-    if known is not None:
-        squared = torch.where(known, squared, 0)
-    return batch_mean(squared.sum(-1), across_ranks=across_ranks)[0]
+    latents, centers = widen(latents), widen(centers)
+    if known is None:
+        squared: Tensor = torch.ops.aten.mse_loss(latents, centers.expand_as(latents), SUM)
+    else:
+        squared = torch.where(known, (latents - centers).square().sum(-1), 0).sum()
+    return mean_of_sum(squared, latents.shape[0], across_ranks=across_ranks)
 
 
 @fusable
@@ -127,10 +131,10 @@ class CompactnessLoss(LossWithCenters):
 
     def _statistics(self, latents: Tensor) -> Statistics:
         """Return what the centers want to know of a batch."""
-        latents = latents.detach()
-        sums = widest(latents).sum(0)
-        counts = sums.new_full(sums.shape[:1], latents.shape[0])
-        return Statistics(sums, counts, widen(latents).square().sum().to(sums.dtype))
+        latents = widen(latents.detach())
+        sums = latents.sum(0, dtype=widest(latents[:0]).dtype)
+        counts, flat = sums.new_full(sums.shape[:1], latents.shape[0]), latents.flatten()
+        return Statistics(sums, counts, torch.dot(flat, flat).to(sums.dtype))
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return the loss of latents (N, M, D); in training, move the centers on."""

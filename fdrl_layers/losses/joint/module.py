@@ -252,6 +252,7 @@ class FDRLLoss(nn.Module):
             or latent_centers is None
             or classes is None
             or class_centers is None
+            or not (latents.training and classes.training)
             or latents.update == "gradient"
             or not by_hand(
                 features,
