@@ -63,7 +63,7 @@ def head_from_branches(
         - the biases, which either all layers have or none: (D,) and (K,).
 
     Returns:
-        A head in the type and on the device of the checkpoint. They share no memory.
+        A head in the type and on the device of the checkpoint, without shared memory.
 
     Raises:
         TypeError: If a value is not a floating-point tensor, or the types differ.
@@ -111,7 +111,7 @@ def head_from_branches(
 def backbone_from_branches(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the ResNet-18 in a checkpoint that has one linear layer per branch.
 
-    In this layout a ResNet-18 is the sequence of its children. Numbers 0, 1 and 4 to 7 have
+    In this layout a ResNet-18 is the sequence of its children. Children 0, 1 and 4 to 7 have
     parameters; torchvision calls them conv1, bn1 and layer1 to layer4.
 
     Args:
@@ -121,7 +121,7 @@ def backbone_from_branches(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         - ``backbone.{0,1,4,5,6,7}.*``: as in torchvision's ResNet-18; the shapes are not checked.
 
     Returns:
-        A state dict for ``torchvision.models.resnet18`` without its ``fc``, a copy.
+        A state dict for ``torchvision.models.resnet18`` without its ``fc``; all tensors are copies.
 
     Raises:
         TypeError: If a value is not a tensor.
@@ -162,7 +162,7 @@ def to_branches(
           :func:`backbone_from_branches`.
 
     Returns:
-        A state dict, a copy.
+        A state dict; all tensors are copies.
 
     Raises:
         TypeError: If `head` is not an :class:`FDRLHead`, or a value of `backbone` is not a tensor.

@@ -60,7 +60,7 @@ def intra_spread(
         \text{explained} = \frac{\sum_{j,k} n_k (w_j^{(k)} - \bar w_j)^2}
                                 {\sum_{i,j} (w_{ij} - \bar w_j)^2},
 
-    the latter is eta squared over all latents. With shares :math:`p_j = s_j^2 / \sum_l s_l^2`,
+    the latter being eta squared over all latents. With shares :math:`p_j = s_j^2 / \sum_l s_l^2`,
 
     .. math:: \text{effective latents} = \exp\Bigl(-\sum_j p_j \log p_j\Bigr).
 

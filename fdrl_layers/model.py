@@ -30,11 +30,11 @@ class FDRLModel(HubMixin, nn.Module):
             with a configuration.
         head: The head; its `in_features` is the width P.
         pool: How the backbone's output becomes (N, P). "auto": vectors unchanged, the mean of
-            tokens (N, T, P) or of maps; in a mapping, the output named as pooled, or else as last.
-            "none": unchanged, for a head on every token. "mean": the mean of tokens or of maps
-            (N, P, H, W). "token": the first token, which is the class token if there is one.
-            "channels-last": the mean of maps (N, H, W, P). Or a function of the backbone's output
-            (a module if it has parameters).
+            tokens (N, T, P) or of maps; a mapping is replaced by its `pooler_output`, else
+            `last_hidden_state`, last of `feature_maps`, or `logits`. "none": unchanged, for a head
+            on every token. "mean": the mean of tokens or of maps (N, P, H, W). "token": the first
+            token, which is the class token if there is one. "channels-last": the mean of maps
+            (N, H, W, P). Or a function of the backbone's output, a module if it has parameters.
         backbone_options: Options passed to the library with a name. Nothing is downloaded unless
             they request weights: `pretrained=True` for timm and transformers, `weights="DEFAULT"`
             for torchvision.

@@ -125,7 +125,7 @@ class IntraRelation(StackedLinear):
             or "share" (a distribution over latents).
         gate_init: Initialization of the gates: "uniform", with one constant bias at which Intra-W
             is 1 / M, the balance loss's target, if the latents are zero; or "linear", with a bias
-            drawn as :class:`torch.nn.Linear` does and gates near 1 / 2. The weight is the same.
+            drawn as :class:`torch.nn.Linear` does and gates near 1 / 2. The weight is drawn alike.
         bias: Whether the gates have a bias. The printed equation has none. Without a bias, gates
             start near 1 / 2 whatever `gate_init` is, since nothing else in equation 3 shifts them.
         device: As in :class:`torch.nn.Linear`.

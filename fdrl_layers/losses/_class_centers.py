@@ -101,7 +101,7 @@ class ClassCenterLoss(LossWithCenters):
     def mean_squared_distance(
         self, name: str, features: Tensor, axis: str, target: Tensor
     ) -> Tensor:
-        """Return the loss of `features` (N, `axis`); in training, update the centers."""
+        """Return the distance of `features` (N, `axis`) to centers; in training, update these."""
         check_class_centers(name, features, axis, target, self.centers.value, self.ignore_index)
         if self.weight is not None:
             check_weight_fits("weight", self.weight, self.num_classes, name, features)
