@@ -1,7 +1,7 @@
 """FDRL, Feature Decomposition and Reconstruction Learning (CVPR 2021), as layers and losses.
 
-Shape letters, everywhere the same: N batch, P basic-feature width, M latents, D latent width,
-K classes; ``*`` is any number of leading axes.
+All docstrings use the same shape letters: N batch, P basic-feature width, M latents, D latent
+width, K classes; ``*`` is any number of leading axes.
 """
 
 from fdrl_layers import functional

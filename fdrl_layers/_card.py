@@ -1,4 +1,4 @@
-"""The README.md beside saved weights, which the Hugging Face Hub shows as the model card."""
+"""The README.md saved with the weights, which the Hugging Face Hub shows as the model card."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def model_card(
     license: str | None = None,
     needs: Sequence[str] = (),
 ) -> str:
-    """Return the text of a card; what only the author can know is left to be filled in."""
+    """Return the text of a model card, with blanks for what only the author knows."""
     kind = config["architectures"][0]
     takes_images = "backbone" in config
     options = {name: value for name, value in config.items() if name != "backbone_options"}

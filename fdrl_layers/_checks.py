@@ -1,4 +1,4 @@
-"""The wording of every argument error: the argument's name, what was expected and what came."""
+"""Argument checks. Every error names the argument, the expected value and the given value."""
 
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
@@ -43,10 +43,10 @@ def check_floating(name: str, tensor: Tensor) -> None:
 
 
 def check_shape(name: str, tensor: Tensor, axes: str, **sizes: int) -> None:
-    """Raise unless `tensor` has the axes named, e.g. ``"* M D"`` with ``M=9, D=128``.
+    """Raise unless `tensor` has the named axes, e.g. ``"* M D"`` with ``M=9, D=128``.
 
-    A leading ``*`` stands for any number of axes; a letter without a size may have any, but the
-    same wherever it stands again.
+    A leading ``*`` stands for any number of axes. A letter without a given size may have any size,
+    but all its occurrences must have the same size.
     """
     if not _fits(tensor.shape, axes.split(), sizes.copy()):
         letters = axes.split()
@@ -59,7 +59,7 @@ def check_shape(name: str, tensor: Tensor, axes: str, **sizes: int) -> None:
 
 
 def _fits(shape: Sequence[int], letters: list[str], known: dict[str, int]) -> bool:
-    """Whether a shape has the axes named, by a plain loop, as this runs in every forward pass."""
+    """Return whether a shape has the named axes; a plain loop, as every forward pass runs it."""
     extra = len(shape) - len(letters)
     if letters and letters[0] == "*":
         extra += 1
@@ -76,7 +76,7 @@ def _fits(shape: Sequence[int], letters: list[str], known: dict[str, int]) -> bo
 
 
 def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise unless `tensor` lies on the device of `other`."""
+    """Raise unless `tensor` is on the device of `other`."""
     if tensor.device != other.device:
         raise ValueError(
             f"`{name}` must be on {other.device}, the device of `{other_name}`, got {tensor.device}"
@@ -84,7 +84,7 @@ def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> N
 
 
 def check_alike(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise unless `tensor` lies on the device of `other` and, outside autocast, has its type."""
+    """Raise unless `tensor` has the device of `other` and, outside autocast, its type."""
     check_device(name, tensor, other_name, other)
     if tensor.dtype != other.dtype and not under_autocast(tensor.device.type):
         raise TypeError(

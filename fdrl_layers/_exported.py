@@ -1,4 +1,4 @@
-"""Records that an exported program may give."""
+"""Registration of dataclasses as outputs of exported programs."""
 
 import warnings
 
@@ -6,9 +6,9 @@ import torch
 
 
 def register(record: type) -> None:
-    """Let a dataclass be the output of an exported program, under a name that files may carry."""
+    """Register a dataclass as an output of exported programs, under a name for serialization."""
     with warnings.catch_warnings():
-        # torch 2.6 warns of what it calls here itself.
+        # torch 2.6 warns about a function that it calls here itself.
         warnings.simplefilter("ignore", FutureWarning)
         torch.export.register_dataclass(
             record, serialized_type_name=f"fdrl_layers.{record.__name__}"

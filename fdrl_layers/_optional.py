@@ -1,4 +1,4 @@
-"""Libraries that only some uses need, imported when such a use comes."""
+"""Optional libraries, imported only when they are used."""
 
 import importlib
 from typing import Any
@@ -11,7 +11,7 @@ def optional(module: str, extra: str, use: str) -> Any:
         importlib.import_module(library)
     except ModuleNotFoundError as error:
         if error.name != library:
-            # It is there, and lacks something itself.
+            # The library is installed, but lacks a dependency of its own.
             raise
         raise ImportError(
             f'{use} needs {library}, which is not installed: pip install "fdrl-layers[{extra}]"',

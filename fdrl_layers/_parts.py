@@ -1,6 +1,6 @@
-"""Whether a module's parts are as we made them, so that a fused form gives what calling them would.
+"""Checks that a module's parts are unmodified, so that a fused form computes what they would.
 
-As torch's own transformer layers decide between their fast path and their parts.
+torch's own transformer layers choose between their fast path and their parts in the same way.
 """
 
 from collections.abc import Iterable
@@ -21,17 +21,17 @@ _GLOBAL_HOOKS = tuple(
     (getattr(torch_module, f"_global{name}"), said) for name, said in _HOOKS.items()
 )
 _FORWARDS: dict[type[nn.Module], Any] = {nn.Linear: nn.Linear.forward}
-"""What `forward` was when a class was defined."""
+"""The `forward` of each class at the time when the class was defined."""
 
 
 def fusable(kind: type[nn.Module]) -> type[nn.Module]:
-    """Remember a class whose forward pass has a fused twin (a decorator)."""
+    """Register a class whose forward pass has a fused form (a decorator)."""
     _FORWARDS[kind] = kind.forward
     return kind
 
 
 def reason_to_call(parts: Iterable[tuple[str, nn.Module | None, type[nn.Module]]]) -> str | None:
-    """Say why parts, each with its name and class, must be called; None if nothing changed them."""
+    """Return why parts (name, module, class) must be called, or None if they are unmodified."""
     for name, part, kind in parts:
         if part is not None and (reason := _reason(part, kind)) is not None:
             return f"`{name}` {reason}"
@@ -42,9 +42,9 @@ def reason_to_call(parts: Iterable[tuple[str, nn.Module | None, type[nn.Module]]
 
 
 def _reason(part: nn.Module, kind: type[nn.Module]) -> str | None:
-    # Not through nn.Module's own look-up, which is slow, and this runs in every forward pass.
+    # Avoid nn.Module's attribute look-up, which is slow: this runs in every forward pass.
     own, found = part.__dict__, type(part)
-    # Parametrizing gives a module a class of its own, which computes as the one before.
+    # Parametrization gives a module a new class, which computes the same as its base.
     parametrized = found is not kind and is_parametrized(part) and found.__bases__ == (kind,)
     if found is not kind and not parametrized:
         return f"is a {found.__name__}"
@@ -66,9 +66,9 @@ def _reason(part: nn.Module, kind: type[nn.Module]) -> str | None:
 
 
 def weight_and_bias(part: nn.Module | None) -> tuple[Any, Any]:
-    """Return `weight` and `bias` of a part, by the short way where they are no properties.
+    """Return `weight` and `bias` of a part, read directly if they are not properties.
 
-    Of a part that is left out both are None.
+    Both are None if the part is None.
     """
     if part is None:
         return None, None
@@ -79,7 +79,7 @@ def weight_and_bias(part: nn.Module | None) -> tuple[Any, Any]:
 
 
 def reset_parts(module: nn.Module) -> None:
-    """Draw the parameters of a part anew, or of what it is made of."""
+    """Call `reset_parameters` of a module, or recursively of its children if it has none."""
     reset = getattr(module, "reset_parameters", None)
     if callable(reset):
         reset()

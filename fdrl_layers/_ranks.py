@@ -1,4 +1,4 @@
-"""Sums and means over the batch, over that of all ranks where a process group is up."""
+"""Sums and means over a batch, or over the batches of all ranks if there is a process group."""
 
 import torch
 from torch import Tensor, distributed as dist
@@ -6,12 +6,12 @@ from torch.autograd.function import FunctionCtx
 
 
 def number_of_ranks() -> int:
-    """Return how many processes work together, 1 without a process group."""
+    """Return the number of ranks, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose backward is one too, as each rank's value reaches every rank's loss."""
+    """All-reduce whose backward is an all-reduce, as each rank's value enters every rank's loss."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class _MeanGradientOverRanks(torch.autograd.Function):
-    """The identity, with its gradient averaged over ranks, as DDP does for a model."""
+    """Identity whose gradient is averaged over ranks, as DDP averages the gradients of a model."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
@@ -37,12 +37,12 @@ class _MeanGradientOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Return the sum of every rank's `tensor`, with its gradient; `tensor` on a single rank."""
+    """Return the differentiable sum of `tensor` over ranks, or `tensor` itself on a single rank."""
     return _SumOverRanks.apply(tensor) if number_of_ranks() > 1 else tensor
 
 
 def mean_gradient_over_ranks(tensor: Tensor) -> Tensor:
-    """Return `tensor`, and give every rank the mean of the ranks' gradients for it."""
+    """Return `tensor`; its gradient on every rank is the mean of the ranks' gradients."""
     return _MeanGradientOverRanks.apply(tensor) if number_of_ranks() > 1 else tensor
 
 
@@ -55,9 +55,9 @@ def batch_mean(
 ) -> Tensor:
     """Return the mean of `values` (N, ...) over the samples.
 
-    With `counted` (N,), a mask, `values` are (N,) and only those samples enter. With `weights`
-    (N,), 0 where a sample does not count, `values` are weighted already, and their sum stands for
-    the number. The rest is as in :func:`mean_of_sum`.
+    With the mask `counted` (N,), `values` are (N,) and only its samples enter. With `weights` (N,),
+    0 for samples that do not count, `values` are already weighted, and the sum of the weights
+    replaces the number. The rest is as in :func:`mean_of_sum`.
     """
     total = (values if counted is None else torch.where(counted, values, 0)).sum(0)
     if weights is not None:
@@ -69,11 +69,10 @@ def batch_mean(
 def mean_of_sum(
     total: Tensor, count: Tensor | int, *, across_ranks: bool, weighted: bool = False
 ) -> Tensor:
-    """Return the mean of `count` samples, or of that weight, whose sum is `total`.
+    """Return the mean of `count` samples, or samples of that total weight, with the sum `total`.
 
-    The mean over no sample, or none with a weight, is 0. With `across_ranks` it is that of all
-    ranks' batches joined, and gradients averaged over ranks, as DDP does, are those of the joined
-    batch.
+    The mean is 0 if no sample counts or has a weight. With `across_ranks` it is that of the joined
+    batch of all ranks, and gradients averaged over ranks, as by DDP, are those of the joined batch.
     """
     if across_ranks and number_of_ranks() > 1:
         number = count if isinstance(count, Tensor) else total.new_full((), count)

@@ -1,4 +1,4 @@
-"""What a record of tensors has in common with a tuple of its fields."""
+"""The base class of output dataclasses that behave like a tuple of their fields."""
 
 import functools
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ Kind = TypeVar("Kind", bound="type[Record]")
 
 
 class Record:
-    """A dataclass that is also iterated, unpacked, indexed and measured as its fields in order.
+    """A dataclass with iteration, unpacking, indexing and `len` like a tuple of its fields.
 
-    It is no tuple all the same: two records are equal only where they are one object.
+    It is not a tuple: two records are equal only if they are the same object.
     """
 
     __slots__ = ()
@@ -34,7 +34,7 @@ class Record:
 
 
 def gatherable(kind: Kind) -> Kind:
-    """Let a record be made from a `map` that gives its fields, as `nn.DataParallel` makes it."""
+    """Let a record be constructed from a `map` over its fields, as `nn.DataParallel` does."""
     made: Any = kind
     make = made.__init__
 

@@ -1,4 +1,4 @@
-"""Where in an image one latent finds what its Intra-W rests on."""
+"""Maps of the image regions that the Intra-W of a latent depends on."""
 
 from typing import Any
 
@@ -19,24 +19,23 @@ def latent_cam(
     *,
     channels_last: bool = False,
 ) -> Tensor:
-    r"""Map where the Intra-W of one latent comes from, by the gradients at a layer (Grad-CAM).
+    r"""Compute a Grad-CAM map of the Intra-W of one latent, from the gradients at a layer.
 
-    With the maps :math:`A_c` that `layer` gives, and the Intra-W :math:`\omega_j` of equation 4,
+    With the maps :math:`A_c` that `layer` returns, and the Intra-W :math:`\omega_j` of equation 4,
 
     .. math::
         \alpha_c = \frac{1}{HW} \sum_{h,w} \frac{\partial \omega_j}{\partial A_{c,h,w}}, \qquad
         \text{map} = \max\Bigl(0, \sum_c \alpha_c A_c\Bigr).
 
-    It is what Grad-CAM does for the score of a class. Captum does that one, on
-    :class:`LogitsOnly`.
+    Grad-CAM itself uses the score of a class. For that, use Captum with :class:`LogitsOnly`.
 
     Args:
-        model: A module that gives an :class:`FDRLOutput` of images. It runs in evaluation mode,
-            and is left as it was, without new gradients.
-        images: Faces.
+        model: A module that maps images to an :class:`FDRLOutput`. It runs in evaluation mode; its
+            state is restored, and its parameters get no gradients.
+        images: Images of faces.
         latent: Index j of the latent, in [0, M).
-        layer: The layer of `model` whose maps are looked at, mostly the last convolution or block.
-        channels_last: Whether `layer` gives (N, H', W', C'), as the blocks of Swin do.
+        layer: The layer of `model` whose maps are used, usually the last convolution or block.
+        channels_last: Whether `layer` returns (N, H', W', C'), as the blocks of Swin do.
 
     Shape:
         - images: (N, C, H, W).
@@ -44,14 +43,14 @@ def latent_cam(
         - Output: (N, H, W), interpolated from (N, H', W').
 
     Returns:
-        The maps, which are at least 0 and on the scale of gradient times activation, so that
-        images and latents can be compared. Divide by their maximum to draw them.
+        The maps, at least 0 and on the scale of gradient times activation, so that the maps of
+        images and latents can be compared. Divide them by their maximum to draw them.
 
     Raises:
-        TypeError: If `images` are not floating point, or `latent` is no integer.
-        ValueError: If `layer` is not run exactly once or gives no maps, if square images give
-            maps that are square along other axes, if `latent` is not one of the model's, or if
-            the model has no Intra-RM.
+        TypeError: If `images` are not floating point, or `latent` is not an integer.
+        ValueError: If `layer` does not run exactly once or does not return maps, if square images
+            give maps that are square along other axes, if `latent` is not below M, or if the model
+            has no Intra-RM.
 
     Reference:
         Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2; applied to Ruan et al., CVPR
@@ -72,7 +71,7 @@ def latent_cam(
     def catch(module: nn.Module, inputs: Any, output: Any) -> Tensor:
         _check_maps(output, images, channels_last)
         caught.append(output.detach().requires_grad_())
-        # A copy, for what comes next may work in place.
+        # Return a copy, as the next layer may work in place.
         return caught[-1].clone()
 
     hook = layer.register_forward_hook(catch)
@@ -88,7 +87,7 @@ def latent_cam(
         )
     if not weight.requires_grad:
         raise ValueError("`model` must have Intra-RM: without it, Intra-W is 1 whatever is shown")
-    # A sample's Intra-W depends on that sample alone, so one pass serves them all.
+    # A sample's Intra-W depends only on that sample, so one pass gives the gradients of all.
     (gradient,) = torch.autograd.grad(weight, caught)
     maps = caught[0].detach()
     if channels_last:
@@ -113,7 +112,7 @@ def _check_maps(maps: Any, images: Tensor, channels_last: bool) -> None:
 
 
 def _intra_weight(output: FDRLOutput, latent: int) -> Tensor:
-    """Return the sum over samples of one Intra-W."""
+    """Return the Intra-W of one latent, summed over samples."""
     intra_weights = output.intra_weights
     if latent >= intra_weights.shape[-1]:
         raise ValueError(f"`latent` must be below {intra_weights.shape[-1]}, got {latent}")

@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere: the public layout with one linear layer a branch, both ways."""
+"""Conversion from and to the public checkpoint layout with one linear layer per branch."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ _BRANCHES = {
     "reconstruction.intra": "frn.intra_rm.intra_fc",
     "reconstruction.inter": "frn.inter_rm.inter_fc",
 }
-"""Where a head has a stack, and how the names of the branches begin that it is made of."""
+"""The name of each stack in a head, and how the names of its branches begin."""
 
 _AXES = {"decomposition": "D P", "classifier": "K D"}
-"""The axes of a layer's weight, where they are not (D, D)."""
+"""The axes of the layers' weights that are not (D, D)."""
 
 _CHILDREN = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
-"""The place among its children of each part of torchvision's ResNet-18 that has parameters."""
+"""The index, among the children of torchvision's ResNet-18, of each part with parameters."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -36,39 +36,39 @@ def head_from_branches(
     reduction: Reduction = "sum",
     self_feature: SelfFeature = "message",
 ) -> FDRLHead:
-    r"""Build a head from a checkpoint that has one linear layer a branch.
+    r"""Build a head from a checkpoint that has one linear layer per branch.
 
     Slice j of a stack is branch j of the checkpoint; P, M, D and K are read from the shapes. The
-    code that writes this layout departs from the paper in equation 11:
+    code that writes this layout differs from the paper in equation 11:
 
     .. math::
         y_{i,j} = \delta g_{i,j} + (1 - \delta) \hat f_{i,j}
         \qquad\text{in place of}\qquad y_{i,j} = \delta f_{i,j} + (1 - \delta) \hat f_{i,j}
 
-    Accuracy carries over only to a head that computes what was trained, so that this is the
-    default here, and nowhere else.
+    A head keeps the checkpoint's accuracy only if it computes what was trained. This is therefore
+    the default here, and only here.
 
     Args:
         checkpoint: A state dict, or a mapping with one under "state_dict", "model_state_dict" or
-            "model". All keys may begin with "module.". Keys of a backbone, "backbone.*", are left
-            to :func:`backbone_from_branches`.
+            "model". All keys may begin with "module.". Keys of a backbone, "backbone.*", are for
+            :func:`backbone_from_branches`.
         delta: Share of the self feature, in [0, 1]. Paper: 0.5.
-        reduction: How D gate values become one Intra-W; that code takes the "sum".
-        self_feature: "message", equation 11 as that code has it, or "intra", as printed.
+        reduction: How D gate values become one Intra-W; that code uses "sum".
+        self_feature: "message", equation 11 as in that code, or "intra", as printed.
 
     Shape:
         - ``fdn.fdn_fc{j}.0.weight``: (D, P), with j from 0 or from 1.
         - ``frn.intra_rm.intra_fc{j}.0.weight``, ``frn.inter_rm.inter_fc{j}.0.weight``: (D, D).
-        - ``epn.weight``: (K, D). One more word may stand between, as in ``epn.0.weight``.
-        - the biases, which all layers have or none: (D,) and (K,).
+        - ``epn.weight``: (K, D). The key may have one more word, as in ``epn.0.weight``.
+        - the biases, which either all layers have or none: (D,) and (K,).
 
     Returns:
-        A head in the type and on the device of the checkpoint, with memory of its own.
+        A head in the type and on the device of the checkpoint, without shared memory.
 
     Raises:
-        TypeError: If a value is no floating-point tensor, or the types differ.
-        ValueError: If there is a key that is not of this layout, one is missing, the shapes do not
-            fit, the devices differ, or an option is out of range.
+        TypeError: If a value is not a floating-point tensor, or the types differ.
+        ValueError: If a key is missing or not part of this layout, the shapes do not fit, the
+            devices differ, or an option is out of range.
 
     Reference:
         The keys are those of github.com/PinJui/FDRL.
@@ -100,7 +100,7 @@ def head_from_branches(
         reduction=reduction,
         bias="decomposition.bias" in state,
         self_feature=self_feature,
-        # So that nothing is drawn which the checkpoint would overwrite.
+        # On "meta" nothing is drawn that the checkpoint would overwrite.
         device="meta",
         dtype=state["decomposition.weight"].dtype,
     )
@@ -109,23 +109,23 @@ def head_from_branches(
 
 
 def backbone_from_branches(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the ResNet-18 in a checkpoint that has one linear layer a branch.
+    """Return the ResNet-18 in a checkpoint that has one linear layer per branch.
 
-    In this layout a ResNet-18 is the sequence of its children, of which the places 0, 1 and 4 to 7
-    have parameters; torchvision calls them conv1, bn1 and layer1 to layer4.
+    In this layout a ResNet-18 is the sequence of its children. Children 0, 1 and 4 to 7 have
+    parameters; torchvision calls them conv1, bn1 and layer1 to layer4.
 
     Args:
-        checkpoint: As in :func:`head_from_branches`, whose keys it may have or not.
+        checkpoint: As in :func:`head_from_branches`, whose keys are optional here.
 
     Shape:
-        - ``backbone.{0,1,4,5,6,7}.*``: as torchvision's ResNet-18 has them; they are not checked.
+        - ``backbone.{0,1,4,5,6,7}.*``: as in torchvision's ResNet-18; the shapes are not checked.
 
     Returns:
-        A state dict for ``torchvision.models.resnet18`` without its ``fc``, with memory of its own.
+        A state dict for ``torchvision.models.resnet18`` without its ``fc``; all tensors are copies.
 
     Raises:
-        TypeError: If a value is no tensor.
-        ValueError: If there is a key that is not of this layout, or one is missing.
+        TypeError: If a value is not a tensor.
+        ValueError: If a key is missing or not part of this layout.
 
     Reference:
         The keys are those of github.com/PinJui/FDRL, and of torchvision.
@@ -150,28 +150,28 @@ def backbone_from_branches(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def to_branches(
     head: FDRLHead, backbone: Mapping[str, Tensor] | None = None, *, classifier: str = "epn"
 ) -> dict[str, Tensor]:
-    """Return the parameters of a head with one linear layer a branch: the inverse of the others.
+    """Return a head's parameters with one linear layer per branch: the inverse of the others.
 
     Args:
         head: A head with both relations and a prediction layer.
         backbone: The state dict of torchvision's ResNet-18 without its ``fc``, if there is one.
-        classifier: The name of the prediction layer, "epn" or "epn" with one more word.
+        classifier: The name of the prediction layer, "epn" or "epn.WORD".
 
     Shape:
         - Output: the keys and shapes of :func:`head_from_branches`, with j from 0, and those of
           :func:`backbone_from_branches`.
 
     Returns:
-        A state dict with memory of its own.
+        A state dict; all tensors are copies.
 
     Raises:
-        TypeError: If `head` is not an :class:`FDRLHead`, or the backbone has what is no tensor.
-        ValueError: If the head lacks a part, a key of the backbone is missing or is not
-            ResNet-18's, or `classifier` is not of this layout.
+        TypeError: If `head` is not an :class:`FDRLHead`, or a value of `backbone` is not a tensor.
+        ValueError: If the head lacks a part, a key of `backbone` is missing or is not ResNet-18's,
+            or `classifier` is not part of this layout.
 
     Note:
-        A head that computes equation 11 as printed, which is the default of
-        :class:`FDRLHead`, gives other numbers in code that puts the message there.
+        A head that computes equation 11 as printed, the default of :class:`FDRLHead`, gives other
+        results in code that uses the message there.
 
     Reference:
         The keys are those of github.com/PinJui/FDRL.
@@ -208,7 +208,7 @@ def to_branches(
 
 
 def _part(checkpoint: Mapping[str, Any], roots: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the tensors under `roots`, after a look at every key."""
+    """Return the tensors under `roots`, after checking every key."""
     found = _unwrapped(checkpoint)
     _check_are_tensors("checkpoint", found)
     known = ("fdn.", "frn.", "epn.", "backbone.")
@@ -235,7 +235,7 @@ def _unwrapped(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(branches: Iterable[str]) -> range:
-    """Return the numbers of the branches, which begin with 0 or 1 and leave none out."""
+    """Return the numbers of the branches: consecutive, beginning with 0 or 1."""
     matches = (re.match(r"fdn\.fdn_fc(\d{1,3})\.", key) for key in branches)
     numbers = {int(match[1]) for match in matches if match}
     if not numbers:
@@ -254,7 +254,7 @@ def _classifier(branches: Iterable[str]) -> str:
 
 
 def _layout(numbers: range, classifier: str, bias: bool) -> dict[str, list[str]]:
-    """Return the keys of a head, and for each those of the branches that it is made of."""
+    """Return the keys of a head, each with the keys of its branches."""
     kinds = ("weight", "bias") if bias else ("weight",)
     stacked = {
         f"{path}.{kind}": [f"{start}{j}.0.{kind}" for j in numbers]
@@ -269,7 +269,7 @@ def _is_single(name: str) -> bool:
 
 
 def _backbone_layout() -> dict[str, str]:
-    """Return the keys of torchvision's ResNet-18 without its fc, with those of the layout."""
+    """Return the keys of torchvision's ResNet-18 without fc, each with its key in the layout."""
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     pairs = [("conv1", "bn1")]
     for block in (f"layer{layer}.{half}" for layer in range(1, 5) for half in range(2)):
@@ -289,7 +289,7 @@ def _in_sequence(child: str, rest: str) -> str:
 
 
 def _check_keys(found: Iterable[str], expected: Iterable[str], name: str = "checkpoint") -> None:
-    """Raise unless both are the same keys."""
+    """Raise unless `found` and `expected` are the same keys."""
     found, expected = list(found), list(expected)
     missing = [key for key in expected if key not in found]
     unknown = [key for key in found if key not in expected]
@@ -311,7 +311,7 @@ def _some(keys: list[str]) -> str:
 
 
 def _check_tensors(branches: Mapping[str, Tensor], layout: Mapping[str, list[str]]) -> None:
-    """Raise unless all branches fit each other."""
+    """Raise unless the branches have fitting shapes, devices and types."""
     first_name = layout["decomposition.weight"][0]
     first = branches[first_name]
     sizes: dict[str, int] = {}

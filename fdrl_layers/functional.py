@@ -1,4 +1,4 @@
-"""The stateless twins of the layers and losses: pure functions of features and parameters."""
+"""Functional forms of the layers and losses: pure functions of features and parameters."""
 
 from fdrl_layers.head import fdrl_head
 from fdrl_layers.layers import (

@@ -1,4 +1,4 @@
-"""A model as a folder: options, weights and a model card, as the Hugging Face Hub keeps them."""
+"""Models saved as folders of options, weights and model card, as on the Hugging Face Hub."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from fdrl_layers._optional import optional
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 ABOUT = ("architectures", "fdrl_layers_version", "classes")
-"""What a configuration says of the model beyond the options that build it."""
+"""The entries of a configuration that are not options of the model."""
 
 
 class HubMixin:
-    """Gives a module that knows its own options a `save_pretrained` and a `from_pretrained`."""
+    """Adds `save_pretrained` and `from_pretrained` to a module that returns its own options."""
 
     def _hub_options(self) -> dict[str, Any]:
-        """Return the options that build such a module again, all of them fit for JSON."""
+        """Return the options that rebuild the module, all of which JSON can store."""
         raise NotImplementedError
 
     @classmethod
     def _from_hub_options(cls, options: Mapping[str, Any]) -> Self:
-        """Build a module from what `_hub_options` gave."""
+        """Build a module from the options that `_hub_options` returned."""
         return cls(**options)
 
     def _hub_needs(self) -> tuple[str, ...]:
-        """Return the names of the options that JSON cannot hold."""
+        """Return the names of the options that JSON cannot store."""
         return ()
 
     def save_pretrained(
@@ -41,19 +41,18 @@ class HubMixin:
     ) -> None:
         """Write `config.json`, `model.safetensors` and a model card, `README.md`, to a folder.
 
-        A card that is there already stays, for its author may have written in it.
+        An existing card is kept, as its author may have edited it.
 
         Args:
-            folder: Where to write; it is made if it is not there.
+            folder: The folder to write to; it is created if it does not exist.
             classes: The names of the classes in the order of the logits, for the configuration
                 and the card.
-            license: Of the weights, as the Hub spells it, such as "mit"; the card leaves it open
-                where it is not given.
+            license: License of the weights as the Hub spells it, such as "mit"; if None, the card
+                leaves it open.
 
         Raises:
             ImportError: If safetensors is not installed (the extra "hub").
-            ValueError: If `classes` are not as many as the logits, or an option is nothing that
-                JSON can hold.
+            ValueError: If `classes` are not as many as the logits, or JSON cannot store an option.
         """
         module = cast(nn.Module, self)
         safetensors = optional("safetensors.torch", "hub", "save_pretrained")
@@ -80,21 +79,22 @@ class HubMixin:
         revision: str | None = None,
         **options: Any,
     ) -> Self:
-        """Build a module from such a folder, in evaluation mode and in the type it was saved in.
+        """Build a module from a saved folder, in evaluation mode and in the saved types.
 
         Args:
             folder: A folder, or the name of a repository on the Hugging Face Hub, which is
-                downloaded where there is no such folder.
-            strict: Whether every tensor of the module must be in the file and the other way round.
-            device: Where the module is to be.
+                downloaded if there is no such folder.
+            strict: Whether the module and the file must have the same tensors.
+            device: Device of the module.
             revision: A branch, tag or commit of the repository.
-            options: Options of the class that replace those stored, or that could not be.
+            options: Options of the class that replace stored ones, or that could not be stored.
 
         Raises:
             FileNotFoundError: If the folder lacks its configuration or weights.
-            ImportError: If safetensors is not installed, or what downloads (the extra "hub").
+            ImportError: If safetensors, or for downloads huggingface_hub, is not installed
+                (the extra "hub").
             RuntimeError: If the tensors do not fit.
-            ValueError: If the folder holds something else, or an option is missing.
+            ValueError: If the folder holds another class of model, or an option is missing.
         """
         safetensors = optional("safetensors.torch", "hub", "from_pretrained")
         found = _found(folder, revision)
@@ -133,7 +133,7 @@ def _as_json(config: Mapping[str, Any]) -> str:
 
 
 def _found(folder: str | Path, revision: str | None) -> Path:
-    """Return the local folder, after a download where only a repository can be meant."""
+    """Return the local folder, after a download if the name can only be that of a repository."""
     found = Path(folder)
     if not found.is_dir():
         if str(folder).count("/") != 1 or str(folder).startswith((".", "/", "~")):
@@ -154,7 +154,7 @@ def _check_kind(kind: str, config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _take_types(module: nn.Module, file: Path) -> None:
-    """Give each tensor of a module the type that it has in the file, for loading would cast."""
+    """Convert each tensor of a module to its type in the file, as loading casts to the module's."""
     safetensors = optional("safetensors", "hub", "from_pretrained")
     with safetensors.safe_open(str(file), framework="pt") as opened:
         names = set(opened.keys())

@@ -1,4 +1,4 @@
-"""How much Intra-W tells one face from another."""
+"""A measure of how much Intra-W varies between faces."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from torch import Tensor
 from fdrl_layers._checks import check_floating, check_shape, check_size
 
 DEAD_BELOW = 0.02
-"""Spread below which Intra-W is as good as a constant."""
+"""Spread below which Intra-W counts as constant."""
 
 
 @dataclass(frozen=True)
 class IntraSpread:
-    """What :func:`intra_spread` says of the Intra-W of a data set.
+    """Result of :func:`intra_spread` for the Intra-W of a data set.
 
     Attributes:
-        spread: Standard deviation over faces, a mean over latents, as a share of the mean size.
+        spread: Mean over latents of the standard deviation over faces, divided by the mean size.
         explained: Share of the variance over faces that lies between classes, from 0 to 1; None
             if no classes were given.
-        effective_latents: How many latents carry the variance, from 1 to M; 0 if there is none.
-        num_latents: M.
+        effective_latents: How many latents carry the variance, from 1 to M; 0 without variance.
+        num_latents: Number M of latents.
     """
 
     spread: float
@@ -30,12 +30,12 @@ class IntraSpread:
 
     @property
     def dead(self) -> bool:
-        """Whether the spread is below 2 %, where Intra-RM does the same to every face."""
+        """Whether the spread is below 2 %, so that Intra-RM treats every face alike."""
         return self.spread < DEAD_BELOW
 
     @property
     def sentence(self) -> str:
-        """What this means, in one plain sentence."""
+        """The meaning of the result in one sentence."""
         percent = f"{100 * self.spread:.0f}" if self.spread >= 0.1 else f"{100 * self.spread:.1g}"
         if self.dead:
             return f"Intra-W is the same for every face to {percent} %: Intra-RM does nothing here."
@@ -49,10 +49,10 @@ class IntraSpread:
 def intra_spread(
     intra_weights: Tensor, target: Tensor | None = None, *, ignore_index: int = -100
 ) -> IntraSpread:
-    r"""Say how much Intra-W varies over the faces of a data set, and how much of it is the class.
+    r"""Measure how much Intra-W varies over faces, and how much of the variance classes explain.
 
-    With the deviation :math:`s_j` over faces of latent j, and the mean :math:`w_j^{(k)}` over the
-    :math:`n_k` faces of class k,
+    With the standard deviation :math:`s_j` over faces of latent j, and the mean :math:`w_j^{(k)}`
+    over the :math:`n_k` faces of class k,
 
     .. math::
         \text{spread} = \frac{\frac1M \sum_j s_j}{\frac1{NM} \sum_{i,j} \lvert w_{ij} \rvert},
@@ -60,27 +60,27 @@ def intra_spread(
         \text{explained} = \frac{\sum_{j,k} n_k (w_j^{(k)} - \bar w_j)^2}
                                 {\sum_{i,j} (w_{ij} - \bar w_j)^2},
 
-    which is eta squared over all latents, and, with the shares :math:`p_j = s_j^2 / \sum_l s_l^2`,
+    the latter being eta squared over all latents. With shares :math:`p_j = s_j^2 / \sum_l s_l^2`,
 
     .. math:: \text{effective latents} = \exp\Bigl(-\sum_j p_j \log p_j\Bigr).
 
-    Where the spread is near 0, Intra-W tells no face from another: no loss can gain by it, and
-    images chosen by it are chosen by noise. Eta squared of a few faces is high by chance: of
-    unrelated Intra-W it is (K - 1) / (N - 1) on average.
+    If the spread is near 0, Intra-W does not distinguish faces: no loss can benefit from it, and
+    selecting images by it means selecting by noise. For few faces, eta squared is high by chance:
+    for Intra-W that is unrelated to the class, it is (K - 1) / (N - 1) on average.
 
     Args:
         intra_weights: Intra-W of a data set, from a head in evaluation mode.
-        target: Class of each face, at least 0, or `ignore_index`; None leaves `explained` out.
-            A class without faces counts for nothing.
-        ignore_index: Class of the faces that `explained` leaves out.
+        target: Class of each face, at least 0, or `ignore_index`; with None, `explained` is None.
+            Classes without faces have no effect.
+        ignore_index: Class of the faces that `explained` ignores.
 
     Shape:
         - intra_weights: (N, M), N at least 1.
         - target: (N,), int64.
 
     Returns:
-        Spread, share explained and effective latents. What would be 0 / 0, as of one face or of
-        faces that are all the same, is 0.
+        The spread, the explained share and the effective latents. A quotient 0 / 0, as for one face
+        or for faces that are all the same, is 0.
 
     Raises:
         TypeError: If Intra-W is not floating point, or `target` is not int64.
@@ -88,7 +88,7 @@ def intra_spread(
             negative.
 
     Note:
-        The measure is ours. Deviations are of a population. Sums are in float64, on the CPU.
+        The measure is not in the paper. It uses population deviations, and float64 sums on the CPU.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2, has Intra-W. Eta squared is Fisher's.
@@ -114,7 +114,7 @@ def intra_spread(
     weights = intra_weights.detach().to("cpu", torch.float64)
     if not weights.isfinite().all():
         raise ValueError("`intra_weights` must be finite, got NaN or infinity")
-    # From the first face on, as equal faces then differ by zero exactly, and not by rounding.
+    # Subtract the first face, so that equal faces differ by exactly 0 and not by rounding.
     moved = weights - weights[0]
     variances = moved.var(0, correction=0)
     size = float(weights.abs().mean())

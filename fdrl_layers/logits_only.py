@@ -1,21 +1,21 @@
-"""A model that gives a tensor, for tools that know no other output."""
+"""A wrapper that returns a tensor, for tools that support no other output."""
 
 from torch import Tensor, nn
 
 
 class LogitsOnly(nn.Module):
-    r"""Gives the logits of a model and nothing else: for Captum, Grad-CAM, ONNX and the like.
+    r"""Returns only the logits of a model, for tools such as Captum, Grad-CAM and ONNX.
 
     Args:
         model: A module whose output has `logits`: an :class:`FDRLModel`, an :class:`FDRLHead`, or
             a sequence that ends in one.
 
     Shape:
-        - Input: what `model` takes.
+        - Input: the input of `model`.
         - Output: (\*, K).
 
     Raises:
-        TypeError: If `model` is no module, or what it gives has no `logits`.
+        TypeError: If `model` is not a module, or its output has no `logits`.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.4: the expression prediction network.

@@ -15,46 +15,46 @@ from fdrl_layers.hub import HubMixin
 
 
 class FDRLModel(HubMixin, nn.Module):
-    r"""A backbone, its pooling and a head: images in, an :class:`FDRLOutput` out.
+    r"""A backbone, its pooling and a head as one module: maps images to an :class:`FDRLOutput`.
 
-    :func:`attach_head` makes one and finds the width P, which is here the head's.
+    :func:`attach_head` builds a model and finds the width P; here, P is that of the head.
 
     .. math::
         \text{image} \xrightarrow{\text{backbone}} \cdot \xrightarrow{\text{pool}} x
         \xrightarrow{\text{head}} \text{logits}
 
     Args:
-        backbone: A module, used as it is (of a transformers model with a head, its base model);
-            or "timm:NAME", "torchvision:NAME" or "hf:NAME", built by that library without its
-            classifier. For transformers, NAME is a type of model such as "vit", or a folder or
-            file with a configuration.
+        backbone: A module, used as it is (for a transformers model with a head, its base model is
+            used); or "timm:NAME", "torchvision:NAME" or "hf:NAME", built by that library without a
+            classifier. For transformers, NAME is a type of model such as "vit", or a folder or file
+            with a configuration.
         head: The head; its `in_features` is the width P.
-        pool: How what the backbone gives becomes (N, P). "auto": vectors as they are, the mean
-            of tokens (N, T, P) or of maps, and of a mapping what its model calls pooled, else
-            what it calls last. "none": as it is, for a head on every token. "mean": of tokens or
-            of maps (N, P, H, W). "token": the first token, which is the class token where there
-            is one. "channels-last": the mean of maps (N, H, W, P). Or a function (a module, if
-            it learns) of what the backbone gives.
-        backbone_options: What goes to the library with a name. Nothing is downloaded unless they
-            ask for weights: `pretrained=True` for timm and transformers, `weights="DEFAULT"` for
-            torchvision.
-        classifier: The dotted name of a layer of `backbone` in whose place an identity is put.
+        pool: How the backbone's output becomes (N, P). "auto": vectors unchanged, the mean of
+            tokens (N, T, P) or of maps; a mapping is replaced by its `pooler_output`, else
+            `last_hidden_state`, last of `feature_maps`, or `logits`. "none": unchanged, for a head
+            on every token. "mean": the mean of tokens or of maps (N, P, H, W). "token": the first
+            token, which is the class token if there is one. "channels-last": the mean of maps
+            (N, H, W, P). Or a function of the backbone's output, a module if it has parameters.
+        backbone_options: Options passed to the library with a name. Nothing is downloaded unless
+            they request weights: `pretrained=True` for timm and transformers, `weights="DEFAULT"`
+            for torchvision.
+        classifier: The dotted name of a layer of `backbone` that is replaced by an identity.
 
     Shape:
-        - Input: what the backbone takes, (N, C, H, W).
-        - Output: as of :class:`FDRLHead`, of (N, P); of whatever shape "none" or a function gives.
+        - Input: the input of the backbone, (N, C, H, W).
+        - Output: that of :class:`FDRLHead` for (N, P), or for the shape that `pool` returns.
 
     Raises:
-        ImportError: If the library of a name is not installed; it says which extra has it.
-        TypeError: If an argument has the wrong type, or the backbone gives something in which
-            the feature is not known.
-        ValueError: If a name is unknown, or what the backbone gives does not fit `pool` or P.
+        ImportError: If the library of a name is not installed; the message names the extra.
+        TypeError: If an argument has the wrong type, or the format of the backbone's output is
+            unknown.
+        ValueError: If a name is unknown, or the backbone's output does not fit `pool` or P.
 
     Note:
-        Where maps could be (N, P, H, W) as well as (N, H, W, P), "auto" takes the axis that is P
-        wide, and where both are it refuses. The classifier of a torchvision model is its last
-        linear layer, so that what stands before it remains, as it does in timm: VGG-11 gives
-        4,096 numbers and not 25,088.
+        If maps can be (N, P, H, W) or (N, H, W, P), "auto" uses the axis of size P as channels; if
+        both axes have size P, it raises a ValueError. The classifier of a torchvision model is its
+        last linear layer. The layers before it remain, as in timm: VGG-11 returns 4,096 numbers and
+        not 25,088.
 
     Reference:
         Ruan et al., CVPR 2021, figure 2 and section 3: the backbone network; there ResNet-18.
@@ -70,7 +70,7 @@ class FDRLModel(HubMixin, nn.Module):
     """
 
     _OWN = ("backbone", "pool", "head")
-    """Options that JSON cannot hold where they are a user's own."""
+    """Options that JSON cannot store if they are the user's own objects."""
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ class FDRLModel(HubMixin, nn.Module):
             "backbone_options": self.source_options,
             "pool": self.pool if isinstance(self.pool, str) else None,
             "classifier": self.classifier,
-            # A class derived from FDRLHead has options that are not ours to know.
+            # The options of a subclass of FDRLHead are unknown here.
             "head": self.head._hub_options() if type(self.head) is FDRLHead else None,
         }
 
     @classmethod
     def _from_hub_options(cls, options: Mapping[str, Any]) -> Self:
-        """Build a model from what `_hub_options` gave."""
+        """Build a model from the options that `_hub_options` returned."""
         for name in cls._OWN:
             if options.get(name) is None:
                 raise ValueError(
@@ -135,7 +135,7 @@ class FDRLModel(HubMixin, nn.Module):
         return tuple(name for name in self._OWN if options[name] is None)
 
     def extra_repr(self) -> str:
-        """Say where the backbone comes from, and how its output is pooled."""
+        """Return the source of the backbone and the pooling of its output."""
         shown = f"pool={self.pool!r}" if isinstance(self.pool, str) else ""
         return ", ".join(part for part in (self.source, shown) if part)
 
@@ -152,41 +152,41 @@ def attach_head(
     backbone_options: Mapping[str, Any] | None = None,
     **head_options: Any,
 ) -> FDRLModel:
-    r"""Put a head on a backbone in the place of its classifier.
+    r"""Replace the classifier of a backbone by a head.
 
-    The classifier is taken off the very module that is given, the width P of its feature is
-    found in a dry run on two blank images, and the head is made for it, on the backbone's device
-    and in its type. The dry run leaves no trace: modes, buffers, gradients and random states are
-    as they were.
+    The classifier is removed from the given module in place. A dry run on two blank images finds
+    the width P of the feature. The head is created for this width, on the backbone's device and in
+    its type. The dry run has no side effects: it restores modes, buffers and random states, and
+    adds no gradients.
 
     Args:
         backbone: As in :class:`FDRLModel`.
         num_classes: Number K of classes, as in :class:`FDRLHead`. Paper: 7, or 6.
         pool: As in :class:`FDRLModel`.
-        classifier: The layer to take off, by its dotted name; None takes off nothing. "auto":
-            what a timm model calls its classifier; the base model of a transformers model; else
-            the last linear layer of `fc`, `classifier`, `heads` or `head`, if that is what the
-            backbone ends in.
-        in_features: Width P, where it is not to be found in a dry run.
-        image_size: Side or (height, width) of the blank images; by default what the backbone
-            says of itself, or 224.
-        in_channels: Their channels; by default those of the first convolution.
+        classifier: The dotted name of the layer to remove; None removes nothing. "auto" removes
+            what a timm model reports as its classifier, uses the base model of a transformers
+            model, and otherwise removes the last linear layer of `fc`, `classifier`, `heads` or
+            `head`, if the backbone ends in it.
+        in_features: Width P; if None, it is found in a dry run.
+        image_size: Side or (height, width) of the blank images; by default the size that the
+            backbone declares, or 224.
+        in_channels: Number of their channels; by default that of the first convolution.
         backbone_options: As in :class:`FDRLModel`.
         head_options: Options of :class:`FDRLHead`.
 
     Shape:
-        - The model's input: what the backbone takes, (N, C, H, W).
-        - Its output: as of :class:`FDRLHead`, of (N, P).
+        - The model's input: the input of the backbone, (N, C, H, W).
+        - The model's output: that of :class:`FDRLHead` for (N, P).
 
     Returns:
         An :class:`FDRLModel` that holds `backbone`.
 
     Raises:
-        ImportError: If the library of a name is not installed; it says which extra has it.
-        TypeError: If an argument has the wrong type, or the backbone gives something in which
-            the feature is not known.
-        ValueError: If the dry run fails, or something can be read in two ways; it names the
-            argument to give.
+        ImportError: If the library of a name is not installed; the message names the extra.
+        TypeError: If an argument has the wrong type, or the format of the backbone's output is
+            unknown.
+        ValueError: If the dry run fails, or something is ambiguous; the message names the argument
+            to give.
 
     Reference:
         Ruan et al., CVPR 2021, figure 2 and section 3: the backbone network; there ResNet-18.
@@ -206,7 +206,7 @@ def attach_head(
     built = prepared_backbone(backbone, backbone_options)
     module = built.module
     if classifier == "auto":
-        # What is built from a name comes without.
+        # A backbone built from a name has no classifier.
         images = partial(blank_images, module, image_size, in_channels)
         classifier = find_classifier(module, images) if built.source is None else None
     layer = None if classifier is None else take_off(module, classifier)

@@ -1,1 +1,1 @@
-"""Backbones of other libraries: how they are built, stripped, tried and pooled."""
+"""Backbones of other libraries: building, removing the classifier, dry runs and pooling."""

@@ -16,7 +16,7 @@ Options = Mapping[str, Any]
 
 
 class Built(NamedTuple):
-    """A backbone with the name and the options that build its like again, without weights."""
+    """A backbone with the name and the options that rebuild it without its weights."""
 
     module: nn.Module
     source: str | None
@@ -24,7 +24,7 @@ class Built(NamedTuple):
 
 
 def prepared_backbone(backbone: nn.Module | str, options: Options | None) -> Built:
-    """Build a backbone from its name, or take the module given, without the head of its library."""
+    """Build a backbone from its name, or use the given module, without the head of its library."""
     if isinstance(backbone, str):
         return build_backbone(backbone, options)
     if not isinstance(backbone, nn.Module):
@@ -38,7 +38,7 @@ def prepared_backbone(backbone: nn.Module | str, options: Options | None) -> Bui
 def build_backbone(source: str, options: Options | None = None) -> Built:
     """Build "timm:NAME", "torchvision:NAME" or "hf:NAME" with the library of that name.
 
-    Nothing is downloaded unless the options ask for weights: `pretrained=True` for timm and
+    Nothing is downloaded unless the options request weights: `pretrained=True` for timm and
     transformers, `weights="DEFAULT"` for torchvision.
     """
     library, colon, name = source.partition(":")
@@ -69,7 +69,7 @@ def _torchvision(name: str, options: dict[str, Any]) -> Built:
         raise ValueError(f"`backbone` 'torchvision:{name}' has no classifier that we know")
     take_off(module, classifier)
     stored = _without(options, "weights")
-    # Two models set these by themselves where weights are asked for.
+    # Two models set these by themselves if weights are requested.
     for switch in ("transform_input", "aux_logits"):
         if hasattr(module, switch):
             stored[switch] = getattr(module, switch)
@@ -78,7 +78,7 @@ def _torchvision(name: str, options: dict[str, Any]) -> Built:
 
 def _transformers(name: str, options: dict[str, Any]) -> Built:
     transformers = optional("transformers", "hf", f"backbone 'hf:{name}'")
-    # An option of the models, and not of their configurations.
+    # An option of the models, not of their configurations.
     of_model = {key: options.pop(key) for key in ("add_pooling_layer",) if key in options}
     if options.pop("pretrained", False):
         module = transformers.AutoModel.from_pretrained(name, **of_model, **options)

@@ -1,4 +1,4 @@
-"""Finding the classifier of a backbone, so that its feature is what comes before."""
+"""Finding the classifier of a backbone, whose input is the feature."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from fdrl_layers.backbones.dry_run import run_blank
 
 NAMES = ("fc", "classifier", "heads", "head")
-"""What torchvision, and many after it, call their classifiers."""
+"""Names of the classifiers in torchvision and in many other libraries."""
 PASSES_ON = (nn.Dropout, nn.Identity, nn.Flatten)
-"""Layers after which, in evaluation mode, the numbers are those before."""
+"""Layers that do not change the numbers in evaluation mode."""
 
 
 def without_head(backbone: nn.Module) -> nn.Module:
-    """Return the base model of a transformers model with a head, and any other as it is."""
+    """Return the base model of a transformers model with a head, and any other model unchanged."""
     if isinstance(getattr(backbone, "base_model_prefix", None), str):
         base = getattr(backbone, "base_model", backbone)
         return base if isinstance(base, nn.Module) else backbone
@@ -22,7 +22,7 @@ def without_head(backbone: nn.Module) -> nn.Module:
 
 
 def take_off(backbone: nn.Module, name: str) -> nn.Module:
-    """Put an identity in the place of the layer with this dotted name, and return the layer."""
+    """Replace the layer with this dotted name by an identity, and return the layer."""
     named: dict[str, nn.Module] = dict(backbone.named_modules())
     layer = named.get(name) if name else None
     if layer is None:
@@ -32,19 +32,19 @@ def take_off(backbone: nn.Module, name: str) -> nn.Module:
 
 
 def put(backbone: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put a layer in the place with this dotted name."""
+    """Set the submodule with this dotted name to a layer."""
     parent, _, last = name.rpartition(".")
     setattr(backbone.get_submodule(parent), last, layer)
 
 
 def find_classifier(backbone: nn.Module, images: Callable[[], Tensor]) -> str | None:
-    """Return the dotted name of the layer that gives the classes, or None where there is none.
+    """Return the dotted name of the layer that predicts the classes, or None if there is none.
 
-    timm's models say it. For others, it is the last linear layer of an attribute called as in
-    `NAMES`, where a dry run shows that the output is what comes out of it.
+    timm's models report it. For others, it is the last linear layer of an attribute named in
+    `NAMES`, if a dry run shows that the backbone returns its output.
 
     Raises:
-        ValueError: If the backbone ends in a linear layer of which that cannot be told.
+        ValueError: If the backbone ends in a linear layer for which this cannot be determined.
     """
     if hasattr(backbone, "base_model_prefix"):
         return None
@@ -67,7 +67,7 @@ def find_classifier(backbone: nn.Module, images: Callable[[], Tensor]) -> str | 
 
 
 def named_classifier(backbone: nn.Module) -> str | None:
-    """Return the dotted name of the last linear layer of an attribute called as in `NAMES`."""
+    """Return the dotted name of the last linear layer of an attribute named in `NAMES`."""
     for name in NAMES:
         part = getattr(backbone, name, None)
         if isinstance(part, nn.Module):
@@ -78,7 +78,7 @@ def named_classifier(backbone: nn.Module) -> str | None:
 
 
 def _last_linear(name: str, part: nn.Module) -> str | None:
-    """Return the layer that gives the classes; None where an identity stands in its place."""
+    """Return the name of the layer that predicts the classes; None if an identity replaces it."""
     leaves = [(leaf, layer) for leaf, layer in part.named_modules() if not list(layer.children())]
     for leaf, layer in reversed(leaves):
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -101,7 +101,7 @@ def _said_by_timm(backbone: Any) -> str | None:
 
 
 def _dry_run(backbone: nn.Module, images: Tensor) -> tuple[list[str], list[str]]:
-    """Return the names of the layers as they ran, and of those whose output is the backbone's."""
+    """Return the names of the layers in running order, and those whose output is the backbone's."""
     ran: list[tuple[str, Any]] = []
 
     def recorder(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -122,7 +122,7 @@ def _dry_run(backbone: nn.Module, images: Tensor) -> tuple[list[str], list[str]]
 
 
 def _same_numbers(tensor: Any, output: Any) -> bool:
-    """Whether one tensor is the other, or another view of all its numbers."""
+    """Return whether one tensor is the other, or another view of all its numbers."""
     if tensor is output:
         return True
     if not isinstance(tensor, Tensor) or not isinstance(output, Tensor) or output.is_meta:
@@ -131,8 +131,8 @@ def _same_numbers(tensor: Any, output: Any) -> bool:
 
 
 def _ending(backbone: nn.Module, ran: list[str], last: list[str]) -> str | None:
-    """Return the layer that the output comes from, as far as layers tell."""
-    # Where a function and no layer made the output, what had parameters last is what counts.
+    """Return the name of the layer that computed the output, as far as the dry run shows it."""
+    # If a function and not a layer computed the output, use the last layer with parameters.
     for name in reversed(last or ran):
         layer = backbone.get_submodule(name)
         counts = not isinstance(layer, PASSES_ON) if last else bool(list(layer.parameters()))

@@ -1,4 +1,4 @@
-"""Trying a backbone on blank images, as if nothing had happened."""
+"""Dry runs of a backbone on blank images, without side effects."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ ImageSize = int | tuple[int, int]
 
 @contextlib.contextmanager
 def without_trace(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode; put back modes, buffers and random states afterwards."""
+    """Set a module to evaluation mode; restore modes, buffers and random states afterwards."""
     parts = list(module.modules())
-    # Set on each part by hand: some models override train() to keep parts of them frozen.
+    # Set directly on each part, as some models override train() to keep parts frozen.
     modes = [part.training for part in parts]
     buffers = [dict(part._buffers) for part in parts]
     kept = [
@@ -37,14 +37,14 @@ def without_trace(module: nn.Module) -> Iterator[None]:
             part._buffers.clear()
             part._buffers.update(of_part)
         for buffer, version, before in kept:
-            # What has not changed must not be written to: a backward pass may wait for it.
+            # An unchanged buffer must not be written to: a pending backward pass may need it.
             if _version(buffer) != version:
                 with torch.no_grad():
                     buffer.copy_(before)
 
 
 def _version(buffer: Tensor) -> int:
-    # Tensors made in inference mode count no versions, and cannot change outside of it.
+    # Inference tensors have no version counter, and cannot change outside inference mode.
     return 0 if buffer.is_inference() else buffer._version
 
 
@@ -64,7 +64,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def like(module: nn.Module) -> dict[str, Any]:
-    """Device and floating-point type of a module, as arguments for what is to work with it."""
+    """Return the device and floating-point type of a module, as keyword arguments."""
     for tensor in _tensors(module):
         if tensor.is_floating_point():
             return {"device": tensor.device, "dtype": tensor.dtype}
@@ -74,7 +74,7 @@ def like(module: nn.Module) -> dict[str, Any]:
 def blank_images(
     backbone: nn.Module, image_size: ImageSize | None = None, in_channels: int | None = None
 ) -> Tensor:
-    """Return two blank images of the size given, or of the size that the backbone says."""
+    """Return two blank images of the given size, or of the size that the backbone declares."""
     size = _expected_size(backbone) if image_size is None else image_size
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2:
@@ -87,10 +87,10 @@ def blank_images(
 
 
 def run_blank(backbone: nn.Module, images: Tensor) -> Any:
-    """Return what a backbone makes of two blank images, and leave no trace of it.
+    """Return a backbone's output for two blank images, without side effects.
 
     Raises:
-        ValueError: If it cannot take them, or mixes the axis of the samples with others.
+        ValueError: If the backbone raises an error, or has lazy parameters without a shape.
     """
     if any(is_lazy(parameter) for parameter in backbone.parameters()):
         raise ValueError("`backbone` has lazy parameters without a shape: run it once before")
@@ -115,7 +115,7 @@ def _expected_channels(backbone: nn.Module) -> int:
 
 
 def _expected_size(backbone: nn.Module) -> ImageSize:
-    """Read the size from where timm, torchvision and transformers keep it, or take 224."""
+    """Return the size that timm, torchvision and transformers store in the model, or 224."""
     settings = getattr(backbone, "default_cfg", None) or {}
     found = (
         getattr(getattr(backbone, "patch_embed", None), "img_size", None),

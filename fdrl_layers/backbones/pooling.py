@@ -1,4 +1,4 @@
-"""From whatever a backbone returns to basic features, (N, P)."""
+"""Conversion of a backbone's output to basic features (N, P)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ LOGITS = ("logits",)
 
 
 def check_pool(pool: Pool) -> None:
-    """Raise unless `pool` is a name that we know or something to call."""
+    """Raise unless `pool` is a known name or a callable."""
     if isinstance(pool, str):
         check_choice("pool", pool, get_args(PoolName))
     elif not callable(pool):
@@ -25,7 +25,7 @@ def check_pool(pool: Pool) -> None:
 
 
 def pool_feature(output: Any, pool: Pool = "auto", width: int | None = None) -> Tensor:
-    """Return the basic features in what a backbone gave; `width` is P where it is known."""
+    """Return the basic features of a backbone's output; `width` is P if it is known."""
     if not isinstance(pool, str):
         feature = pool(output)
         if not isinstance(feature, Tensor):
@@ -42,7 +42,7 @@ def pool_feature(output: Any, pool: Pool = "auto", width: int | None = None) -> 
 
 
 def resolved(output: Any, pool: Pool) -> Pool:
-    """Replace "auto" by what it means where it would have to look at the sizes of maps."""
+    """Replace "auto" by the name that it stands for if the output is maps."""
     if pool != "auto":
         return pool
     tensor = chosen_entry(output, pool)[1]
@@ -50,7 +50,7 @@ def resolved(output: Any, pool: Pool) -> Pool:
 
 
 def chosen_entry(output: Any, pool: PoolName) -> tuple[str, Tensor]:
-    """Return the tensor to pool, and its name where the backbone gave several by name."""
+    """Return the name and the tensor of the entry to pool; the name of a bare tensor is empty."""
     if isinstance(output, Tensor):
         return "", output
     if not isinstance(output, Mapping):
@@ -58,7 +58,7 @@ def chosen_entry(output: Any, pool: PoolName) -> tuple[str, Tensor]:
             f"`backbone` gave a {type(output).__name__}, in which the feature is not known: give "
             "`pool` a function of it that returns (N, P)"
         )
-    # Who asks for a mean or for a token asks for what is not pooled yet.
+    # All other choices require an output that is not pooled yet.
     order = POOLED + UNPOOLED + LOGITS if pool == "auto" else UNPOOLED
     for name in order:
         entry = output.get(name)
@@ -118,7 +118,7 @@ def _by_its_axes(tensor: Tensor, width: int | None) -> Tensor:
 
 
 def _is_maps(tensor: Tensor, width: int | None) -> bool:
-    """Whether the channel axis has to be found; maps of a single pixel are vectors already."""
+    """Return whether the channel axis must be found; maps of a single pixel are vectors already."""
     if tensor.ndim != 4:
         return False
     if width is not None:
@@ -127,7 +127,7 @@ def _is_maps(tensor: Tensor, width: int | None) -> bool:
 
 
 def _layout(tensor: Tensor, width: int | None) -> PoolName:
-    """Tell where the channels of maps are: by their number or, unknown, by H = W."""
+    """Return the layout of maps, from the number of channels or, if unknown, from H = W."""
     _, a, b, c = tensor.shape
     first, last = (a == width, c == width) if width is not None else (b == c, a == b)
     if first != last:

@@ -1,4 +1,4 @@
-"""The whole head: basic features in, logits and everything on the way to them out."""
+"""The whole head, from basic features to logits and the results on the way to them."""
 
 from fdrl_layers.head.function import fdrl_head
 from fdrl_layers.head.module import FDRLHead

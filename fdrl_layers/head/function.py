@@ -30,15 +30,15 @@ def fdrl_head(
     recompute: bool = False,
     self_feature: SelfFeature = "intra",
 ) -> FDRLOutput:
-    r"""Decompose basic features, rebuild the expression feature and predict (equations 1 to 12).
+    r"""Decompose basic features, reconstruct the expression feature, predict (equations 1 to 12).
 
     .. math::
         x \xrightarrow{\text{FDN}} l \xrightarrow{\text{Intra-RM}} f
         \xrightarrow{\text{Inter-RM}} \hat f \xrightarrow{\text{sum}} y
         \xrightarrow{\text{linear}} \text{logits}
 
-    A part without parameters is left out: Intra-RM and Inter-RM as in
-    :func:`feature_reconstruction`, the prediction layer by giving no logits.
+    A part without parameters is omitted: Intra-RM and Inter-RM as in
+    :func:`feature_reconstruction`; without a prediction layer there are no logits.
 
     Args:
         input: Basic features x.
@@ -52,13 +52,13 @@ def fdrl_head(
         classifier_bias: Its bias.
         delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
         reduction: How D gate values become one Intra-W; see :func:`intra_relation`.
-        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
-            Triton where it can run, and what :func:`fdrl_layers.use_backend` says.
-        recompute: Whether training keeps the basic features and the latents alone and multiplies
-            again in its backward pass: 5 KiB a sample in place of 14, in float32.
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto", Triton
+            if it can run, unless :func:`fdrl_layers.use_backend` selects another.
+        recompute: Whether training keeps only the basic features and the latents, and repeats their
+            products in the backward pass: 5 KiB per sample instead of 14, in float32.
         self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
-            "message"; see :func:`feature_reconstruction`. The latter runs on PyTorch's own
-            kernels alone, and does not recompute.
+            "message"; see :func:`feature_reconstruction`. "message" runs only on PyTorch's own
+            kernels, and does not recompute.
 
     Shape:
         - input: (\*, P).
@@ -73,14 +73,14 @@ def fdrl_head(
     Raises:
         TypeError: If an argument is not floating point, or the types differ outside autocast.
         ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` or
-            `self_feature` is unknown, a bias comes without its weight, or `self_feature` is
-            "message" and Inter-RM is left out.
-        RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
+            `self_feature` is unknown, a bias is given without its weight, or `self_feature` is
+            "message" and Inter-RM is omitted.
+        RuntimeError: If `backend` is "triton" and its kernels cannot run; the message says why.
 
     Note:
-        All forms compute the same numbers up to rounding. Sums over rows are rearranged: neither
-        the intra-aware nor the inter-aware features are formed
-        (:func:`intra_relation` and :func:`inter_relation` give them).
+        All backends compute the same numbers up to rounding. Sums over rows are rearranged, so that
+        neither the intra-aware nor the inter-aware features are computed (:func:`intra_relation`
+        and :func:`inter_relation` return them).
 
     Reference:
         Ruan et al., CVPR 2021, section 3 and figure 2.

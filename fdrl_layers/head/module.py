@@ -24,34 +24,34 @@ from fdrl_layers.ops.reference.head import HeadParameters
 
 
 class FDRLHead(HubMixin, nn.Module):
-    r"""FDRL on top of any backbone: basic features in, an :class:`FDRLOutput` out.
+    r"""The FDRL head for any backbone: maps basic features to an :class:`FDRLOutput`.
 
-    The maths is :func:`fdrl_layers.functional.fdrl_head`, equations 1 to 12; the parameters lie
-    in `decomposition`, `reconstruction` and `classifier`, under names that are API.
+    See :func:`fdrl_layers.functional.fdrl_head` for equations 1 to 12. The parameters are in
+    `decomposition`, `reconstruction` and `classifier`; their names are part of the API.
 
     Args:
         in_features: Width P of the basic feature; at least 1. The paper's ResNet-18 has 512.
-        num_classes: Number K of classes; 0 leaves the prediction layer out. Paper: 7, or 6.
+        num_classes: Number K of classes; 0 omits the prediction layer. Paper: 7, or 6.
         latent_dim: Width D of the latents and of the embedding; at least 1. Paper: 128.
         num_latents: Number M of latents; at least 1. Paper: 9.
         delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
-        intra: Whether to weigh latents by Intra-W (table 2).
+        intra: Whether to weight latents by Intra-W (table 2).
         inter: Whether to add the inter-aware features (table 2).
         reduction: How D gate values become one Intra-W: "sum" is equation 4 as printed, "mean"
             and "share" are normalized; :func:`fdrl_layers.functional.intra_relation` compares them.
-        gate_init: Where the gates start: "uniform", where Intra-W is about 1 / M, as the balance
-            loss wants it; or "linear", near 1 / 2 as :class:`torch.nn.Linear` does, from where
-            the printed sum hardly learns from random weights. See :class:`IntraRelation`.
+        gate_init: Initialization of the gates: "uniform", with Intra-W near 1 / M, the balance
+            loss's target; or "linear", near 1 / 2 as in :class:`torch.nn.Linear`, where a network
+            with random weights hardly learns with "sum". See :class:`IntraRelation`.
         bias: Whether the linear layers have a bias. The printed equations have none.
-        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
-            Triton where it can run, and what :func:`use_backend` says. :meth:`backend_choice`
-            says what that comes to.
-        recompute: Whether training keeps the basic features and the latents alone and multiplies
-            again in its backward pass: 5 KiB a sample in place of 14, in float32.
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto", Triton
+            if it can run, unless :func:`use_backend` selects another. :meth:`backend_choice`
+            returns the result.
+        recompute: Whether training keeps only the basic features and the latents, and repeats their
+            products in the backward pass: 5 KiB per sample instead of 14, in float32.
         self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
-            "message", which a public implementation does; see
-            :func:`fdrl_layers.functional.feature_reconstruction`. The latter runs on PyTorch's own
-            kernels alone, and does not recompute.
+            "message", as in a public implementation; see
+            :func:`fdrl_layers.functional.feature_reconstruction`. "message" runs only on PyTorch's
+            own kernels, and does not recompute.
         device: As in :class:`torch.nn.Linear`.
         dtype: As in :class:`torch.nn.Linear`.
 
@@ -65,18 +65,18 @@ class FDRLHead(HubMixin, nn.Module):
         ValueError: If a size is too small, `delta` is outside [0, 1], `reduction`,
             `gate_init` or `self_feature` is unknown, `self_feature` is "message" without Inter-RM,
             or the input's last axis is not P wide.
-        RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
+        RuntimeError: If `backend` is "triton" and its kernels cannot run; the message says why.
 
     Note:
-        A sample's output depends on that sample alone. In float16 the printed sum overflows
-        where Intra-W times a latent exceeds 65,504. Of a new head Intra-W is about 1 / M.
+        A sample's output depends on that sample only. In float16, "sum" overflows if Intra-W times
+        a latent exceeds 65,504. The Intra-W of a new head is about 1 / M.
 
-        The parts are computed at once as long as they are as made here. A part that is replaced,
-        of a subclass, hung with a hook or given another `forward` is called, and so are the
-        others then: any module that maps (\*, P) to (\*, M, D) may stand for `decomposition`, and
-        any that maps latents to embedding, Intra-W, and Inter-W or None for `reconstruction`.
-        :meth:`backend_choice` says so. A `classifier` that is no :class:`torch.nn.Linear`, such as
-        a quantized one, is called after the rest.
+        Unmodified parts are computed at once. If `decomposition` or `reconstruction` is replaced,
+        is an instance of a subclass, has a hook or overrides `forward`, all parts are called one
+        after another, and :meth:`backend_choice` reports this. Any module that maps (\*, P) to
+        (\*, M, D) can replace `decomposition`, and any that maps latents to embedding, Intra-W, and
+        Inter-W or None can replace `reconstruction`. A `classifier` that is not a
+        :class:`torch.nn.Linear`, such as a quantized one, is called after the rest.
 
     Reference:
         Ruan et al., CVPR 2021, section 3 and figure 2.
@@ -141,7 +141,7 @@ class FDRLHead(HubMixin, nn.Module):
         self.recompute = recompute
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Reinitialize all parameters."""
         for part in (self.decomposition, self.reconstruction, self.classifier):
             if part is not None:
                 reset_parts(part)
@@ -170,7 +170,7 @@ class FDRLHead(HubMixin, nn.Module):
         return FDRLOutput(self.classifier(output.embedding), *output[1:])
 
     def backend_choice(self, input: Tensor) -> BackendChoice:
-        """Say what would run for basic features (*, P), and why nothing faster would."""
+        """Return the backend for basic features (*, P), and why no faster one would run."""
         reason = self._reason_to_call_parts()
         self._check(input, plain=reason is None)
         if reason is not None:
@@ -183,7 +183,7 @@ class FDRLHead(HubMixin, nn.Module):
         )
 
     def _reason_to_call_parts(self) -> str | None:
-        """Say why the parts are called one after another; None if they are computed at once."""
+        """Return why the parts are called one after another; None if they are computed at once."""
         parts = self.__dict__["_modules"]
         reconstruction = parts["reconstruction"]
         reason = reason_to_call(
@@ -198,7 +198,7 @@ class FDRLHead(HubMixin, nn.Module):
         return inner and inner.replace("`", "`reconstruction.", 1)
 
     def _calls_classifier(self) -> bool:
-        """Whether the prediction layer is called rather than computed with the rest."""
+        """Return whether the prediction layer is called instead of computed with the rest."""
         classifier = self.__dict__["_modules"].get("classifier")
         return reason_to_call((("classifier", classifier, nn.Linear),)) is not None
 
@@ -225,7 +225,7 @@ class FDRLHead(HubMixin, nn.Module):
         return FDRLOutput(logits, embedding, latents, intra_weights, inter_weights)
 
     def _hub_options(self) -> dict[str, Any]:
-        """Return the options that build such a head again, but for device and type."""
+        """Return the options that rebuild the head, except for device and type."""
         reconstruction = self.reconstruction
         for name, part, kind in (
             ("decomposition", self.decomposition, FeatureDecomposition),
@@ -281,7 +281,7 @@ class FDRLHead(HubMixin, nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Say the sizes of both ends, and how they are computed where that is no default."""
+        """Return the input and output sizes, and the backend and `recompute` if not the default."""
         shown = f"in_features={self.in_features}, num_classes={self.num_classes}"
         if self.backend != "auto":
             shown += f", backend={self.backend!r}"

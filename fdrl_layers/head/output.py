@@ -1,4 +1,4 @@
-"""What a head returns."""
+"""The output of a head."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,17 @@ from fdrl_layers._record import Record, gatherable
 @gatherable
 @dataclass(frozen=True, eq=False)
 class FDRLOutput(Record):
-    r"""What a head makes of basic features (\*, P).
+    r"""Output of a head for basic features (\*, P).
 
-    Registered with ``torch.export``, so that it may be the output of an exported program.
-    It can be iterated, unpacked and indexed in the order of its attributes, and
-    ``nn.DataParallel`` gathers it.
+    It is registered with ``torch.export`` as an output of exported programs. It can be iterated,
+    unpacked and indexed in the order of its attributes, and ``nn.DataParallel`` gathers it.
 
     Attributes:
-        logits: Class scores (\*, K); (\*, 0) where the head has no prediction layer.
+        logits: Class scores (\*, K); (\*, 0) if the head has no prediction layer.
         embedding: The expression feature y (\*, D), equation 12.
         latents: The latents l (\*, M, D), equation 1.
-        intra_weights: Intra-W (\*, M), equation 4; all 1 where Intra-RM is left out.
-        inter_weights: Inter-W (\*, M, M), equation 9; None where Inter-RM is left out.
+        intra_weights: Intra-W (\*, M), equation 4; all 1 if Intra-RM is omitted.
+        inter_weights: Inter-W (\*, M, M), equation 9; None if Inter-RM is omitted.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""The layers of FDRL, one a file: decomposition, intra- and inter-relation, reconstruction."""
+"""The layers of FDRL, one per file: decomposition, intra- and inter-relation, reconstruction."""
 
 from fdrl_layers.layers.decomposition import FeatureDecomposition, feature_decomposition
 from fdrl_layers.layers.inter_relation import InterRelation, inter_relation

@@ -1,4 +1,4 @@
-"""One fully connected layer a latent, in one parameter: what three of the layers are made of."""
+"""One fully connected layer per latent, stacked in one parameter: the base of three layers."""
 
 import math
 
@@ -17,9 +17,9 @@ def check_stacked(
     weight_axes: str,
     prefix: str = "",
 ) -> None:
-    """Raise unless `tensor` and the stacked parameters have the axes named and fit each other.
+    """Raise unless `tensor` and the stacked parameters have the named axes and fit each other.
 
-    `prefix` completes the parameters' names where a caller has several pairs.
+    `prefix` completes the parameters' names if a caller has several pairs.
     """
     check_floating(f"{prefix}weight", weight)
     check_shape(f"{prefix}weight", weight, weight_axes)
@@ -42,7 +42,7 @@ def check_pair(
     input: Tensor,
     sizes: dict[str, int],
 ) -> None:
-    """Raise unless a weight and its bias, either of which may be missing, fit what is known."""
+    """Raise unless a weight and its bias, each of which may be None, fit `sizes` and `input`."""
     if weight is None:
         if bias is not None:
             raise ValueError(f"`{name}_bias` must be None where `{name}_weight` is, got a tensor")
@@ -87,9 +87,9 @@ class StackedLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every slice as :class:`torch.nn.Linear` would: U(-b, b) with b = in ** -0.5.
+        """Draw every slice as :class:`torch.nn.Linear` does: U(-b, b) with b = in ** -0.5.
 
-        Written out because :func:`torch.nn.init.kaiming_uniform_` would count M into the fan.
+        :func:`torch.nn.init.kaiming_uniform_` would compute another fan from the stacked shape.
         """
         bound = 1 / math.sqrt(self.weight.shape[-1])
         nn.init.uniform_(self.weight, -bound, bound)
@@ -97,7 +97,7 @@ class StackedLinear(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def extra_repr(self) -> str:
-        """Say the sizes and whether there is a bias."""
+        """Return the sizes and whether there is a bias."""
         return (
             f"latent_dim={self.latent_dim}, num_latents={self.num_latents}, "
             f"bias={self.bias is not None}"

@@ -14,11 +14,11 @@ def feature_decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = N
 
     .. math:: l_{i,j} = \mathrm{ReLU}(W_{d_j}^T x_i + b_{d_j}), \qquad j = 1, \dots, M
 
-    The paper writes no bias; its figure says "FC layer", and public code has biases. Both are
-    possible here.
+    The equation in the paper has no bias; its figure says "FC layer", and public code has biases.
+    Both are supported.
 
     Args:
-        input: Basic features x, as a backbone gives them after pooling.
+        input: Basic features x, the output of a backbone after pooling.
         weight: The M stacked layers; slice j is the transpose of the paper's :math:`W_{d_j}`.
         bias: The M stacked biases, or None for the equation as printed.
 
@@ -54,9 +54,9 @@ def feature_decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = N
 class FeatureDecomposition(StackedLinear):
     r"""Decompose basic features into M latents by one linear layer and ReLU each (equation 1).
 
-    The maths is :func:`fdrl_layers.functional.feature_decomposition`; this module holds its
-    parameters, `weight` (M, D, P) and `bias` (M, D), each slice drawn as
-    :class:`torch.nn.Linear` would.
+    See :func:`fdrl_layers.functional.feature_decomposition` for the equation. This module holds the
+    parameters `weight` (M, D, P) and `bias` (M, D). Each slice is drawn as :class:`torch.nn.Linear`
+    does.
 
     Args:
         in_features: Width P of the basic feature; at least 1. The paper's ResNet-18 has 512.
@@ -104,5 +104,5 @@ class FeatureDecomposition(StackedLinear):
         return feature_decomposition(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Say the sizes and whether there is a bias."""
+        """Return the sizes and whether there is a bias."""
         return f"in_features={self.in_features}, {super().extra_repr()}"

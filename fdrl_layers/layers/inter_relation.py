@@ -37,7 +37,7 @@ def inter_relation(
     *,
     need_weights: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Let every latent collect the messages of all others, by distance (equations 8, 9, 10).
+    r"""Sum the messages of all other latents, weighted by distance (equations 8, 9, 10).
 
     .. math::
         g_{i,j} &= \mathrm{ReLU}(W_{e_j}^T f_{i,j} + b_{e_j}) \\
@@ -45,15 +45,15 @@ def inter_relation(
             \tanh \lVert g_{i,j} - g_{i,m} \rVert_2 & j \neq m \\ 0 & j = m \end{cases} \\
         \hat f_{i,j} &= \sum_{m=1}^{M} \omega_i(j, m)\, g_{i,m}
 
-    Distances are taken from differences in at least float32. Where two different messages
-    coincide (all-zero messages do so often after ReLU), Inter-W is 0 and its gradient through
-    that pair is 0.
+    Distances are computed from differences in at least float32. If the messages of two latents
+    coincide, as all-zero messages after ReLU often do, Inter-W is 0 and its gradient through that
+    pair is 0.
 
     Args:
-        features: Intra-aware features f; latents where Intra-RM is left out (table 2).
+        features: Intra-aware features f; latents if Intra-RM is omitted (table 2).
         weight: The M stacked message layers; slice j is the transpose of :math:`W_{e_j}`.
         bias: The M stacked biases, or None for the equation as printed.
-        need_weights: Whether to return Inter-W too.
+        need_weights: Whether to return Inter-W as well.
 
     Shape:
         - features: (\*, M, D).
@@ -70,8 +70,8 @@ def inter_relation(
         ValueError: If a shape does not fit, or the devices differ.
 
     Note:
-        Beyond a distance of about 9 (4 in bfloat16) tanh rounds to 1 and Inter-W neither
-        distinguishes nor learns. With `reduction="sum"` every new layer starts there.
+        Beyond a distance of about 9 (4 in bfloat16) tanh rounds to 1: Inter-W is constant and has
+        no gradient. With `reduction="sum"` and `gate_init="linear"` every new head starts there.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2.
@@ -93,10 +93,10 @@ def inter_relation(
 
 @fusable
 class InterRelation(StackedLinear):
-    r"""Let every latent collect the messages of all others, by distance (equations 8, 9, 10).
+    r"""Sum the messages of all other latents, weighted by distance (equations 8, 9, 10).
 
-    The maths is :func:`fdrl_layers.functional.inter_relation`; this module holds its parameters,
-    `weight` (M, D, D) and `bias` (M, D).
+    See :func:`fdrl_layers.functional.inter_relation` for the equations. This module holds the
+    parameters `weight` (M, D, D) and `bias` (M, D).
 
     Args:
         latent_dim: Width D of a latent; at least 1. Paper: 128.

@@ -23,7 +23,7 @@ __all__ = [
 
 GateInit = Literal["uniform", "linear"]
 
-# Here and not where it is used: the compiler of torch 2.6 cannot look into a type.
+# Evaluated here and not where it is used: the compiler of torch 2.6 cannot inspect a type.
 _REDUCTIONS = get_args(Reduction)
 _GATE_INITS = get_args(GateInit)
 
@@ -32,12 +32,12 @@ _OPEN = math.log(99)
 
 
 def check_reduction(reduction: str) -> None:
-    """Raise unless `reduction` is a way to make an Intra-W of D gate values."""
+    """Raise unless `reduction` is a known way to reduce D gate values to one Intra-W."""
     check_choice("reduction", reduction, _REDUCTIONS)
 
 
 def check_gate_init(gate_init: str) -> None:
-    """Raise unless `gate_init` names a way to start the gates."""
+    """Raise unless `gate_init` is a known initialization of the gates."""
     check_choice("gate_init", gate_init, _GATE_INITS)
 
 
@@ -48,14 +48,14 @@ def intra_relation(
     *,
     reduction: Reduction = "sum",
 ) -> tuple[Tensor, Tensor]:
-    r"""Weigh every latent by how much of it its own gate lets through (equations 3, 4, 7).
+    r"""Weight every latent by an Intra-W computed from its own gate (equations 3, 4, 7).
 
     .. math::
         \boldsymbol\alpha_{i,j} &= \sigma(W_{s_j}^T l_{i,j} + b_{s_j}) \\
         \alpha_{i,j} &= \lVert \boldsymbol\alpha_{i,j} \rVert_1 \\
         f_{i,j} &= \alpha_{i,j}\, l_{i,j}
 
-    `reduction` says how the D gate values become one Intra-W:
+    `reduction` selects how the D gate values become one Intra-W:
 
     ========= ============================================ ==================== =================
     reduction Intra-W                                      where gates are 1/2  balance loss there
@@ -65,16 +65,16 @@ def intra_relation(
     "share"   their sum, divided by its sum over latents   1 / M                0
     ========= ============================================ ==================== =================
 
-    The balance loss wants 1 / M. With the paper's M = 9 and D = 128 and gates near 1 / 2, where
-    :class:`torch.nn.Linear` starts them, it is 575 for "sum" and 3.5 for "mean"; the distances of
-    equation 9 lie where tanh is 1 under "sum", so that Inter-W is constant, and a network from
-    random weights hardly learns. That is a matter of the start, not of the equation:
-    :class:`fdrl_layers.IntraRelation` starts the gates where Intra-W is 1 / M. The uniform target
-    suggests a distribution over latents, which "share" is exactly. The loss weights
-    :math:`\lambda_2` and :math:`\lambda_3` mean something else under each choice.
+    The target of the balance loss is 1 / M. With the paper's M = 9 and D = 128 and gates near
+    1 / 2, where :class:`torch.nn.Linear` initializes them, the loss is 575 for "sum" and 3.5 for
+    "mean". With "sum", tanh of the distances in equation 9 is then 1, Inter-W is constant, and a
+    network from random weights hardly learns. The cause is the initialization, not the equation:
+    :class:`fdrl_layers.IntraRelation` initializes the gates so that Intra-W is 1 / M. The uniform
+    target suggests a distribution over latents; "share" is exactly that. The meaning of the loss
+    weights :math:`\lambda_2` and :math:`\lambda_3` depends on the choice.
 
     Args:
-        latents: Latents l, as :func:`feature_decomposition` gives them.
+        latents: Latents l, the output of :func:`feature_decomposition`.
         weight: The M stacked gate layers; slice j is the transpose of :math:`W_{s_j}`.
         bias: The M stacked biases, or None for the equation as printed.
         reduction: "sum" (the paper's), "mean" or "share".
@@ -112,22 +112,22 @@ def intra_relation(
 
 @fusable
 class IntraRelation(StackedLinear):
-    r"""Weigh every latent by the L1 norm of its own gate (equations 3, 4, 7).
+    r"""Weight every latent by the L1 norm of its own gate (equations 3, 4, 7).
 
-    The maths, and what `reduction` does to the scale of the losses, stand in
-    :func:`fdrl_layers.functional.intra_relation`; this module holds its parameters, `weight`
-    (M, D, D) and `bias` (M, D).
+    See :func:`fdrl_layers.functional.intra_relation` for the equations and for the effect of
+    `reduction` on the scale of the losses. This module holds the parameters `weight` (M, D, D) and
+    `bias` (M, D).
 
     Args:
         latent_dim: Width D of a latent; at least 1. Paper: 128.
         num_latents: Number M of latents; at least 1. Paper: 9.
         reduction: How D gate values become one Intra-W: "sum" (equation 4 as printed), "mean"
             or "share" (a distribution over latents).
-        gate_init: Where the gates start: "uniform", with the one bias at which Intra-W is 1 / M,
-            the balance loss's target, if the latents are zero; or "linear", with a bias drawn as
-            :class:`torch.nn.Linear` does, gates near 1 / 2. The weight is drawn alike.
-        bias: Whether the gates have a bias. The printed equation has none. Without it gates start
-            near 1 / 2 whatever `gate_init` says, since equation 4 has nothing else to shift them.
+        gate_init: Initialization of the gates: "uniform", with one constant bias at which Intra-W
+            is 1 / M, the balance loss's target, if the latents are zero; or "linear", with a bias
+            drawn as :class:`torch.nn.Linear` does and gates near 1 / 2. The weight is drawn alike.
+        bias: Whether the gates have a bias. The printed equation has none. Without a bias, gates
+            start near 1 / 2 whatever `gate_init` is, since nothing else in equation 3 shifts them.
         device: As in :class:`torch.nn.Linear`.
         dtype: As in :class:`torch.nn.Linear`.
 
@@ -141,12 +141,11 @@ class IntraRelation(StackedLinear):
             not fit.
 
     Note:
-        The bias of "uniform" is -log(M D - 1) for "sum", -log(M - 1) for "mean" and 0 for
-        "share". The weight moves a new Intra-W from 1 / M: in a new :class:`FDRLHead` of the
-        paper's sizes, on rectified normal features, its mean is within 3 % of that, and each of a
-        sample within 15 %. Where Intra-W is to be a
-        single gate (M = 1 under "mean", M = D = 1 under "sum") its target, 1, is out of a
-        sigmoid's reach, and the gate starts at 0.99.
+        The bias of "uniform" is -log(M D - 1) for "sum", -log(M - 1) for "mean" and 0 for "share".
+        The weight shifts the initial Intra-W from 1 / M: in a new :class:`FDRLHead` of the paper's
+        sizes, on rectified normal features, the mean of Intra-W is within 3 % of 1 / M, and each
+        value of a sample within 15 %. If M = 1 with "mean", or M = D = 1 with "sum", the target of
+        each gate is 1, which a sigmoid cannot reach, and the gates start at 0.99.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2.
@@ -174,24 +173,25 @@ class IntraRelation(StackedLinear):
     ) -> None:
         check_reduction(reduction)
         check_gate_init(gate_init)
-        # Before the parameters are drawn, which asks for them.
+        # Set before the parameters are drawn, as drawing them uses these.
         self.reduction: Reduction = reduction
         self.gate_init: GateInit = gate_init
         super().__init__(num_latents, latent_dim, latent_dim, bias, device, dtype)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, and start the gates as `gate_init` says."""
-        # The bias is drawn in any case, so that what is drawn after it is the same for a seed.
+        """Reinitialize all parameters, and the gates according to `gate_init`."""
+        # The bias is always drawn, so that later draws from the same seed do not change.
         super().reset_parameters()
         if self.bias is not None and self.gate_init == "uniform":
             nn.init.constant_(self.bias, self._uniform_bias())
 
     def _uniform_bias(self) -> float:
-        """The gate's logit at which Intra-W is 1 / M."""
+        """Return the gate's logit at which Intra-W is 1 / M."""
         m, d = self.weight.shape[:2]
-        # A gate is the inverse of this there. Any gate gives a share of 1 / M: at 2 it is steepest.
+        # Each gate must be 1 / inverse. For "share" any gate gives 1 / M; the sigmoid is steepest
+        # at 1 / 2.
         inverse = {"sum": m * d, "mean": m, "share": 2}[self.reduction]
-        # Of a single gate Intra-W should be 1, which a sigmoid never is.
+        # If `inverse` is 1, a gate must be 1, which a sigmoid never reaches.
         return -math.log(inverse - 1) if inverse > 1 else _OPEN
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +199,7 @@ class IntraRelation(StackedLinear):
         return intra_relation(latents, self.weight, self.bias, reduction=self.reduction)
 
     def extra_repr(self) -> str:
-        """Say the sizes, the reduction and whether there is a bias."""
+        """Return the sizes, the reduction and whether there is a bias."""
         return (
             f"latent_dim={self.latent_dim}, num_latents={self.num_latents}, "
             f"reduction={self.reduction!r}, bias={self.bias is not None}"

@@ -27,12 +27,12 @@ from fdrl_layers.ops.reference.head import (
 
 __all__ = ["FeatureReconstruction", "SelfFeature", "check_self_feature", "feature_reconstruction"]
 
-# Here and not where it is used: the compiler of torch 2.6 cannot look into a type.
+# Evaluated here and not where it is used: the compiler of torch 2.6 cannot inspect a type.
 _SELF_FEATURES = get_args(SelfFeature)
 
 
 def check_self_feature(self_feature: str, has_messages: bool) -> None:
-    """Raise unless equation 11 can be given the feature that `self_feature` names."""
+    """Raise unless `self_feature` is known and its feature for equation 11 is computed."""
     check_choice("self_feature", self_feature, _SELF_FEATURES)
     if self_feature == "message" and not has_messages:
         raise ValueError(
@@ -52,30 +52,30 @@ def feature_reconstruction(
     reduction: Reduction = "sum",
     self_feature: SelfFeature = "intra",
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    r"""Rebuild the expression feature from latents (equations 3, 4 and 7 to 12).
+    r"""Reconstruct the expression feature from latents (equations 3, 4 and 7 to 12).
 
     .. math::
         y_{i,j} &= \delta f_{i,j} + (1 - \delta) \hat f_{i,j} \\
         y_i &= \sum_{j=1}^{M} y_{i,j}
 
-    with f of :func:`intra_relation` and :math:`\hat f` of :func:`inter_relation`. A relation
-    without parameters is left out, which gives the rows of table 2. The paper does not say how;
-    we read it so:
+    with f from :func:`intra_relation` and :math:`\hat f` from :func:`inter_relation`. A relation
+    without parameters is omitted, which gives the rows of table 2. The paper does not specify how.
+    This function computes:
 
     - without Intra-RM: :math:`f_{i,j} = l_{i,j}`, every Intra-W is 1;
-    - without Inter-RM: :math:`y_{i,j} = f_{i,j}`, as :math:`\delta = 1` would.
+    - without Inter-RM: :math:`y_{i,j} = f_{i,j}`, as with :math:`\delta = 1`.
 
     Args:
         latents: Latents l.
-        intra_weight: Stacked gate layers, or None to leave Intra-RM out.
+        intra_weight: Stacked gate layers, or None to omit Intra-RM.
         intra_bias: Their biases.
-        inter_weight: Stacked message layers, or None to leave Inter-RM out.
+        inter_weight: Stacked message layers, or None to omit Inter-RM.
         inter_bias: Their biases.
         delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
         reduction: How D gate values become one Intra-W; see :func:`intra_relation`.
         self_feature: What equation 11 mixes with :math:`\hat f_{i,j}`: "intra", the intra-aware
-            feature :math:`f_{i,j}` as printed; or "message", :math:`g_{i,j}` of equation 8, as a
-            public implementation does whose checkpoints :mod:`fdrl_layers.convert` reads.
+            feature :math:`f_{i,j}` as printed; or "message", :math:`g_{i,j}` of equation 8, as in
+            the public implementation whose checkpoints :mod:`fdrl_layers.convert` reads.
 
     Shape:
         - latents: (\*, M, D).
@@ -89,8 +89,8 @@ def feature_reconstruction(
     Raises:
         TypeError: If an argument is not floating point, or the types differ outside autocast.
         ValueError: If a shape does not fit, `delta` is outside [0, 1], `reduction` or
-            `self_feature` is unknown, a bias comes without its weight, or `self_feature` is
-            "message" and Inter-RM is left out.
+            `self_feature` is unknown, a bias is given without its weight, or `self_feature` is
+            "message" and Inter-RM is omitted.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2 and table 2.
@@ -122,25 +122,25 @@ def feature_reconstruction(
 
 @fusable
 class FeatureReconstruction(nn.Module):
-    r"""Rebuild the expression feature from latents (equations 3, 4 and 7 to 12).
+    r"""Reconstruct the expression feature from latents (equations 3, 4 and 7 to 12).
 
-    The maths, and how the rows of table 2 are read, stand in
-    :func:`fdrl_layers.functional.feature_reconstruction`. The parameters lie in `intra`, an
-    :class:`IntraRelation`, and `inter`, an :class:`InterRelation`; either is None where it is
-    left out. Either may be replaced by a module that is called as it is, wrapped, and hung with
-    hooks: both are computed at once as long as they are as made here, and called otherwise.
+    See :func:`fdrl_layers.functional.feature_reconstruction` for the equations and the rows of
+    table 2. The parameters are in `intra`, an :class:`IntraRelation`, and `inter`, an
+    :class:`InterRelation`; either is None if it is omitted. Either may be wrapped, replaced by
+    another module or given hooks. If both are unmodified, they are computed at once; otherwise both
+    are called.
 
     Args:
         latent_dim: Width D of a latent; at least 1. Paper: 128.
         num_latents: Number M of latents; at least 1. Paper: 9.
         delta: Share of the intra-aware feature, in [0, 1]. Paper: 0.5.
-        intra: Whether to weigh latents by Intra-W. Without it every Intra-W is 1, so that the
-            balance and the distribution loss are constants.
-        inter: Whether to add the inter-aware features. Without it `delta` has no effect.
+        intra: Whether to weight latents by Intra-W. Without it, every Intra-W is 1, and the balance
+            loss and the distribution loss are constant.
+        inter: Whether to add the inter-aware features. Without them, `delta` has no effect.
         reduction: How D gate values become one Intra-W: "sum" (equation 4 as printed), "mean"
             or "share"; see :func:`fdrl_layers.functional.intra_relation`.
-        gate_init: Where the gates start: "uniform", where Intra-W is about 1 / M, or "linear", near
-            1 / 2; see :class:`IntraRelation`.
+        gate_init: Initialization of the gates: "uniform", with Intra-W near 1 / M, or "linear",
+            with gates near 1 / 2; see :class:`IntraRelation`.
         bias: Whether the layers have a bias. The printed equations have none.
         self_feature: What equation 11 mixes with the inter-aware feature: "intra", as printed, or
             "message"; see :func:`fdrl_layers.functional.feature_reconstruction`.
@@ -217,13 +217,13 @@ class FeatureReconstruction(nn.Module):
             )
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Reinitialize all parameters."""
         for relation in (self.intra, self.inter):
             if relation is not None:
                 reset_parts(relation)
 
     def _reason_to_call_parts(self) -> str | None:
-        """Say why the relations are called one after another; None if they are computed at once."""
+        """Return why the relations are called one after another; None if computed at once."""
         parts = self.__dict__["_modules"]
         return reason_to_call(
             (
@@ -264,7 +264,7 @@ class FeatureReconstruction(nn.Module):
         return mixed.sum(-2).to(latents.dtype), intra_weights, inter_weights
 
     def _messages(self, features: Tensor) -> Tensor:
-        """Equation 8, which a module in the place of `inter` need not have."""
+        """Return the messages of equation 8; a module that replaces `inter` may not define them."""
         inter = self.inter
         if not isinstance(inter, InterRelation):
             raise ValueError(
@@ -274,7 +274,7 @@ class FeatureReconstruction(nn.Module):
         return add_bias(stacked_product(features, inter.weight), inter.bias).relu()
 
     def extra_repr(self) -> str:
-        """Say the sizes, delta, and what is left out."""
+        """Return the sizes, delta, and which relations are present."""
         return (
             f"latent_dim={self.latent_dim}, num_latents={self.num_latents}, delta={self.delta}, "
             f"intra={self.intra is not None}, inter={self.inter is not None}"

@@ -1,4 +1,4 @@
-"""The losses of FDRL, one a file, and the centers that some of them hold features against."""
+"""The losses of FDRL, one per file, and the centers with which some of them compare features."""
 
 from fdrl_layers.losses.balance import BalanceLoss, balance_loss
 from fdrl_layers.losses.center import CenterLoss, center_loss

@@ -1,4 +1,4 @@
-"""Squared distances to the center of a sample's class: what two losses are made of."""
+"""Squared distances to the center of a sample's class: the basis of two losses."""
 
 from typing import Any
 
@@ -45,8 +45,7 @@ def mean_squared_distance(
     r"""Return the batch mean of :math:`\sum_k p_{ik} \lVert x_i - c_k \rVert_2^2`.
 
     `all_counted` says that no target is `ignore_index`. A class outside the mask `known` (K,) has
-    no center yet and adds nothing. A `weight` (K,) of
-    classes enters as in the cross-entropy.
+    no center yet and adds nothing. Class weights `weight` (K,) are applied as in the cross-entropy.
     """
     features, centers = widen(features), widen(centers)
     weight = None if weight is None else weight.to(features.dtype)
@@ -95,12 +94,12 @@ class ClassCenterLoss(LossWithCenters):
         self.ignore_index = ignore_index
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take modules that were pickled before classes had weights."""
+        """Load modules that were pickled before class weights existed."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._buffers.setdefault("weight", None)
 
     def _statistics(self, features: Tensor, target: Tensor) -> Statistics:
-        """Return what the centers want to know of a batch."""
+        """Return the statistics of a batch that the centers need."""
         features = features.detach()
         wide, flat = widest(features), widen(features).flatten()
         shares = class_shares(target, self.num_classes, self.ignore_index, wide.dtype)
@@ -109,7 +108,7 @@ class ClassCenterLoss(LossWithCenters):
     def mean_squared_distance(
         self, name: str, features: Tensor, axis: str, target: Tensor
     ) -> Tensor:
-        """Hold `features` (N, `axis`) against the centers; in training, move these on."""
+        """Return the distance of `features` (N, `axis`) to centers; in training, update these."""
         all_counted = check_class_centers(
             name, features, axis, target, self.centers.value, self.ignore_index
         )
@@ -128,5 +127,5 @@ class ClassCenterLoss(LossWithCenters):
         )
 
     def extra_repr(self) -> str:
-        """Say what is ignored and whether ranks are joined."""
+        """Return the ignored index and whether ranks are joined."""
         return f"ignore_index={self.ignore_index}, {super().extra_repr()}"

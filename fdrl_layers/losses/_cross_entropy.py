@@ -1,4 +1,4 @@
-"""The cross-entropy of the joint loss, in its place among ranks and ignored samples."""
+"""The cross-entropy of the joint loss, with support for ranks and ignored samples."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from fdrl_layers.losses._targets import readable
 def check_weight(name: str, weight: Tensor, num_classes: int) -> None:
     """Raise unless `weight` (K,) holds a finite number of at least 0 for each class.
 
-    Values are looked at only where they can be without waiting for a device.
+    Values are checked only if they can be read without waiting for a device.
     """
     check_floating(name, weight)
     check_shape(name, weight, "K", K=num_classes)
@@ -36,7 +36,7 @@ def register_weight(
     num_classes: int,
     device: torch.device | str | None,
 ) -> None:
-    """Keep a copy of class weights as a buffer, as torch's own losses do."""
+    """Register a copy of class weights as a buffer, as torch's own losses do."""
     if weight is not None:
         check_weight(name, weight, num_classes)
         weight = weight.detach().clone().to(device)
@@ -51,7 +51,7 @@ def cross_entropy(
     ignore_index: int,
     across_ranks: bool,
 ) -> Tensor:
-    """Return what :class:`torch.nn.CrossEntropyLoss` does, but 0 where no sample counts."""
+    """Return the same as :class:`torch.nn.CrossEntropyLoss`, but 0 if no sample counts."""
     logits = widen(logits)
     weight = None if weight is None else weight.to(logits.dtype)
     if target.is_floating_point():

@@ -1,4 +1,4 @@
-"""Sums of micro-batches, which centers are to move by at once."""
+"""Sums over micro-batches, for a single update of the centers."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from fdrl_layers._precision import widest
 
 
 class Statistics(NamedTuple):
-    """What centers (C, F) want to know of a batch, each a sum over its vectors.
+    """The sums over the vectors of a batch that centers (C, F) need.
 
     Attributes:
-        sums: The vectors that belong to each center (C, F).
-        counts: Their number (C,).
-        squares: All their squares, a scalar.
+        sums: Sum of the vectors that belong to each center (C, F).
+        counts: Number of the vectors that belong to each center (C,).
+        squares: Sum of all squares, a scalar.
     """
 
     sums: Tensor

@@ -7,15 +7,15 @@ from fdrl_layers._checks import check_shape, check_size
 from fdrl_layers.ops.eager.joint import SUM
 
 FEW = 128
-"""Samples that Python has looked at before PyTorch has begun to."""
+"""Number of samples up to which Python is faster than a call to PyTorch."""
 
 
 def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int) -> bool:
     """Raise unless `target` names the classes of a batch, by index (N,) or by shares (N, K).
 
-    Return whether every sample is known to count. Values are looked at only where they can be
-    without waiting for a device or breaking a traced graph. On an accelerator PyTorch's own
-    assertion stops an index out of range.
+    Return whether every sample is known to count. Values are checked only if they can be read
+    without waiting for a device or breaking a traced graph. On an accelerator, PyTorch's own
+    assertion rejects an index out of range.
     """
     check_size("ignore_index", ignore_index, minimum=-(2**63))
     if not isinstance(target, Tensor):
@@ -32,7 +32,7 @@ def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int
     if not readable(target):
         return False
     if not target.is_floating_point() and batch and not 0 <= ignore_index < num_classes:
-        # The one look at a batch without ignored samples, and most have none.
+        # One check suffices for a batch without ignored samples, as most are.
         if batch <= FEW:
             values = target.tolist()
             low, high = min(values), max(values)
@@ -45,7 +45,7 @@ def check_target(target: Tensor, batch: int, num_classes: int, ignore_index: int
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether the host may look at values without waiting or breaking a traced graph."""
+    """Return whether the host can read values without waiting or breaking a traced graph."""
     return (
         not torch.compiler.is_compiling()
         and type(tensor) in (Tensor, torch.nn.Parameter)

@@ -9,13 +9,13 @@ from fdrl_layers._ranks import batch_mean
 
 
 def balance_loss(intra_weights: Tensor) -> Tensor:
-    r"""L1 distance of the batch's mean Intra-W to the uniform vector (equation 6).
+    r"""Compute the L1 distance of the batch's mean Intra-W to the uniform vector (equation 6).
 
     .. math:: \mathcal L_B = \lVert \bar w - w_u \rVert_1, \qquad
         \bar w = \frac1N \sum_{i=1}^N w_i, \quad w_u = (\tfrac1M, \dots, \tfrac1M)
 
     The mean over the batch is inside the norm: a sample may favor one latent as long as the batch
-    does not. Its scale depends on how Intra-W is reduced; see :func:`intra_relation`.
+    does not. The loss's scale depends on how Intra-W is reduced; see :func:`intra_relation`.
 
     Args:
         intra_weights: Intra-W of a batch.
@@ -29,7 +29,7 @@ def balance_loss(intra_weights: Tensor) -> Tensor:
 
     Raises:
         TypeError: If Intra-W is not floating point.
-        ValueError: If Intra-W has not two axes.
+        ValueError: If Intra-W does not have two axes.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2.
@@ -58,13 +58,13 @@ def _loss(intra_weights: Tensor, *, across_ranks: bool) -> Tensor:
 class BalanceLoss(nn.Module):
     r"""Keep the batch's mean Intra-W close to uniform (equation 6).
 
-    The maths is :func:`fdrl_layers.functional.balance_loss`. There is no state.
+    See :func:`fdrl_layers.functional.balance_loss` for the equation. There is no state.
 
     Args:
-        across_ranks: Whether, in training with a process group up, the mean is taken over the
-            batches of all ranks joined: the norm of a mean is not the mean of the ranks' norms.
-            Every rank must then call the loss equally often, and gradients must be averaged over
-            ranks, as DDP and FSDP do.
+        across_ranks: Whether, in training with a process group, the mean is that of the joined
+            batch of all ranks: the norm of a mean is not the mean of the ranks' norms. Every rank
+            must then call the loss equally often, and gradients must be averaged over ranks, as DDP
+            and FSDP do.
 
     Shape:
         - Input: Intra-W (N, M).
@@ -72,7 +72,7 @@ class BalanceLoss(nn.Module):
 
     Raises:
         TypeError: If Intra-W is not floating point.
-        ValueError: If Intra-W has not two axes.
+        ValueError: If Intra-W does not have two axes.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.2.
@@ -93,5 +93,5 @@ class BalanceLoss(nn.Module):
         return _loss(intra_weights, across_ranks=self.across_ranks and self.training)
 
     def extra_repr(self) -> str:
-        """Say whether ranks are joined."""
+        """Return whether ranks are joined."""
         return f"across_ranks={self.across_ranks}"

@@ -1,4 +1,4 @@
-"""The center loss of Wen et al., which the compactness and distribution losses come from."""
+"""The center loss of Wen et al., from which the compactness and distribution losses are derived."""
 
 import torch
 from torch import Tensor
@@ -15,19 +15,19 @@ from fdrl_layers.losses.centers import CenterUpdate
 def center_loss(
     features: Tensor, target: Tensor, centers: Tensor, *, ignore_index: int = -100
 ) -> Tensor:
-    r"""Half the mean squared distance of features to the center of their class.
+    r"""Compute half the mean squared distance of features to the center of their class.
 
     .. math:: \mathcal L = \frac{1}{2N} \sum_{i=1}^N \lVert x_i - c_{y_i} \rVert_2^2
 
-    This is equation 2 of Wen et al. with a mean for their sum over the batch, so that the loss
-    weight does not depend on N; theirs is N times as large. With soft targets it is the
+    This is equation 2 of Wen et al. with a mean instead of their sum over the batch, so that the
+    loss weight does not depend on N; their loss is N times as large. With soft targets it is the
     expectation over classes.
 
     Args:
         features: Features x of a batch, such as the embedding of a head.
         target: Class indices in [0, K), or class shares, each row of which sums to 1.
         centers: A center for each class.
-        ignore_index: Class index of samples to leave out, of the mean's N too.
+        ignore_index: Class index of samples to ignore, which the mean's N does not count either.
 
     Shape:
         - features: (N, F), of any width F.
@@ -36,7 +36,7 @@ def center_loss(
         - Output: a scalar.
 
     Returns:
-        The loss, in at least float32; 0 where no sample counts.
+        The loss, in at least float32; 0 if no sample counts.
 
     Raises:
         TypeError: If features or centers are not floating point, or `target` is neither int64 nor
@@ -62,12 +62,12 @@ def center_loss(
 class CenterLoss(ClassCenterLoss):
     r"""Keep the features of a class close to that class's center (Wen et al. 2016).
 
-    **Under** `center_update="gradient"` **the centers are parameters: give**
-    ``loss.parameters()`` **to an optimizer.** Under "alpha" and "ema" they are buffers that move in
-    every training forward pass, and there is nothing to forget.
+    **With** `center_update="gradient"` **the centers are parameters: pass** ``loss.parameters()``
+    **to an optimizer.** With "alpha" and "ema" they are buffers that every training forward pass
+    updates, and no optimizer is needed.
 
-    The maths is :func:`fdrl_layers.functional.center_loss`; the centers behave as those of
-    :class:`DistributionLoss`. FDRL does not use this loss: it is the baseline that FDRL's own
+    See :func:`fdrl_layers.functional.center_loss` for the equation. The centers behave like those
+    of :class:`DistributionLoss`. FDRL does not use this loss: it is the baseline that FDRL's own
     losses are modeled on.
 
     Args:
@@ -77,11 +77,11 @@ class CenterLoss(ClassCenterLoss):
             \sum_{i: y_i = j} (c_j - x_i) / (1 + n_j)`; "ema", a moving average; or "gradient".
         center_rate: :math:`\alpha`, or the moving average's weight of the new batch, in [0, 1];
             without effect under "gradient". Wen et al.: 0.5.
-        ignore_index: Class index of samples to leave out.
-        across_ranks: Whether, in training with a process group up, the batch is that of all ranks
-            joined. Every rank must then call the loss equally often, and gradients must be
+        ignore_index: Class index of samples to ignore.
+        across_ranks: Whether, in training with a process group, the batch is the joined batch of
+            all ranks. Every rank must then call the loss equally often, and gradients must be
             averaged over ranks, as DDP and FSDP do.
-        device: Where the centers are.
+        device: Device of the centers.
         dtype: Type of the centers.
 
     Shape:
@@ -129,5 +129,5 @@ class CenterLoss(ClassCenterLoss):
         )
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of features (N, F); in training, move the centers on."""
+        """Return the loss of features (N, F); in training, update the centers."""
         return self.mean_squared_distance("features", features, "F", target) / 2

@@ -1,4 +1,4 @@
-"""Centers: the only state that moves by itself."""
+"""Centers of classes or latents: the only state that forward passes update."""
 
 import math
 from collections.abc import Iterator
@@ -20,24 +20,24 @@ CenterUpdate = Literal["alpha", "ema", "gradient"]
 
 
 def alpha_rule(centers: Tensor, sums: Tensor, counts: Tensor, rate: float) -> Tensor:
-    r"""Move centers as Wen et al. do (ECCV 2016, equation 4 and algorithm 1).
+    r"""Update centers by the rule of Wen et al. (ECCV 2016, equation 4 and algorithm 1).
 
     .. math:: c_j \leftarrow c_j - \alpha \frac{\sum_{i: y_i = j} (c_j - x_i)}{1 + n_j}
 
     `sums` (C, F) and `counts` (C,) are those of the batch's vectors that belong to each of the
-    `centers` (C, F); `rate` is :math:`\alpha`. A center without data stays.
+    `centers` (C, F); `rate` is :math:`\alpha`. A center without data does not change.
     """
     n = counts.unsqueeze(-1)
     return centers - rate * (n * centers - sums) / (1 + n)
 
 
 def ema_rule(centers: Tensor, sums: Tensor, counts: Tensor, rate: float) -> Tensor:
-    r"""Move centers as an exponential moving average of their batch means.
+    r"""Update centers as an exponential moving average of their batch means.
 
     .. math:: c_j \leftarrow (1 - r)\, c_j + r\, \frac{1}{n_j} \sum_{i: y_i = j} x_i
 
     `sums` (C, F) and `counts` (C,) are those of the batch's vectors that belong to each of the
-    `centers` (C, F); `rate` is r. A center without data stays.
+    `centers` (C, F); `rate` is r. A center without data does not change.
     """
     return torch.where(
         (counts > 0).unsqueeze(-1), centers.lerp(_means(sums, counts), rate), centers
@@ -50,36 +50,35 @@ def _means(sums: Tensor, counts: Tensor) -> Tensor:
 
 @fusable
 class Centers(nn.Module):
-    r"""C centers of width F, which start at the data and follow it.
+    r"""C centers of width F that are initialized and updated from the data.
 
-    A center that meets its first data in training starts at their mean. From then on it moves
-    after each training batch, by the rule that `update` names:
+    A center is initialized to the mean of its first data in training. After that, each training
+    batch updates it by the rule that `update` names:
 
     - "alpha": Wen et al.'s rule, :func:`alpha_rule`; `value` is a buffer.
     - "ema": a moving average, :func:`ema_rule`; `value` is a buffer.
-    - "gradient": `value` is a parameter, **which an optimizer must be given** and best keeps out
-      of weight decay.
+    - "gradient": `value` is a parameter, **which must be passed to an optimizer**, preferably
+      without weight decay.
 
-    Evaluation never moves a center, and neither does a batch that is not finite: where the sum of
-    its squares, over all ranks, is infinite or no number, no center of the loss moves or starts, in
-    the first batch either. The loss itself is then not finite, so that nothing is hidden, and a
-    ``GradScaler`` that skips the step finds the centers where they were. Sums are taken in
-    float64, and over all ranks where a process group is up, so that every rank has the same
-    centers bit for bit.
+    Evaluation never updates a center, and neither does a batch that is not finite: if the sum of
+    its squares over all ranks is infinite or NaN, no center of the loss is updated or initialized,
+    not even in the first batch. The loss itself is then not finite, so that the problem is visible,
+    and if a ``GradScaler`` skips the step, the centers have not changed. Sums are in float64, and
+    over all ranks if there is a process group, so that every rank has the same centers bit for bit.
 
     Args:
         num_centers: Number C of centers; at least 1.
         num_features: Width F of a center; at least 1.
         update: The rule, "alpha", "ema" or "gradient".
         rate: Wen et al.'s :math:`\alpha`, or the moving average's weight of the new batch, in
-            [0, 1]. Without effect under "gradient", where the optimizer has a rate.
+            [0, 1]. Without effect under "gradient", where the optimizer has its own.
         across_ranks: Whether sums are taken over all ranks.
-        device: Where the centers are.
+        device: Device of the centers.
         dtype: Type of the centers.
 
     Attributes:
-        value: The centers (C, F); zeros until they meet data.
-        seen: Which centers (C,) have met data.
+        value: The centers (C, F); zeros until they receive data.
+        seen: Which centers (C,) have received data.
     """
 
     value: Tensor
@@ -104,8 +103,8 @@ class Centers(nn.Module):
         self.update = update
         self.rate = rate
         self.across_ranks = across_ranks
-        # The mask of which all is known to be set, and its version then: until somebody writes to
-        # it, it need not be read again.
+        # The mask when all of it was set, and its version then: it need not be read again until it
+        # is written to.
         self._met: tuple[Tensor, int] | None = None
         self._pending: Pending | None = None
         value = torch.empty(num_centers, num_features, device=device, dtype=dtype)
@@ -118,12 +117,12 @@ class Centers(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Forget the data, so that the next training batch is the first."""
+        """Reset the centers, so that the next training batch is the first."""
         self.value.zero_()
         self.seen.zero_()
 
     def complete(self) -> bool:
-        """Whether every center is known to have met data, without waiting for a device."""
+        """Return whether all centers are known to have data, without waiting for a device."""
         seen = self.seen
         if not plain((seen,)) or seen.device.type != "cpu" or seen.is_inference():
             return False
@@ -134,14 +133,14 @@ class Centers(nn.Module):
 
     @property
     def accumulating(self) -> bool:
-        """Whether batches are gathered, of which each is a part of the one to move by."""
+        """Whether batches are accumulated as parts of one batch that updates the centers."""
         return self._pending is not None
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:
-        """Take all training batches inside for parts of one, and move once, at the end.
+        """Treat all training batches inside as parts of one, and update once, at the end.
 
-        An exception moves nothing. Raise RuntimeError where it is nested.
+        After an exception nothing is updated. Raise RuntimeError if it is nested.
         """
         if self._pending is not None:
             raise RuntimeError("`accumulate` must not be nested: centers move once, at the end")
@@ -154,32 +153,33 @@ class Centers(nn.Module):
             self._move(pending.total)
 
     def movable(self) -> Movable:
-        """Return what an operator may move: a copy while centers wait for the rest of a batch."""
-        # The short way to what nn.Module would look up.
+        """Return the tensors that an operator may update: copies while a batch is accumulated."""
+        # Direct access, faster than nn.Module's attribute look-up.
         own = self.__dict__
         value = own["_buffers"].get("value")
         movable = Movable(self.value if value is None else value, own["_buffers"]["seen"])
         return movable if own["_pending"] is None else Movable(*(each.clone() for each in movable))
 
     def gather(self, statistics: Statistics) -> None:
-        """Add a part of a batch, inside of :meth:`accumulate`."""
+        """Add a part of a batch if inside :meth:`accumulate`."""
         if self._pending is not None:
             self._pending.add(statistics)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out of copies what is not a whole batch yet."""
+        """Exclude the parts of an incomplete batch from copies."""
         return {**self.__dict__, "_pending": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take modules that were pickled before there were parts of batches."""
+        """Load modules that were pickled before batches could have parts."""
         super().__setstate__({"_pending": None, **state})  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Statistics) -> tuple[Tensor, Tensor | None]:
-        """Return a copy of the centers to hold this batch against, and which have met data.
+        """Return a copy of the centers to compare this batch with, and which of them have data.
 
-        The latter is None if all have, and in training, where the batch's own data counts. The
-        statistics of the batch are in the precision of :func:`fdrl_layers._precision.widest`. In
-        training the centers move on after this batch, or after the batch that it is a part of.
+        The latter is None if all have data, and in training, where the batch itself initializes
+        centers. The statistics of the batch are in the precision of
+        :func:`fdrl_layers._precision.widest`. In training, this batch then updates the centers, or
+        the batch that it is a part of does.
         """
         if not self.training:
             return widen(self.value.clone()), None if self.complete() else self.seen.clone()
@@ -188,17 +188,17 @@ class Centers(nn.Module):
         if self.update == "gradient":
             value = widen(self.value.clone())
             if self.accumulating:
-                # What starts does so at the end.
+                # New centers are initialized at the end.
                 value = torch.where(self.seen.unsqueeze(-1), value, current)
             current = mean_gradient_over_ranks(value) if self.across_ranks else value
         return current, None
 
     @torch.no_grad()
     def _move(self, batch: Statistics) -> Tensor:
-        """Move on after a batch; return the centers that it is held against.
+        """Update the centers; return those to compare the batch with.
 
-        What does not move for want of a finite batch is held against that batch all the same, and
-        so is what waits for the other parts of its batch.
+        If the batch is not finite, or is a part of another, no center changes. The batch is still
+        compared with the centers that it would initialize.
         """
         sums, counts, squares = self._over_ranks(batch)
         before, there = widest(self.value), None
@@ -207,7 +207,7 @@ class Centers(nn.Module):
         else:
             there = counts > 0
             current = torch.where((there & ~self.seen).unsqueeze(-1), _means(sums, counts), before)
-        # A copy, as the next batch may move the centers before this one's backward reads them.
+        # A copy, as the next batch may update the centers before this batch's backward pass.
         held = widen(current.to(self.value.dtype, copy=True))
         if self.accumulating:
             return held
@@ -216,7 +216,7 @@ class Centers(nn.Module):
             rule = alpha_rule if self.update == "alpha" else ema_rule
             moved = rule(current, sums, counts, self.rate)
         after = moved.to(self.value.dtype)
-        # One sum for all questions, whose difference from itself is 0 unless it is not finite.
+        # One sum checks all values: its difference from itself is 0 only if it is finite.
         total = squares + after.sum(dtype=moved.dtype)
         if total.device.type == "cpu" and plain((total,)):
             if not math.isfinite(total.item()):
@@ -238,13 +238,13 @@ class Centers(nn.Module):
         return Statistics(*(piece.view_as(each) for piece, each in zip(pieces, batch, strict=True)))
 
     def extra_repr(self) -> str:
-        """Say the sizes and the rule."""
+        """Return the sizes, the rule and its rate."""
         c, f = self.value.shape
         return f"{c}, {f}, update={self.update!r}, rate={self.rate}"
 
 
 class LossWithCenters(nn.Module):
-    """A loss that holds a batch against centers of its own."""
+    """A loss that compares a batch with centers of its own."""
 
     def __init__(
         self,
@@ -269,16 +269,16 @@ class LossWithCenters(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Forget the data, so that the next training batch is the first."""
+        """Reset the centers, so that the next training batch is the first."""
         self.centers.reset_parameters()
 
     def accumulate(self) -> AbstractContextManager[None]:
-        """Take all training batches inside for parts of one: the centers move once, at the end.
+        """Treat all training batches inside as parts of one; update the centers once, at the end.
 
         See :meth:`FDRLLoss.accumulate`.
         """
         return self.centers.accumulate()
 
     def extra_repr(self) -> str:
-        """Say whether ranks are joined."""
+        """Return whether ranks are joined."""
         return f"across_ranks={self.across_ranks}"

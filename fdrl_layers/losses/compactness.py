@@ -13,7 +13,7 @@ from fdrl_layers.ops.eager.joint import SUM
 
 
 def compactness_loss(latents: Tensor, centers: Tensor) -> Tensor:
-    r"""Mean over the batch of the latents' squared distances to their centers (equation 2).
+    r"""Compute the batch mean of the latents' squared distances to their centers (equation 2).
 
     .. math:: \mathcal L_C = \frac1N \sum_{i=1}^N \sum_{j=1}^M \lVert l_{i,j} - c_j \rVert_2^2
 
@@ -70,13 +70,13 @@ def _loss(
 class CompactnessLoss(LossWithCenters):
     r"""Keep each latent close to a center that all samples share (equation 2).
 
-    **Under** `center_update="gradient"` **the centers are parameters: give**
-    ``loss.parameters()`` **to an optimizer.** Under "alpha" and "ema" they are buffers that move in
-    every training forward pass, and there is nothing to forget.
+    **With** `center_update="gradient"` **the centers are parameters: pass** ``loss.parameters()``
+    **to an optimizer.** With "alpha" and "ema" they are buffers that every training forward pass
+    updates, and no optimizer is needed.
 
-    The maths is :func:`fdrl_layers.functional.compactness_loss`. Every sample has every latent, so
-    in Wen et al.'s rule each center has n = N. Centers start at the mean of the first training
-    batch; before it the loss is 0. Evaluation never moves them.
+    See :func:`fdrl_layers.functional.compactness_loss` for the equation. Every sample has every
+    latent, so in Wen et al.'s rule each center has n = N. Centers are initialized to the mean of
+    the first training batch; before it the loss is 0. Evaluation never updates them.
 
     Args:
         latent_dim: Width D of a latent; at least 1. Paper: 128.
@@ -86,10 +86,10 @@ class CompactnessLoss(LossWithCenters):
             says "updated based on a mini-batch" and cites Wen et al.
         center_rate: :math:`\alpha`, or the moving average's weight of the new batch, in [0, 1];
             without effect under "gradient". Wen et al.: 0.5.
-        across_ranks: Whether, in training with a process group up, the batch is that of all ranks
-            joined. Every rank must then call the loss equally often, and gradients must be
+        across_ranks: Whether, in training with a process group, the batch is the joined batch of
+            all ranks. Every rank must then call the loss equally often, and gradients must be
             averaged over ranks, as DDP and FSDP do.
-        device: Where the centers are.
+        device: Device of the centers.
         dtype: Type of the centers.
 
     Shape:
@@ -130,14 +130,14 @@ class CompactnessLoss(LossWithCenters):
         )
 
     def _statistics(self, latents: Tensor) -> Statistics:
-        """Return what the centers want to know of a batch."""
+        """Return the statistics of a batch that the centers need."""
         latents = widen(latents.detach())
         sums = latents.sum(0, dtype=widest(latents[:0]).dtype)
         counts, flat = sums.new_full(sums.shape[:1], latents.shape[0]), latents.flatten()
         return Statistics(sums, counts, torch.dot(flat, flat).to(sums.dtype))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Return the loss of latents (N, M, D); in training, move the centers on."""
+        """Return the loss of latents (N, M, D); in training, update the centers."""
         _check(latents, self.centers.value)
         centers, known = self.centers(self._statistics(latents))
         return _loss(

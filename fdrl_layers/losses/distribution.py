@@ -22,23 +22,23 @@ def distribution_loss(
     weight: Tensor | None = None,
     ignore_index: int = -100,
 ) -> Tensor:
-    r"""Mean squared distance of Intra-W to the center of the sample's class (equation 5).
+    r"""Compute the mean squared distance of Intra-W to the sample's class center (equation 5).
 
     .. math:: \mathcal L_D = \frac1N \sum_{i=1}^N \lVert w_i - w_{k_i} \rVert_2^2
 
-    With soft targets :math:`p_i` it is the expectation :math:`\frac1N \sum_i \sum_k p_{i,k}
-    \lVert w_i - w_k \rVert_2^2`, which the paper does not have. Neither has it weights
-    :math:`\omega` of the classes: each term is then multiplied by :math:`\omega_k`, and with class
-    indices the sum is divided by :math:`\sum_i \omega_{k_i}` in place of N.
+    With soft targets :math:`p_i` it is the expectation :math:`\frac1N \sum_i \sum_k p_{i,k} \lVert
+    w_i - w_k \rVert_2^2`, which is not in the paper. Class weights :math:`\omega` are not in the
+    paper either: they multiply each term by :math:`\omega_k`, and with class indices the sum is
+    divided by :math:`\sum_i \omega_{k_i}` instead of N.
 
     Args:
         intra_weights: Intra-W of a batch.
         target: Class indices in [0, K), or class shares, each row of which sums to 1.
         centers: A center for each class.
-        weight: Weights of the classes, at least 0, which enter as in
-            :class:`torch.nn.CrossEntropyLoss`: with class indices the mean is over the samples'
-            weights, with shares over samples. None weighs all alike, as the paper does.
-        ignore_index: Class index of samples to leave out, of the mean's N too.
+        weight: Class weights, at least 0, applied as in :class:`torch.nn.CrossEntropyLoss`: with
+            class indices the mean is over the samples' weights, with shares over samples. None
+            weights all classes equally, as in the paper.
+        ignore_index: Class index of samples to ignore, which the mean's N does not count either.
 
     Shape:
         - intra_weights: (N, M).
@@ -48,7 +48,7 @@ def distribution_loss(
         - Output: a scalar.
 
     Returns:
-        The loss, in at least float32; 0 where no sample counts.
+        The loss, in at least float32; 0 if no sample counts.
 
     Raises:
         TypeError: If Intra-W or the centers are not floating point, or `target` is neither
@@ -78,14 +78,14 @@ def distribution_loss(
 class DistributionLoss(ClassCenterLoss):
     r"""Keep the Intra-W of a class close to that class's center (equation 5).
 
-    **Under** `center_update="gradient"` **the centers are parameters: give**
-    ``loss.parameters()`` **to an optimizer.** Under "alpha" and "ema" they are buffers that move in
-    every training forward pass, and there is nothing to forget.
+    **With** `center_update="gradient"` **the centers are parameters: pass** ``loss.parameters()``
+    **to an optimizer.** With "alpha" and "ema" they are buffers that every training forward pass
+    updates, and no optimizer is needed.
 
-    The maths is :func:`fdrl_layers.functional.distribution_loss`. A center starts at the mean of
-    its class in the first training batch that has the class; until then the class adds nothing.
-    A class absent from a batch stays where it is. Evaluation never moves a center. With soft
-    targets a sample belongs to each class by its share.
+    See :func:`fdrl_layers.functional.distribution_loss` for the equation. A center is initialized
+    to the mean of its class in the first training batch that has the class; until then the class
+    adds nothing. The center of a class that is not in a batch does not change. Evaluation never
+    updates a center. With soft targets a sample belongs to each class by its share.
 
     Args:
         num_classes: Number K of classes; at least 1. Paper: 7, or 6.
@@ -94,13 +94,13 @@ class DistributionLoss(ClassCenterLoss):
             \sum_{i: k_i = k} (w_k - w_i) / (1 + n_k)`; "ema", a moving average; or "gradient".
         center_rate: :math:`\alpha`, or the moving average's weight of the new batch, in [0, 1];
             without effect under "gradient". Wen et al.: 0.5.
-        weight: Weights (K,) of the classes in the loss, at least 0; see
-            :func:`fdrl_layers.functional.distribution_loss`. Centers move as without.
-        ignore_index: Class index of samples to leave out.
-        across_ranks: Whether, in training with a process group up, the batch is that of all ranks
-            joined. Every rank must then call the loss equally often, and gradients must be
+        weight: Class weights (K,) in the loss, at least 0; see
+            :func:`fdrl_layers.functional.distribution_loss`. They do not affect the centers.
+        ignore_index: Class index of samples to ignore.
+        across_ranks: Whether, in training with a process group, the batch is the joined batch of
+            all ranks. Every rank must then call the loss equally often, and gradients must be
             averaged over ranks, as DDP and FSDP do.
-        device: Where the centers are.
+        device: Device of the centers.
         dtype: Type of the centers.
 
     Shape:
@@ -151,5 +151,5 @@ class DistributionLoss(ClassCenterLoss):
         )
 
     def forward(self, intra_weights: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of Intra-W (N, M); in training, move the centers on."""
+        """Return the loss of Intra-W (N, M); in training, update the centers."""
         return self.mean_squared_distance("intra_weights", intra_weights, "M", target)

@@ -1,1 +1,1 @@
-"""What has a second implementation: the definition in plain torch, and faster forms of it."""
+"""Operators with more than one implementation: the definition in plain torch, and faster forms."""

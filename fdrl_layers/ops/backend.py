@@ -1,4 +1,4 @@
-"""Which form of an operator runs, and the reason where another does not."""
+"""Selection of the form of an operator that runs, and the reason why another does not."""
 
 import functools
 import importlib.util
@@ -16,12 +16,12 @@ from fdrl_layers._checks import check_choice
 from fdrl_layers._precision import under_autocast
 
 Backend = Literal["auto", "torch", "triton"]
-# Here and not where it is used: the compiler of torch 2.6 cannot look into a type.
+# Evaluated here and not where it is used: the compiler of torch 2.6 cannot inspect a type.
 _BACKENDS = get_args(Backend)
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") == "1"
-"""Whether Triton's interpreter runs the kernels, on any device and slowly; Triton reads it once."""
+"""Whether Triton's interpreter runs the kernels, slowly but on any device; Triton reads it once."""
 
 _LOGGER = logging.getLogger("fdrl_layers")
 _AS_IT_IS = nullcontext()
@@ -30,11 +30,11 @@ _preferred: Backend = "auto"
 
 
 class BackendChoice(NamedTuple):
-    """What runs, and why nothing faster does.
+    """The backend that runs, and why no faster one does.
 
     Attributes:
         name: "torch" or "triton".
-        reason: Why Triton does not run; empty where it does, or where "torch" was asked for.
+        reason: Why Triton does not run; empty if it does, or if "torch" was requested.
     """
 
     name: Literal["torch", "triton"]
@@ -48,17 +48,17 @@ def check_backend(backend: str) -> None:
 
 @contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
-    """Let every head and loss whose own `backend` is "auto" use this one within the context.
+    """Select the backend, within the context, of all heads and losses whose `backend` is "auto".
 
     Args:
-        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA, which raises
-            where they cannot run; or "auto", Triton where it can run.
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA, which raises an
+            error if they cannot run; or "auto", Triton if it can run.
 
     Raises:
         ValueError: If `backend` is none of these.
 
     Note:
-        As PyTorch's own switches of this kind, it holds for all threads.
+        Like PyTorch's own switches of this kind, it applies to all threads.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 
 def choose(name: str, backend: Backend, obstacle: str | None) -> BackendChoice:
-    """Choose for the operator `name`, given what keeps Triton from running it, if anything."""
+    """Choose the backend of operator `name`; `obstacle` is why Triton cannot run it, or None."""
     wanted = _preferred if backend == "auto" else backend
     if wanted == "torch":
         return BackendChoice("torch", "")
@@ -98,7 +98,7 @@ def log_once(name: str, choice: BackendChoice) -> None:
 
 
 def obstacle_to_triton(tensors: Sequence[Tensor], num_latents: int, latent_dim: int) -> str | None:
-    """Say what keeps Triton from kernels for these tensors and sizes; None if nothing does."""
+    """Return why Triton cannot run kernels for these tensors and sizes; None if it can."""
     first = tensors[0]
     if first.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"its kernels know float32, bfloat16 and float16, not {first.dtype}"
@@ -128,18 +128,18 @@ def _obstacle_on(device: torch.device) -> str | None:
 
 
 def transformed() -> bool:
-    """Whether torch.func, forward-mode derivatives or a tracer want to see each operator."""
+    """Return whether torch.func, forward-mode derivatives or a tracer must see each operator."""
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
-        # The compiler of torch 2.6 cannot look into this question, and is no such tracer.
+        # The compiler of torch 2.6 cannot trace this call, and is not such a tracer.
         or (not torch.compiler.is_compiling() and torch._C._get_dispatch_mode(_PROXY) is not None)
     )
 
 
 def plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether passes written by hand may run: nothing traces, and no tensor is of a subclass."""
+    """Return whether hand-written passes may run: no tracing, and no tensor subclasses."""
     if torch.compiler.is_compiling() or transformed():
         return False
     for each in tensors:
@@ -150,7 +150,7 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def working_dtype(input: Tensor) -> torch.dtype:
-    """Return the type in which products are taken: autocast's, where it is on."""
+    """Return the type in which products are computed: autocast's if it is on."""
     device = input.device.type
     if not under_autocast(device):
         return input.dtype
@@ -158,7 +158,7 @@ def working_dtype(input: Tensor) -> torch.dtype:
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Let every operator take the types that it is given."""
+    """Return a context in which autocast does not change the types of operators' inputs."""
     if under_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return _AS_IT_IS

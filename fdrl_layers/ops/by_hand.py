@@ -1,4 +1,4 @@
-"""Passes that are written by hand: what a form of an operator is, and how autograd calls it."""
+"""Hand-written passes: the interface of a form of an operator, and how autograd calls it."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
@@ -19,9 +19,9 @@ class Form(Protocol[Options]):
     def forward(
         self, tensors: Tensors, options: Options, keep: bool
     ) -> tuple[Sequence[Tensor], Tensors]:
-        """Return the outputs, and what backward reads beside `tensors`.
+        """Return the outputs, and the tensors that backward reads in addition to `tensors`.
 
-        Without `keep` that is as little as there can be, and backward computes the rest again.
+        Without `keep` these are as few as possible, and backward recomputes the rest.
         """
 
     def backward(
@@ -30,13 +30,13 @@ class Form(Protocol[Options]):
         """Return the gradient of each of `tensors`, None where `needs` is False."""
 
     def reference(self, tensors: Tensors, options: Options) -> Tensors:
-        """Return the outputs by operators that can be differentiated any number of times."""
+        """Return the outputs, by operators that can be differentiated any number of times."""
 
 
 def apply(
     form: Form[Options], options: Options, tensors: Tensors, *, keep: bool = True
 ) -> tuple[Tensor, ...]:
-    """Compute the outputs by a form, so that autograd calls its backward pass."""
+    """Compute the outputs by a form whose backward pass autograd then calls."""
     device = next(each for each in tensors if each is not None).device
     with without_autocast(device.type):
         outputs: tuple[Tensor, ...] = _ByHand.apply(form, options, keep, *tensors)
@@ -63,7 +63,7 @@ class _ByHand(torch.autograd.Function):
         tensors, saved = every[: ctx.count], every[ctx.count :]
         device = next(each for each in tensors if each is not None).device
         with without_autocast(device.type):
-            # Gradients of a batch of gradients are vmapped, which the passes by hand are not.
+            # A batch of gradients is vmapped, which hand-written passes do not support.
             batched = any(each is not None and _is_batched(each) for each in gradients)
             again = torch.is_grad_enabled()
             if again or batched:
@@ -89,9 +89,9 @@ def _by_reference(
     *,
     again: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the tensors, with a graph of their own to go through `again`."""
+    """Return the gradients of the tensors; with `again`, they have a graph of their own."""
     with torch.enable_grad():
-        # Through aliases, so that an input which was made of another is not counted twice.
+        # Use aliases, so that an input that was computed from another is not counted twice.
         twins = [None if each is None else each.view_as(each) for each in tensors]
         output = form.reference(twins, options)
     pairs = [

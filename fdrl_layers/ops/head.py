@@ -35,7 +35,7 @@ def head(
 ) -> HeadOutput:
     """Compute the head of basic features (*, P) by the form that `backend` names.
 
-    With `recompute` training saves the latents alone, and backward does their products again.
+    With `recompute`, training saves only the latents, and backward repeats their products.
     """
     choice = backend_choice(input, parameters, backend, self_feature)
     if not torch.compiler.is_compiling():
@@ -62,7 +62,7 @@ def backend_choice(
     backend: Backend,
     self_feature: SelfFeature = "intra",
 ) -> BackendChoice:
-    """Say what runs for this input, and why nothing faster does."""
+    """Return the backend that runs for this input, and why no faster one does."""
     weight = parameters.decomposition_weight
     if parameters.intra_weight is None or parameters.inter_weight is None:
         obstacle: str | None = "its kernels have both relations, and the head leaves one out"

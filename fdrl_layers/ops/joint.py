@@ -35,11 +35,11 @@ def joint(
     complete: Callable[[], bool] = lambda: False,
     backend: Backend = "auto",
 ) -> Terms:
-    """Compute the joint loss of a training batch of class indices; move the centers on.
+    """Compute the joint loss of a training batch of class indices; update the centers.
 
-    A `weight` (K,) of classes is that of the cross-entropy. `complete` says whether every center
-    is known to have met data; kernels do not ask. Only where the batch is joined over
-    ranks may the part of it that is here be empty.
+    Class weights `weight` (K,) are those of the cross-entropy. `complete` returns whether all
+    centers are known to have received data; kernels do not use it. The batch may be empty only if
+    batches are joined over ranks.
     """
     choice = backend_choice(features, backend)
     log_once("FDRLLoss", choice)
@@ -53,7 +53,7 @@ def joint(
 
 
 def backend_choice(features: Features, backend: Backend) -> BackendChoice:
-    """Say what runs for a batch, and why nothing faster does."""
+    """Return the backend that runs for a batch, and why no faster one does."""
     logits, latents, intra_weights = features
     if torch.compiler.is_compiling():
         obstacle: str | None = "its kernels move centers, which a compiler does as well"
@@ -74,9 +74,9 @@ def by_hand(
     weight: Tensor | None = None,
     ranks: bool = False,
 ) -> bool:
-    """Whether :func:`joint` knows this batch; if not, the single losses do.
+    """Return whether :func:`joint` supports this batch; if not, the single losses do.
 
-    With `ranks` nothing may decide that one rank has and another has not, such as a part's size.
+    With `ranks` the result must not depend on properties that differ between ranks, such as size.
     """
     if target.is_floating_point() or (target.shape[0] == 0 and not ranks):
         return False
@@ -112,7 +112,7 @@ class _Joint(torch.autograd.Function):
         if weight is not None:
             weight = weight.to(seen.intra_weights.dtype)
         terms, saved = forward(seen, target, latent_centers, class_centers, options, weight)
-        # Numbers of samples are tensors only where the host does not know them.
+        # Numbers of samples are tensors only if the host does not know them.
         ctx.numbers = tuple(each for each in saved if not isinstance(each, Tensor))
         tensors = saved[: len(saved) - len(ctx.numbers)]
         ctx.save_for_backward(target, weight, *features, *tensors)
@@ -137,7 +137,7 @@ class _Joint(torch.autograd.Function):
 
 
 def _over_ranks(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
-    """Sum the scalars' gradients over ranks, as each rank's features reach every rank's loss."""
+    """Sum the scalars' gradients over ranks, as each rank's features enter every rank's loss."""
     nothing = like.new_zeros(())
     return sum_over_ranks(
         torch.stack([nothing if each is None else each for each in gradients])
@@ -145,7 +145,7 @@ def _over_ranks(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tenso
 
 
 def _shares(index: Tensor, num_classes: int, weight: Tensor | None, smoothing: float) -> Tensor:
-    """The smoothed and weighted targets (N, K) of class indices."""
+    """Return the smoothed and weighted targets (N, K) of class indices."""
     share = F.one_hot(index, num_classes) * (1 - smoothing) + smoothing / num_classes
     return share if weight is None else share * weight
 
@@ -157,7 +157,7 @@ def _eager_saved(
     tensors: Sequence[Any],
     options: Options,
 ) -> eager.Saved:
-    """What the passes by hand saved; for a second derivative, as functions of the features."""
+    """Return what `eager` saved; for a second derivative, as functions of the features."""
     saved = eager.Saved(*tensors)
     if not torch.is_grad_enabled():
         return saved
@@ -182,7 +182,7 @@ def _triton_saved(
     tensors: Sequence[Tensor],
     options: Options,
 ) -> eager.Saved:
-    """What the kernels saved, as the passes by hand want it for a second derivative."""
+    """Return what the kernels saved, in the form that `eager` needs for a second derivative."""
     from fdrl_layers.ops.triton.joint import parts_of_state
 
     m, d = features.latents.shape[1:]

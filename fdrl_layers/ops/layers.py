@@ -1,4 +1,4 @@
-"""The operators of separate layers: by hand where that is the same, and otherwise the reference."""
+"""The operators of separate layers: hand-written passes if they apply, else the reference."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ _RECONSTRUCTION = Reconstruction()
 def collect_messages(
     features: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Equations 8 to 10: the inter-aware features and Inter-W of features (*, M, D)."""
+    """Return the inter-aware features and Inter-W of features (*, M, D), equations 8 to 10."""
     tensors = (features, weight, bias)
     if not plain(tensors) or working_dtype(features) != features.dtype:
         return collect(*tensors)
@@ -41,7 +41,7 @@ def reconstruct_feature(
     reduction: Reduction,
     self_feature: SelfFeature,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Equations 3, 4 and 7 to 12: y, Intra-W and Inter-W of latents (*, M, D)."""
+    """Return y, Intra-W and Inter-W of latents (*, M, D), equations 3, 4 and 7 to 12."""
     if (
         parameters.intra_weight is None
         or parameters.inter_weight is None
@@ -63,7 +63,7 @@ def _flat(rows: Tensor) -> Tensor:
 
 
 def _lead(found: Tensor, lead: Sequence[int]) -> Tensor:
-    """Give the axes back that `_flat` has joined, and no view, which nobody could change."""
+    """Restore the axes that `_flat` joined, without a view, which could not be changed in place."""
     if len(lead) == 1:
         return found
     result: Tensor = torch.ops.aten._unsafe_view(found, (*lead, *found.shape[1:]))

@@ -1,6 +1,6 @@
-"""The head as operators of torch.library, so that compilers and graphs can hold its kernels.
+"""The head as operators of torch.library, so that compiled graphs can contain its kernels.
 
-The implementation is Triton's where it can run, and otherwise the passes by hand.
+The implementation is Triton's if it can run, and otherwise the hand-written passes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from fdrl_layers.ops.reference.head import HeadParameters, Reduction
 
 
 class TritonHead(eager.Head):
-    """Triton's kernels, imported when first called; the second derivative is the same."""
+    """Triton's kernels, imported on the first call; the second derivative is that of the base."""
 
     def forward(
         self, tensors: Tensors, options: Options, keep: bool
@@ -54,7 +54,7 @@ def _form(input: Tensor, decomposition_weight: Tensor) -> eager.Head:
     return EAGER if obstacle_to_triton([input], m, d) else TRITON
 
 
-# Spelled out, as torch 2.6 infers no schema for a list that may hold None, and to list them once.
+# Written out, as torch 2.6 infers no schema for a list with None, and to list them once.
 _PARAMETERS = "Tensor decomposition_weight, " + ", ".join(
     f"Tensor? {name}" for name in HeadParameters._fields[1:]
 )
@@ -84,7 +84,7 @@ def head(input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 
 def _to_rows(product: Tensor | None, like: Tensor) -> Tensor:
-    """The kernels' layout (N, M, 2 D) of what the passes by hand keep as (2, M, N, D)."""
+    """Convert the product (2, M, N, D) of `eager` to the kernels' layout (N, M, 2 D)."""
     if product is None:
         return like.new_empty(0)
     return product.permute(2, 1, 0, 3).flatten(2).contiguous()
@@ -128,7 +128,7 @@ def head_backward(
     reduction: Reduction,
     needs: list[bool],
 ) -> list[Tensor]:
-    """Return the gradients of the input and the parameters; an empty one where none is needed."""
+    """Return the gradients of the input and the parameters; an empty one if none is needed."""
     weight = parameters[0]
     assert weight is not None
     form = _form(input, weight)
@@ -145,7 +145,7 @@ def head_backward(
         elif each is None:
             result.append(torch.zeros_like(value, memory_format=torch.contiguous_format))
         else:
-            # An operator's results may share no storage, as biases do that were summed at once.
+            # Results of an operator must not share storage, but biases that were summed at once do.
             result.append(each.clone() if form is EAGER else each)
     return result
 

@@ -1,4 +1,4 @@
-"""What the joint loss asks of its options and of a batch."""
+"""Checks of the joint loss's options and of a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ def check_numbers(weights: tuple[float, float, float], label_smoothing: float) -
 def check_classification(
     classification: Callable[..., Any] | None, weight: Tensor | None, label_smoothing: float
 ) -> None:
-    """Raise unless what takes the cross-entropy's place can be called, and does so alone."""
+    """Raise unless `classification` is callable and the cross-entropy's own options are unset."""
     if classification is None:
         return
     if not callable(classification):
@@ -41,9 +41,9 @@ def check_batch(
     class_centers: Tensor | None,
     ignore_index: int,
 ) -> bool:
-    """Raise unless all fit each other, before any center moves.
+    """Raise unless all fit each other, before any center is updated.
 
-    Return whether every sample is known to count. A term that is not ours may have no centers.
+    Return whether every sample is known to count. A user's own term may have no centers.
     """
     if not isinstance(output, FDRLOutput):
         raise TypeError(f"`output` must be an FDRLOutput, got {type(output).__name__}")
@@ -62,7 +62,7 @@ def _fits(
     latent_centers: Tensor | None,
     class_centers: Tensor | None,
 ) -> bool:
-    """Whether an output of our heads fits centers of ours, at a glance; if not, look closer."""
+    """Return whether the common case fits, by a fast check; otherwise `_check_each` decides."""
     logits, latents, weights = output.logits, output.latents, output.intra_weights
     given = (logits, latents, weights, latent_centers, class_centers)
     for each in given:

@@ -25,7 +25,7 @@ def fdrl_loss(
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> FDRLLossOutput:
-    r"""The loss that FDRL minimizes, with given centers (equation 13).
+    r"""Compute the loss that FDRL minimizes, with given centers (equation 13).
 
     .. math:: \mathcal L = \mathcal L_{cls} + \lambda_1 \mathcal L_C + \lambda_2 \mathcal L_B
         + \lambda_3 \mathcal L_D
@@ -33,24 +33,24 @@ def fdrl_loss(
     with the cross-entropy, :func:`compactness_loss`, :func:`balance_loss` and
     :func:`distribution_loss`.
 
-    With weights :math:`\omega` of the classes, which the paper does not have, the cross-entropy of
-    class indices is :math:`-\sum_i \omega_{t_i} \log p_{i,t_i} / \sum_i \omega_{t_i}`, and that of
-    shares :math:`-\frac1N \sum_{i,k} \omega_k t_{i,k} \log p_{i,k}`, as PyTorch's.
+    With class weights :math:`\omega`, not in the paper, the cross-entropy of class indices is
+    :math:`-\sum_i \omega_{t_i} \log p_{i,t_i} / \sum_i \omega_{t_i}`, and that of shares is
+    :math:`-\frac1N \sum_{i,k} \omega_k t_{i,k} \log p_{i,k}`, as in PyTorch.
 
     Args:
-        output: What a head made of a batch.
+        output: Output of a head for a batch.
         target: Class indices in [0, K), or class shares, each row of which sums to 1.
         latent_centers: Centers of the compactness loss.
         class_centers: Centers of the distribution loss.
         lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001.
         lambda_balance: :math:`\lambda_2`, at least 0. Paper: 1.
         lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001.
-        weight: Weights of the classes in the cross-entropy, at least 0, as of
+        weight: Class weights in the cross-entropy, at least 0, as in
             :class:`torch.nn.CrossEntropyLoss`. Paper: none.
-        distribution_weight: Those in the distribution loss; see :func:`distribution_loss`.
-        label_smoothing: Of the cross-entropy alone, in [0, 1]. Paper: 0.
-        ignore_index: Class index of samples without a label: they enter the compactness and the
-            balance loss, which need none, and no other.
+        distribution_weight: Class weights in the distribution loss; see :func:`distribution_loss`.
+        label_smoothing: Smoothing in the cross-entropy only, in [0, 1]. Paper: 0.
+        ignore_index: Class index of samples without a label: they enter only the compactness and
+            the balance loss, which need no label.
 
     Shape:
         - output: logits (N, K), latents (N, M, D), Intra-W (N, M).
@@ -65,8 +65,8 @@ def fdrl_loss(
 
     Raises:
         TypeError: If `output` is not an :class:`FDRLOutput`, or a type does not fit.
-        ValueError: If a shape does not fit, the devices differ, a weight is out of range, or, on
-            the CPU, a target or a class's weight is.
+        ValueError: If a shape does not fit, the devices differ, a loss weight is out of range, or,
+            on the CPU, a target or a class weight is.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.3.

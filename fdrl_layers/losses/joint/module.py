@@ -29,7 +29,7 @@ from fdrl_layers.ops.joint import Features, Options, by_hand, joint
 
 
 def _centers_of(term: nn.Module) -> Centers | None:
-    """Return the centers of a term; one that is not ours may have none."""
+    """Return the centers of a term; a user's own term may have none."""
     centers = term.__dict__["_modules"].get("centers")
     return centers if isinstance(centers, Centers) else None
 
@@ -37,49 +37,49 @@ def _centers_of(term: nn.Module) -> Centers | None:
 class FDRLLoss(nn.Module):
     r"""The loss that FDRL minimizes (equation 13).
 
-    **Under** `center_update="gradient"` **the centers are parameters: give**
-    ``loss.parameters()`` **to an optimizer.** Under "alpha" and "ema" they are buffers that move in
-    every training forward pass, and there is nothing to forget. Either way they are state: move
-    the loss with ``.to(device)``, switch it with ``.train()`` and ``.eval()``, and save its
-    ``state_dict()`` beside the model's.
+    **With** `center_update="gradient"` **the centers are parameters: pass** ``loss.parameters()``
+    **to an optimizer.** With "alpha" and "ema" they are buffers that every training forward pass
+    updates, and no optimizer is needed. In both cases they are state: move the loss with
+    ``.to(device)``, switch it with ``.train()`` and ``.eval()``, and save its ``state_dict()`` with
+    the model's.
 
-    The maths is :func:`fdrl_layers.functional.fdrl_loss`. The terms `compactness`, `balance` and
-    `distribution` are computed at once as long as they are as made here; one that is replaced, of a
-    subclass or hung with a hook is called, and so are the others then.
+    See :func:`fdrl_layers.functional.fdrl_loss` for the equations. Unmodified terms `compactness`,
+    `balance` and `distribution` are computed at once. If one is replaced, is an instance of a
+    subclass or has a hook, all are called one after another.
 
     Args:
         num_classes: Number K of classes; at least 1. Paper: 7, or 6.
         num_latents: Number M of latents; at least 1. Paper: 9.
         latent_dim: Width D of a latent; at least 1. Paper: 128.
-        lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001. It weighs a sum
-            over M D numbers: on FER+, 0.01 cost over four points, and with 0.1 nothing was learned.
+        lambda_compactness: :math:`\lambda_1`, at least 0. Paper: 0.0001. It weights a sum over M D
+            numbers: on FER+, 0.01 cost over four points, and with 0.1 the network learned nothing.
         lambda_balance: :math:`\lambda_2`, at least 0. Paper: 1.
-        lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001. What :math:`\lambda_2`
-            and :math:`\lambda_3` mean depends on the head's `reduction`; set both to 0 for a
-            head without Intra-RM, whose Intra-W is constant.
-        center_update: How centers move: "alpha" (Wen et al.), "ema" or "gradient"; see
+        lambda_distribution: :math:`\lambda_3`, at least 0. Paper: 0.0001. The meaning of
+            :math:`\lambda_2` and :math:`\lambda_3` depends on the head's `reduction`; set both to 0
+            for a head without Intra-RM, whose Intra-W is constant.
+        center_update: How centers are updated: "alpha" (Wen et al.), "ema" or "gradient"; see
             :class:`CompactnessLoss` and :class:`DistributionLoss`.
         center_rate: Wen et al.'s :math:`\alpha`, or the moving average's weight of the new batch,
             in [0, 1]; without effect under "gradient". Wen et al.: 0.5.
-        weight: Weights (K,) of the classes in the cross-entropy, at least 0, for rare ones: exactly
-            as of :class:`torch.nn.CrossEntropyLoss`, a buffer that is in the ``state_dict``, but
-            that a batch whose weights are all 0 has the loss 0. Paper: none.
+        weight: Class weights (K,) in the cross-entropy, at least 0, for rare classes: a buffer in
+            the ``state_dict``, exactly as in :class:`torch.nn.CrossEntropyLoss`, except that a
+            batch whose weights are all 0 has the loss 0. Paper: none.
         distribution_weight: The same for the distribution loss; see :class:`DistributionLoss`.
-        classification: What takes the cross-entropy's place, such as a focal loss: any callable of
-            logits (N, K), in at least float32, and the target as it was given, that returns a
-            scalar. It has its own weights, smoothing and way with ignored samples, is averaged over
-            ranks by their gradients alone, and the terms are then computed one by one.
-        label_smoothing: Of the cross-entropy alone, in [0, 1]. Paper: 0.
+        classification: Replacement of the cross-entropy, such as a focal loss: any callable of
+            logits (N, K), in at least float32, and the unchanged target, that returns a scalar. It
+            must handle weights, smoothing and ignored samples itself. Over ranks, only its
+            gradients are averaged. The terms are then computed one by one.
+        label_smoothing: Smoothing in the cross-entropy only, in [0, 1]. Paper: 0.
         ignore_index: Class index of samples without a label.
-        across_ranks: Whether, in training with a process group up, every mean is that over the
-            batches of all ranks joined, so that R ranks with n samples give the losses, gradients
-            and centers of one process with R n. Every rank must then call the loss equally
+        across_ranks: Whether, in training with a process group, every mean is that of the joined
+            batch of all ranks, so that R ranks with n samples give the losses, gradients and
+            centers of one process with R n samples. Every rank must then call the loss equally
             often, and gradients must be averaged over ranks, as DDP and FSDP do.
-        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto",
-            Triton where it can run, and what :func:`use_backend` says. One operator for all terms
-            serves training on class indices, and exchanges one buffer where there are several
-            ranks; other batches are served term by term.
-        device: Where the centers are.
+        backend: "torch", PyTorch's own kernels; "triton", fused kernels on CUDA; or "auto", Triton
+            if it can run, unless :func:`use_backend` selects another. In training on class indices,
+            one operator computes all terms, and exchanges one buffer if there are several ranks;
+            otherwise the terms are computed one by one.
+        device: Device of the centers.
         dtype: Type of the centers.
 
     Shape:
@@ -90,8 +90,8 @@ class FDRLLoss(nn.Module):
     Raises:
         TypeError: If the output is not an :class:`FDRLOutput`, or a type does not fit.
         ValueError: If a shape does not fit, the devices differ, an option is out of range or
-            excludes another, or, on the CPU, a target is.
-        RuntimeError: If `backend` is "triton" and its kernels cannot run; it says why.
+            excludes another, or, on the CPU, a target is out of range.
+        RuntimeError: If `backend` is "triton" and its kernels cannot run; the message says why.
 
     Reference:
         Ruan et al., CVPR 2021, section 3.3.
@@ -173,38 +173,38 @@ class FDRLLoss(nn.Module):
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take modules that were pickled before classes had weights."""
+        """Load modules that were pickled before class weights existed."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._buffers.setdefault("weight", None)
         if "classification" not in self._modules:
             self.__dict__.setdefault("classification", None)
 
     def reset_parameters(self) -> None:
-        """Forget the data, so that the next training batch is the first."""
+        """Reset the centers, so that the next training batch is the first."""
         reset_parts(self.compactness)
         reset_parts(self.distribution)
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:
-        r"""Take all training batches inside for parts of one: the centers move once, at the end.
+        r"""Treat all training batches inside as parts of one; update the centers once, at the end.
 
-        For gradients that are accumulated over micro-batches, of any sizes: a context, as
-        :meth:`~torch.nn.parallel.DistributedDataParallel.no_sync` is. Each part is held against the
-        centers as they were, and its exact sums and counts are gathered, so that centers end
-        where the joint batch would have moved them, to rounding. A center without data so far
-        is held against each part's own mean, and starts at the mean of all. An exception moves
-        nothing, and neither does a batch of which a part is not finite. What is not gathered yet
-        is in no ``state_dict``, copy or pickle.
+        A context for gradients that are accumulated over micro-batches of any sizes, like
+        :meth:`~torch.nn.parallel.DistributedDataParallel.no_sync`. Each part is compared with the
+        centers before the update, and its exact sums and counts are accumulated, so that the update
+        is that of the joint batch, up to rounding. If a center has no data yet, each part is
+        compared with its own mean, and the center is initialized to the mean of all. The centers
+        are not updated after an exception, or if a part is not finite. The accumulated sums are not
+        in a ``state_dict``, copy or pickle.
 
-        The losses of the parts are those of batches of their own: weigh each by its share of the
-        samples. The balance loss is the distance of a batch's mean, and the mean of the parts' is
-        not below that of the joint batch.
+        The loss of a part is that of a separate batch: weight it by its share of the samples. The
+        balance loss is the distance of a batch's mean. The mean of the parts' balance losses is not
+        below that of the joint batch.
 
         With several ranks the sums are exchanged at the end too, so every rank must leave the
-        context alike. A term that is not ours is asked for its own `accumulate`, if it has one.
+        context in the same way. A user's own term uses its own `accumulate`, if it has one.
 
         Raises:
-            RuntimeError: Where it is nested.
+            RuntimeError: If it is nested.
 
         Example:
             >>> import torch
@@ -222,7 +222,7 @@ class FDRLLoss(nn.Module):
             yield
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
-        """Return the joint loss of a batch and its terms; in training, move the centers on."""
+        """Return the joint loss of a batch and its terms; in training, update the centers."""
         reason = self._reason_to_call_terms()
         terms = self.__dict__["_modules"]
         latents, classes = _centers_of(terms["compactness"]), _centers_of(terms["distribution"])
@@ -296,7 +296,7 @@ class FDRLLoss(nn.Module):
         return FDRLLossOutput(*found)
 
     def _reason_to_call_terms(self) -> str | None:
-        """Say why the terms are called one by one; None if they may be computed at once."""
+        """Return why the terms are called one by one; None if they may be computed at once."""
         if self.classification is not None:
             return "`classification` takes the cross-entropy's place"
         terms = self.__dict__["_modules"]
@@ -315,7 +315,7 @@ class FDRLLoss(nn.Module):
         return reason
 
     def _classify(self, logits: Tensor, target: Tensor, across_ranks: bool) -> Tensor:
-        """Return the cross-entropy, or what stands in its place."""
+        """Return the cross-entropy or its replacement."""
         if self.classification is None:
             smoothing, ignored = self.label_smoothing, self.ignore_index
             return cross_entropy(logits, target, self.weight, smoothing, ignored, across_ranks)
@@ -326,7 +326,7 @@ class FDRLLoss(nn.Module):
         return found
 
     def extra_repr(self) -> str:
-        """Say the weights of the terms."""
+        """Return the weights of the terms, and the backend if not the default."""
         return (
             f"lambda_compactness={self.lambda_compactness:g}, "
             f"lambda_balance={self.lambda_balance:g}, "

@@ -1,4 +1,4 @@
-"""What the joint loss returns."""
+"""The output of the joint loss."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from fdrl_layers._record import Record, gatherable
 @gatherable
 @dataclass(frozen=True, eq=False)
 class FDRLLossOutput(Record):
-    """The joint loss and its four terms, each before its weight.
+    """The joint loss and its four terms, each without its weight.
 
     It can be iterated, unpacked and indexed in the order of its attributes.
 
     Attributes:
-        total: What to call ``backward`` on (equation 13).
-        classification: Cross-entropy, or what stands in its place.
+        total: The joint loss, for ``backward`` (equation 13).
+        classification: Cross-entropy or its replacement.
         compactness: Equation 2.
         balance: Equation 6.
         distribution: Equation 5.
@@ -40,7 +40,7 @@ def join(
     distribution: Tensor,
     weights: tuple[float, float, float],
 ) -> FDRLLossOutput:
-    """Weigh the terms (equation 13)."""
+    """Combine the terms by their weights (equation 13)."""
     total = (
         classification + weights[0] * compactness + weights[1] * balance + weights[2] * distribution
     )

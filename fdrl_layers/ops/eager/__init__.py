@@ -1,1 +1,1 @@
-"""Forward and backward passes written out by hand, for training without a compiler."""
+"""Hand-written forward and backward passes, for training without a compiler."""

@@ -1,6 +1,6 @@
-"""The head's passes by hand: fewer kernels than autograd needs, and half of what it saves.
+"""Hand-written passes of the head: fewer kernels than autograd, and half the saved memory.
 
-What lies between the latents and their sum, and its derivative, stand in `relations.py`.
+The steps from the latents to their sum, and their derivative, are in `relations.py`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from fdrl_layers.ops.reference.head import HeadParameters, reference
 
 
 class Saved(NamedTuple):
-    """What backward reads beside input and parameters: the latents, and of the relations."""
+    """What backward reads besides input and parameters: the latents and the relations' tensors."""
 
     latents: Tensor
     intra_weights: Tensor
@@ -99,7 +99,7 @@ class Head:
         )
 
     def reference(self, tensors: Tensors, options: Options) -> Tensors:
-        """Return the same by operators of PyTorch."""
+        """Return the same outputs by operators of PyTorch."""
         input, parameters = split(HeadParameters, tensors)
         return reference(input, parameters, options.delta, options.reduction)
 
@@ -110,7 +110,7 @@ def _decompose(input: Tensor, p: HeadParameters) -> Tensor:
         latents = torch.mm(input, weight).relu_()
     else:
         latents = torch._addmm_activation(p.decomposition_bias.flatten(), input, weight)
-    # No view, which nobody could change in place.
+    # Not a view, which could not be changed in place.
     found: Tensor = torch.ops.aten._unsafe_view(latents, (-1, *p.decomposition_weight.shape[:2]))
     return found
 

@@ -1,7 +1,7 @@
-r"""Inter-RM alone by hand: equations 8 to 10, where each latent's own sum is wanted.
+r"""Hand-written passes of Inter-RM alone, with a sum for each latent (equations 8 to 10).
 
-With :math:`A` for the gradient of the inter-aware features, and the rest as in
-:mod:`fdrl_layers.ops.eager.relations`, backward is
+With :math:`A` the gradient of the inter-aware features, and the other symbols as in
+:mod:`fdrl_layers.ops.eager.relations`, the backward pass is
 
 .. math::
     k_{jm} = (\langle A_j, g_m \rangle + \langle A_m, g_j \rangle + \bar\omega_{jm} +
@@ -77,7 +77,7 @@ class InterRelation:
         return grad_features, grad_weight, grad_bias
 
     def reference(self, tensors: Tensors, options: None) -> Tensors:
-        """Return the same by operators of PyTorch."""
+        """Return the same outputs by operators of PyTorch."""
         features, weight, bias = tensors
         assert features is not None
         assert weight is not None

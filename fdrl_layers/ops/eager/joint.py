@@ -1,8 +1,7 @@
-r"""The joint loss's passes by hand (equations 2, 5, 6 and 13): a third of autograd's kernels.
+r"""Hand-written passes of the joint loss (equations 2, 5, 6, 13): a third of autograd's kernels.
 
-Training on class indices, with centers that move by themselves. With z for the logits, w for
-Intra-W, c and v for the centers of latents and of classes, and :math:`\lambda` for the weights
-times what is above,
+They are for training on class indices with centers that are buffers. With logits z, Intra-W w,
+centers c of latents and v of classes, and :math:`\lambda` the weights times the upstream gradient,
 
 .. math::
     \bar z_i = \tfrac{1}{n} (\mathrm{softmax}(z_i) - p_i), \quad
@@ -10,9 +9,9 @@ times what is above,
     \bar w_i = \tfrac{\lambda_2}{N} \mathrm{sign}(\bar w - \tfrac1M)
         + \tfrac{2 \lambda_3}{n} (w_i - v_{t_i})
 
-with p the one-hot or smoothed target and n the number of samples that are not ignored. With
-weights of classes, the cross-entropy's p is weighted, softmax(z) by the sum of it, and its n is the
-sum of the samples' weights.
+with p the one-hot or smoothed target and n the number of samples that are not ignored. With class
+weights, the cross-entropy's p is weighted, softmax(z) is multiplied by the sum of this p, and its n
+is the sum of the samples' weights.
 """
 
 import functools
@@ -26,14 +25,14 @@ from torch import Tensor
 from fdrl_layers._precision import widen
 
 Next = Callable[..., Tensor]
-"""Gives centers after a step, to `out` if that is said."""
+"""Returns the centers after a step, in `out` if it is given."""
 
 SUM = 2
-"""ATen's number of the reduction."""
+"""ATen's number of the reduction "sum"."""
 
 
 class Features(NamedTuple):
-    """What the joint loss reads of a head's output."""
+    """The parts of a head's output that the joint loss reads."""
 
     logits: Tensor
     latents: Tensor
@@ -51,11 +50,11 @@ class Terms(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How to weigh the terms and to move the centers.
+    """Options of the terms and of the update of the centers.
 
-    Two things are true only where they are known without waiting for a device: `all_counted`, no
-    target is `ignore_index`, and `complete`, every center has met data. With `ranks` the batch is
-    that of all ranks joined, of which each gives its own part.
+    `all_counted` (no target is `ignore_index`) and `complete` (all centers have received data) are
+    True only if this is known without waiting for a device. With `ranks` the batch is the joined
+    batch of all ranks, of which each rank gives its own part.
     """
 
     rule: Literal["alpha", "ema", "gradient"]
@@ -69,20 +68,20 @@ class Options(NamedTuple):
 
 
 class Centers(NamedTuple):
-    """Centers (C, F) and which of them have met data (C,); both are moved in place."""
+    """Centers (C, F) and which of them have received data (C,); both are updated in place."""
 
     value: Tensor
     seen: Tensor
 
 
 class Saved(NamedTuple):
-    """What backward reads beside the latents.
+    """What backward reads in addition to the latents.
 
     Attributes:
-        residual: Of the class probabilities, what they exceed the target by (N, K).
-        latent_centers: What the batch was held against (M, D).
-        deviation: Of the batch's mean Intra-W from uniform (M,).
-        offsets: Of Intra-W from the center of its class (N, M), 0 for ignored samples.
+        residual: Class probabilities minus target (N, K).
+        latent_centers: The centers that the batch was compared with (M, D).
+        deviation: Deviation of the batch's mean Intra-W from uniform (M,).
+        offsets: Offsets of Intra-W from the class's center (N, M), 0 for ignored samples.
         mass: Sum of the samples' class weights, infinite if it is 0; without weights, `samples`.
         samples: Number of samples that are not ignored, at least 1.
         number: Number of samples, at least 1.
@@ -105,7 +104,7 @@ def forward(
     options: Options,
     weight: Tensor | None,
 ) -> tuple[Terms, Saved]:
-    """Return the joint loss of a batch and what backward wants; move the centers on."""
+    """Return the joint loss of a batch and what backward needs; update the centers."""
     intra_weights = features.intra_weights
     n, m = intra_weights.shape
     logits, latents = widen(features.logits), widen(features.latents)
@@ -142,9 +141,9 @@ def forward(
 def one_hot(
     logits: Tensor, target: Tensor, options: Options
 ) -> tuple[Tensor, Tensor | None, Tensor | int]:
-    """Minus the one-hot targets (N, K), which samples count (N, 1), and their number.
+    """Return minus the one-hot targets (N, K), which samples count (N, 1), and their number.
 
-    An ignored sample has a row of 0. None says that all samples count.
+    An ignored sample has a row of 0. None means that all samples count.
     """
     one = logits.new_ones(())
     ignore = options.ignore_index
@@ -160,7 +159,7 @@ def shares(
 ) -> tuple[Tensor, Tensor | None]:
     """Return minus the smoothed and weighted targets (N, K), and the sum of the samples' weights.
 
-    None says that there are no weights. A sample's weight is that of its class alone.
+    None means that there are no weights. A sample's weight is that of its class only.
     """
     mass = None
     if weight is not None:
@@ -176,7 +175,7 @@ def shares(
 
 
 def cross_entropy(logits: Tensor, share: Tensor, out: Tensor) -> Tensor:
-    """Write the sum of cross-entropies to `out`; return its gradient in the logits."""
+    """Write the sum of cross-entropies to `out`; return its gradient with respect to the logits."""
     logp = torch.log_softmax(logits, 1)
     torch.dot(share.flatten(), logp.flatten(), out=out)
     residual: Tensor = torch.ops.aten._log_softmax_backward_data(share, logp, 1, logp.dtype)
@@ -184,7 +183,7 @@ def cross_entropy(logits: Tensor, share: Tensor, out: Tensor) -> Tensor:
 
 
 def _weighted_sum(sums: Tensor, lambdas: tuple[float, float, float]) -> Tensor:
-    """Weigh classification, distribution, compactness and balance."""
+    """Return the weighted sum of classification, distribution, compactness and balance."""
     l1, l2, l3 = lambdas
     if sums.device.type == "cpu":
         total: Tensor = torch.dot(sums, _constant((1.0, l3, l1, l2), sums.dtype, sums.device))
@@ -203,13 +202,13 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
 def _next_latent_centers(
     latents: Tensor, centers: Centers, options: Options
 ) -> tuple[Tensor, Next]:
-    """Return the centers to hold the batch against, and what gives those after this step."""
+    """Return the centers to compare the batch with, and a function that returns the next ones."""
     mean, n = latents.mean(0), latents.shape[0]
     if options.complete:
         held = centers.value.clone()
     else:
         held = torch.where(centers.seen.unsqueeze(1), centers.value, mean)
-    # Wen et al.'s step, (n c - sum) / (1 + n), is that towards the mean by n / (1 + n).
+    # Wen et al.'s step, (n c - sum) / (1 + n), is a step towards the mean by n / (1 + n).
     rate = options.rate * n / (1 + n) if options.rule == "alpha" else options.rate
     return held, functools.partial(torch.lerp, held, mean, rate)
 
@@ -217,10 +216,10 @@ def _next_latent_centers(
 def _next_class_centers(
     intra_weights: Tensor, hot: Tensor, centers: Centers, options: Options
 ) -> tuple[Tensor, Tensor, Next]:
-    """Return the offsets of Intra-W from its class's center, and how the centers move on.
+    """Return the offsets of Intra-W from the class centers, minus the counts, and the update.
 
-    That is minus the number of samples of each class, and what gives the centers after a step
-    towards the mean of each class. `hot` is minus one-hot, and so are the sums.
+    The update is a function that returns the centers after a step towards the mean of each class.
+    `hot` is minus one-hot, so the counts and the sums are negative.
     """
     held = centers.value
     count, sums = hot.sum(0).unsqueeze(1), hot.mT @ intra_weights
@@ -236,7 +235,7 @@ def _next_class_centers(
 
 
 def _finite(sums: Tensor) -> Sequence[Tensor | bool]:
-    """Which sums are finite: numbers of the host where it need not wait for them."""
+    """Return which sums are finite, as Python values if the host need not wait for them."""
     if _readable(sums):
         return [math.isfinite(each) for each in sums.tolist()]
     return torch.eq(sums - sums, 0).unbind()
@@ -253,7 +252,7 @@ def _move(
     count: Tensor | None,
     options: Options,
 ) -> None:
-    """Move centers on, unless the batch's sum of squares is not finite."""
+    """Update the centers, unless the batch's sum of squares is not finite."""
     if finite is False:
         return
     if finite is True:
@@ -300,9 +299,9 @@ def _add_balance(
     n: Tensor | int,
     size: int,
 ) -> Tensor | None:
-    """Add the gradient of the balance loss to that of the distribution loss, either being None.
+    """Add the gradient of the balance loss to that of the distribution loss; either may be None.
 
-    The mean is over n samples, `size` of which are here.
+    The mean is over n samples, of which this rank has `size`.
     """
     if total is None or term is None:
         term, weight = (term, 1.0) if total is None else (total, weight)
@@ -324,7 +323,7 @@ def _weigh(
     samples: Tensor | int,
     factor: float = 1.0,
 ) -> Tensor | None:
-    """Gradient of a sum over samples, from those of the joint loss and of its own mean."""
+    """Return the gradient of a sum over samples, from those of the joint loss and of its mean."""
     if total is None:
         return None if term is None else term * factor / samples
     if term is not None:

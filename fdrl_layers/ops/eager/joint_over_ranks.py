@@ -1,6 +1,6 @@
-"""The joint loss's forward pass by hand where a batch is that of all ranks: one exchange.
+"""Hand-written forward pass of the joint loss for the joined batch of all ranks: one exchange.
 
-Backward is that of :mod:`fdrl_layers.ops.eager.joint`.
+The backward pass is that of :mod:`fdrl_layers.ops.eager.joint`.
 """
 
 from typing import NamedTuple
@@ -24,19 +24,19 @@ from fdrl_layers.ops.eager.joint import (
 
 
 class Sums(NamedTuple):
-    """What the ranks must share, each a sum over samples.
+    """The sums over samples that the ranks exchange.
 
     Attributes:
-        entropy: Cross-entropies.
-        mass: Class weights, 1 each if there are none, of samples that are not ignored.
-        samples: Samples that are not ignored.
-        number: All samples.
-        latent_squares: Squared distances of latents to the centers as they were.
-        class_squares: Those of Intra-W to the centers of the samples' classes.
+        entropy: Sum of cross-entropies.
+        mass: Sum of class weights, 1 each if there are none, of samples that are not ignored.
+        samples: Number of samples that are not ignored.
+        number: Number of all samples.
+        latent_squares: Squared distances of latents to the centers before the update.
+        class_squares: Squared distances of Intra-W to the centers of the samples' classes.
         shares: Intra-W (M,).
         latents: Latents (M, D).
-        counts: Samples of each class (K,).
-        classes: Their Intra-W (K, M).
+        counts: Number of samples of each class (K,).
+        classes: Intra-W of each class (K, M).
     """
 
     entropy: Tensor
@@ -65,12 +65,12 @@ def forward(
     options: Options,
     weight: Tensor | None,
 ) -> tuple[Terms, Saved]:
-    """Return the joint loss of all ranks' batches joined, and what backward wants of this part.
+    """Return the joint loss of all ranks' joined batch, and what backward needs on this rank.
 
-    Move the centers on, on every rank alike. A part may be empty.
+    Update the centers, equally on every rank. The batch of a rank may be empty.
 
-    Each rank holds its part against the centers as they were; what those make of it that start
-    with this batch follows from the joined sums.
+    Each rank compares its batch with the centers before the update. The effect of centers that this
+    batch initializes follows from the joined sums.
     """
     intra_weights = features.intra_weights
     (n, m), dtype = intra_weights.shape, intra_weights.dtype
@@ -104,7 +104,7 @@ def forward(
     )
     distribution = (sums.class_squares + squares).clamp_min(0) / samples
     deviation = sums.shares / number - 1 / m
-    # The balance loss of no sample is 0.
+    # The balance loss of an empty batch is 0.
     balance = deviation.abs().sum() * (sums.number > 0)
     mass = torch.where(sums.mass > 0, sums.mass, torch.inf)
     classification = sums.entropy / mass
@@ -118,7 +118,7 @@ def forward(
 
 
 def _offsets(intra_weights: Tensor, hot: Tensor, centers: Tensor, counted: Tensor | None) -> Tensor:
-    """Offsets of Intra-W from the center of the sample's class, 0 where it is ignored."""
+    """Return the offsets of Intra-W from the class's center, 0 for ignored samples."""
     offsets = intra_weights.addmm(hot, centers)
     return offsets if counted is None else offsets.mul_(counted)
 
@@ -126,12 +126,12 @@ def _offsets(intra_weights: Tensor, hot: Tensor, centers: Tensor, counted: Tenso
 def _move_by_sums(
     centers: Centers, sums: Tensor, counts: Tensor, before_squares: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
-    r"""Return the centers to hold the batch against, and what starting them adds to the squares.
+    r"""Return the centers to compare a batch with, and what initializing them adds to the squares.
 
-    With v the centers as they were, h as they start, and S and n the sums and the counts, that is
+    With v the centers before, h the initialized centers, and S and n the sums and the counts, it is
     :math:`\sum \lVert x - h \rVert^2 - \sum \lVert x - v \rVert^2
-    = n \lVert h - v \rVert^2 - 2 (h - v) (S - n v)`. Then the centers move on, unless the squares
-    or the sums are not finite, on all ranks alike.
+    = n \lVert h - v \rVert^2 - 2 (h - v) (S - n v)`. Then update the centers, equally on all ranks,
+    unless the squares or the sums are not finite.
     """
     before, n = widest(centers.value), counts.unsqueeze(1)
     mean = sums / n.clamp_min(1)

@@ -1,4 +1,4 @@
-"""The reconstruction by hand: what lies between latents and embedding, without the head around."""
+"""Hand-written passes of the reconstruction, from latents to embedding, without the head."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ class Reconstruction:
         if grad_embedding is None and grad_inter is None:
             if grad_intra is None:
                 return (None,) * len(tensors)
-            # Intra-W alone knows nothing of Inter-RM.
+            # Intra-W does not depend on Inter-RM.
             needs = (*needs[:3], False, False)
         kept = Saved._make(saved)
         product, nodes = nodes_of(latents, p, kept, options)
@@ -51,6 +51,6 @@ class Reconstruction:
         )
 
     def reference(self, tensors: Tensors, options: Options) -> Tensors:
-        """Return the same by operators of PyTorch."""
+        """Return the same outputs by operators of PyTorch."""
         latents, p = split(RelationParameters, tensors)
         return reconstruct(latents, *p, options.delta, options.reduction)

@@ -1,7 +1,7 @@
-r"""Both relations and the sum behind them by hand: the one derivation of equations 3 to 12.
+r"""Hand-written passes of both relations and their sum: the derivation of equations 3 to 12.
 
-Forward as in :mod:`fdrl_layers.ops.reference.head`. With :math:`\bar v` for the gradient of v,
-:math:`\beta = 1 - \delta`, and :math:`\langle , \rangle` a product over D, backward is
+The forward pass is as in :mod:`fdrl_layers.ops.reference.head`. With :math:`\bar v` the gradient of
+v, :math:`\beta = 1 - \delta`, and :math:`\langle , \rangle` a product over D, the backward pass is
 
 .. math::
     \bar s_m &= \beta \langle \bar y, g_m \rangle, \qquad
@@ -13,8 +13,8 @@ Forward as in :mod:`fdrl_layers.ops.reference.head`. With :math:`\bar v` for the
     \bar l_j &\mathrel{+}= W_{s_j} \bar a_j + W_{e_j} \alpha_j \bar p_j + \delta \alpha_j \bar y
 
 with :math:`q_j = W_{e_j}^T l_j`, :math:`p_j = \alpha_j q_j + b_{e_j}` and :math:`\bar a_j` the
-gradient of what enters the sigmoid. Stacks that only enter products lie M-major, (M, N, D), as the
-batched products want them; those that enter distances lie N-major.
+gradient of the sigmoid's input. Stacks that enter only products are M-major, (M, N, D), as the
+batched products require; those that enter distances are N-major.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ from fdrl_layers.ops.reference.head import HeadParameters, Reduction, RelationPa
 
 
 class Saved(NamedTuple):
-    """What backward reads beside latents and parameters.
+    """What backward reads in addition to latents and parameters.
 
     Attributes:
-        intra_weights: (N, M).
-        column_sums: Of Inter-W, (N, M).
-        distances: Between messages, (N, M, M).
+        intra_weights: Intra-W (N, M).
+        column_sums: Column sums of Inter-W (N, M).
+        distances: Distances between messages (N, M, M).
         product: The gates (after the sigmoid, but before it for "share") and the products q
-            (2, M, N, D); None where backward is to compute them again.
+            (2, M, N, D); None if backward recomputes them.
     """
 
     intra_weights: Tensor
@@ -57,7 +57,7 @@ class Gradients(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What decides equations 4 and 11."""
+    """The options of equations 4 and 11."""
 
     delta: float
     reduction: Reduction
@@ -67,7 +67,7 @@ Parameters = TypeVar("Parameters", RelationParameters, HeadParameters)
 
 
 def split(kind: type[Parameters], tensors: Tensors) -> tuple[Tensor, Parameters]:
-    """Return what a form computes on, and its parameters in the type of it, for products."""
+    """Return the features of a form, and its parameters in their type, for products."""
     features, *rest = tensors
     assert features is not None
     dtype, make = features.dtype, cast(Any, kind)._make
@@ -79,7 +79,7 @@ def split(kind: type[Parameters], tensors: Tensors) -> tuple[Tensor, Parameters]
 def relate(
     latents: Tensor, p: RelationParameters, options: Options, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Saved]:
-    """Return y in at least float32, Intra-W, Inter-W and what backward wants."""
+    """Return y in at least float32, Intra-W, Inter-W and what backward needs."""
     product = _product(latents, p, options.reduction)
     intra_weights = _intra_weights(product[0], options.reduction)
     messages = _messages(product[1], intra_weights, p.inter_bias)
@@ -91,10 +91,10 @@ def relate(
 
 
 def embed(latents: Tensor, messages: Tensor, saved: Saved, delta: float) -> Tensor:
-    """Equation 12: y (N, D) in at least float32."""
+    """Return y (N, D) in at least float32 (equation 12)."""
     features = torch.bmm(saved.intra_weights.unsqueeze(1), widen(latents))
     sums = saved.column_sums.unsqueeze(1)
-    # Memory of its own, as autograd lets nobody change a view of what a function returns.
+    # Its own memory, as autograd forbids in-place changes of a view that a function returns.
     y = _room(messages, latents.shape[0], latents.shape[2])
     into = y.unsqueeze(1)
     torch.baddbmm(features, sums, messages, beta=delta, alpha=1 - delta, out=into)
@@ -103,19 +103,19 @@ def embed(latents: Tensor, messages: Tensor, saved: Saved, delta: float) -> Tens
 
 def distances_of(messages: Tensor) -> Tensor:
     """Return the distances (N, M, M) of messages (N, M, D)."""
-    # Mode 2 takes differences; a Gram matrix would lose close messages to rounding.
+    # Mode 2 uses differences; a Gram matrix would lose small distances to rounding.
     distances: Tensor = torch.ops.aten._cdist_forward(messages, messages, 2.0, 2)
-    # Infinite messages are at no distance from themselves, nor from each other.
+    # The distance of infinite messages from themselves and from each other is 0.
     return distances.nan_to_num_(nan=0.0, posinf=float("inf"))
 
 
 def _room(like: Tensor, *shape: int) -> Tensor:
-    """Memory of a tensor's type, on its device."""
+    """Return uninitialized memory of a tensor's type, on its device."""
     return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
 def _product(latents: Tensor, p: RelationParameters, reduction: Reduction) -> Tensor:
-    """Gates and products q (2, M, N, D)."""
+    """Return the gates and the products q (2, M, N, D)."""
     assert p.intra_weight is not None
     assert p.inter_weight is not None
     rows = latents.transpose(0, 1)
@@ -132,7 +132,7 @@ def _product(latents: Tensor, p: RelationParameters, reduction: Reduction) -> Te
 
 
 def _intra_weights(gates: Tensor, reduction: Reduction) -> Tensor:
-    """Intra-W (N, M) of the gates (M, N, D)."""
+    """Return Intra-W (N, M) of the gates (M, N, D)."""
     gates = widen(gates)
     intra_weights = _room(gates, gates.shape[1], gates.shape[0])
     if reduction == "share":
@@ -145,7 +145,7 @@ def _intra_weights(gates: Tensor, reduction: Reduction) -> Tensor:
 def _messages(
     q: Tensor, intra_weights: Tensor, bias: Tensor | None, out: Tensor | None = None
 ) -> Tensor:
-    """Messages (N, M, D) in at least float32."""
+    """Return the messages (N, M, D) in at least float32."""
     rows, scale = widen(q).transpose(0, 1), intra_weights.unsqueeze(-1)
     if out is None:
         out = torch.empty_like(rows, memory_format=torch.contiguous_format)
@@ -159,9 +159,9 @@ def _messages(
 def nodes_of(
     latents: Tensor, p: RelationParameters, saved: Saved, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """Return the product, and messages with room for the gradient of y behind them.
+    """Return the product, and the messages followed by memory for the gradient of y.
 
-    One product then reaches both: the nodes are (N, M + 1, D).
+    One matrix product then reads both: the nodes are (N, M + 1, D).
     """
     product = saved.product
     if product is None:
@@ -187,15 +187,15 @@ def relate_backward(
 ) -> Gradients:
     """Return the gradients, given messages and the gradient of y in `nodes`.
 
-    `grad_latents` is added to the latents' own. A stack (N, M, D) of the messages' type to write
-    to, `scratch`, may be given, and is free again afterwards.
+    `grad_latents` is added to the latents' own gradient. `scratch` may be a stack (N, M, D) of the
+    messages' type, which is overwritten and not used afterwards.
     """
     m = latents.shape[1]
     (gates, q), dy = product, nodes[:, m]
-    # What enters the sigmoid, and what enters the messages' ReLU, which q's will replace.
+    # Gradients of the sigmoid's and of the ReLU's input; that of q later replaces the latter.
     entering = torch.empty_like(product)
     da, dp = entering
-    # Two stacks more are written to three times each, since memory in a cache is faster.
+    # Two more stacks are written to three times each, since cached memory is faster.
     by_sample = torch.empty_like(latents, dtype=nodes.dtype) if scratch is None else scratch
     by_branch = torch.empty_like(da, dtype=nodes.dtype)
     _message_gradient(nodes, saved, grad_inter, options.delta, by_sample, dp.transpose(0, 1))
@@ -229,7 +229,7 @@ def _message_gradient(
     scratch: Tensor,
     out: Tensor,
 ) -> None:
-    """Gradient of what enters the messages' ReLU (N, M, D), from messages and dy in `nodes`."""
+    """Write the gradient of the messages' ReLU input (N, M, D), from messages and dy in `nodes`."""
     n, m = saved.intra_weights.shape
     messages, dy = nodes[:, :m], nodes[:, m]
     mixing = _room(nodes, n, m, m + 1)
@@ -256,8 +256,8 @@ def pull(k: Tensor, distances: Tensor) -> None:
 
 
 def _dots(rows: Tensor, vector: Tensor) -> Tensor:
-    """Products of rows (N, M, D) with a vector (N, D) each: (N, M)."""
-    # A row from the left: MKL takes six times as long for a column from the right.
+    """Return the products (N, M) of rows (N, M, D) with a vector (N, D) each."""
+    # Multiply by a row on the left: MKL takes six times as long for a column on the right.
     return torch.bmm(vector.unsqueeze(1), rows.mT).squeeze(1)
 
 
@@ -270,7 +270,7 @@ def _intra_gradient(
     delta: float,
     scratch: Tensor,
 ) -> Tensor:
-    """Gradient of Intra-W (N, M)."""
+    """Return the gradient of Intra-W (N, M)."""
     through = torch.mul(widen(dp), widen(q), out=scratch).sum(-1).mT
     if grad_intra is not None:
         through = through + grad_intra
@@ -281,14 +281,14 @@ def _intra_gradient(
 def _gate_gradient(
     dalpha: Tensor, gates: Tensor, intra_weights: Tensor, reduction: Reduction, out: Tensor
 ) -> None:
-    """Gradient of what enters the sigmoid (M, N, D)."""
+    """Write the gradient of the sigmoid's input (M, N, D)."""
     if reduction != "share":
         if reduction == "mean":
             dalpha = dalpha / gates.shape[-1]
         grad = dalpha.mT.unsqueeze(-1).to(gates.dtype).expand_as(gates)
         torch.ops.aten.sigmoid_backward(grad, gates, grad_input=out)
         return
-    # Of the logarithm of a sum of gates, by softmax, as the gates themselves may underflow.
+    # Differentiate the logarithm of the sum of gates by softmax, as the gates may underflow.
     inner = intra_weights * (dalpha - (dalpha * intra_weights).sum(-1, keepdim=True))
     gates = widen(gates)
     shares = F.logsigmoid(gates).softmax(-1).mul_(gates.neg().sigmoid_())
@@ -304,11 +304,11 @@ def _latent_gradient(
     delta: float,
     out: Tensor,
 ) -> None:
-    """Gradient of the latents, M-major (M, N, D)."""
+    """Write the gradient of the latents, M-major (M, N, D)."""
     assert p.intra_weight is not None
     assert p.inter_weight is not None
     da, dq = entering
-    # Through y's own sum of latents.
+    # The gradient through y's sum of latents.
     direct, scale = dy.unsqueeze(1), saved.intra_weights.unsqueeze(-1)
     rows = out.transpose(0, 1)
     if out.dtype != dy.dtype:

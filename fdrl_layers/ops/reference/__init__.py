@@ -1,1 +1,1 @@
-"""The definitions, in plain torch: for compilers, exporters, torch.func and second derivatives."""
+"""The definitions in plain torch, for compilers, exporters, torch.func and second derivatives."""

@@ -13,7 +13,7 @@ SelfFeature = Literal["intra", "message"]
 
 
 class RelationParameters(NamedTuple):
-    """The parameters of both relations; those of one that is left out are None."""
+    """The parameters of both relations; those of an omitted relation are None."""
 
     intra_weight: Tensor | None
     intra_bias: Tensor | None
@@ -22,7 +22,7 @@ class RelationParameters(NamedTuple):
 
 
 class HeadParameters(NamedTuple):
-    """The parameters of a head, in the order in which every form of it takes them."""
+    """The parameters of a head, in the order in which every form takes them."""
 
     decomposition_weight: Tensor
     decomposition_bias: Tensor | None
@@ -40,7 +40,7 @@ class HeadParameters(NamedTuple):
 
 
 class HeadOutput(NamedTuple):
-    """What a head makes of basic features, in the order of ``FDRLOutput``."""
+    """The output of a head, in the order of ``FDRLOutput``."""
 
     logits: Tensor
     embedding: Tensor
@@ -60,30 +60,30 @@ def add_bias(product: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def decompose(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Equation 1, for all latents in one matrix product."""
+    """Compute equation 1 for all latents in one matrix product."""
     bias = None if bias is None else bias.flatten()
     latents = F.linear(input, weight.flatten(0, 1), bias).relu()
     return latents.reshape(*input.shape[:-1], *weight.shape[:2])
 
 
 def reduce_gates(gates: Tensor, reduction: Reduction) -> Tensor:
-    """Equations 3 and 4, reduced: Intra-W (*, M) from what enters the sigmoid (*, M, D)."""
+    """Return Intra-W (*, M) from the sigmoid's input (*, M, D), by equations 3 and 4."""
     if reduction == "share":
-        # The quotient of two sums, by their logarithms: all gates may underflow at once.
+        # The quotient of two sums, from their logarithms: all gates may underflow at once.
         return F.logsigmoid(gates).logsumexp(-1).softmax(-1)
     alpha = gates.sigmoid()
     return alpha.sum(-1) if reduction == "sum" else alpha.mean(-1)
 
 
 _FOLLOWS_SIZES: bool = torch.__version__ >= (2, 14)  # type: ignore[operator]
-"""Whether the compiler follows a dynamic batch into a function with a backward pass of its own.
+"""Whether the compiler supports a dynamic batch in a function with its own backward pass.
 
-That of torch 2.6 does not; 2.14 is the oldest known to.
+That of torch 2.6 does not; 2.14 is the oldest version known to support it.
 """
 
 
 def distances_to_weights(messages: Tensor) -> Tensor:
-    """Equation 9: tanh of the Euclidean distance between messages, 0 on the diagonal."""
+    """Return tanh of the Euclidean distance between messages, 0 on the diagonal (equation 9)."""
     compiling = _FOLLOWS_SIZES and torch.compiler.is_compiling()
     if compiling and torch.is_grad_enabled() and messages.requires_grad:
         weights: Tensor = _InterWeights.apply(messages)
@@ -93,21 +93,21 @@ def distances_to_weights(messages: Tensor) -> Tensor:
 
 
 def _distances(messages: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distances (*, M, M), 1 where two messages coincide, and where they do not."""
+    """Return distances (*, M, M), 1 where messages coincide, and a mask of where they do not."""
     difference = messages.unsqueeze(-2) - messages.unsqueeze(-3)
     squared = difference.square().sum(-1)
     itself = torch.eye(squared.shape[-1], dtype=torch.bool, device=squared.device)
-    # Where two messages coincide sqrt has an infinite slope. Taking the root of 1 there and then
-    # throwing it away leaves value 0 and gradient 0, in the second derivative too.
+    # If two messages coincide, sqrt has an infinite slope. Taking the root of 1 there and
+    # discarding it gives value 0 and gradient 0, in the second derivative too.
     apart = (squared > 0) & ~itself
     return torch.where(apart, squared, 1.0).sqrt(), apart
 
 
 class _InterWeights(torch.autograd.Function):
-    """The same with its derivative in closed form, which a compiler does not find.
+    """Equation 9 with its derivative in closed form, which a compiler does not find.
 
-    It would write the (*, M, M, D) gradient of the differences and read it twice. In closed form
-    that is a matrix for each sample: (diag(k 1) - k) g with k as in `ops/eager/relations.py`.
+    A compiler would write the (*, M, M, D) gradient of the differences and read it twice. In closed
+    form it is one matrix per sample: (diag(k 1) - k) g with k as in `ops/eager/relations.py`.
     """
 
     @staticmethod
@@ -127,7 +127,7 @@ class _InterWeights(torch.autograd.Function):
 
 
 def collect(features: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Equations 8 to 10: the inter-aware features and Inter-W of features (*, M, D)."""
+    """Return the inter-aware features and Inter-W of features (*, M, D), equations 8 to 10."""
     messages = add_bias(stacked_product(features, weight), bias).relu()
     weights = distances_to_weights(widen(messages))
     return torch.matmul(weights.to(messages.dtype), messages), weights
@@ -143,18 +143,18 @@ def reconstruct(
     reduction: Reduction,
     self_feature: SelfFeature = "intra",
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    r"""Equations 3, 4 and 7 to 12 in the merged form: y, Intra-W and Inter-W of latents.
+    r"""Return y, Intra-W and Inter-W of latents, by equations 3, 4 and 7 to 12 in merged form.
 
-    Neither the intra-aware nor the inter-aware features are formed. A factor for each row commutes
-    with a product from the right, and the sum over j in equation 12 reaches only the column sums
-    of Inter-W:
+    Neither the intra-aware nor the inter-aware features are computed. A factor for each row
+    commutes with a product from the right, and the sum over j in equation 12 needs only the column
+    sums of Inter-W:
 
     .. math::
         W_{e_j}^T (\alpha_j l_j) = \alpha_j (W_{e_j}^T l_j), \qquad
         \sum_j \hat f_j = \sum_m s_m\, g_m, \quad s_m = \sum_j \omega(j, m)
 
-    Where equation 11 is given the messages in place of the intra-aware features, all of y is a
-    sum of messages, :math:`\sum_m (\delta + (1 - \delta) s_m)\, g_m`.
+    If equation 11 uses the messages instead of the intra-aware features, y is a sum of messages,
+    :math:`\sum_m (\delta + (1 - \delta) s_m)\, g_m`.
     """
     if intra_weight is None:
         intra_weights = torch.ones_like(widen(latents[..., 0]))
@@ -182,7 +182,7 @@ def _weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
 
 
 def predict(embedding: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Class scores (*, K), or (*, 0) without a prediction layer."""
+    """Return the class scores (*, K), or (*, 0) without a prediction layer."""
     if weight is None:
         return embedding.new_empty((*embedding.shape[:-1], 0))
     return F.linear(embedding, weight, bias)
@@ -196,7 +196,7 @@ def reference(
     self_feature: SelfFeature = "intra",
 ) -> HeadOutput:
     """Compute the head in plain torch: the definition, for compilers, exporters and torch.func."""
-    # By their names, as the compiler of torch 2.6 cannot cut a named tuple.
+    # Read by name, as the compiler of torch 2.6 cannot slice a named tuple.
     p = parameters
     latents = decompose(input, p.decomposition_weight, p.decomposition_bias)
     embedding, intra_weights, inter_weights = reconstruct(

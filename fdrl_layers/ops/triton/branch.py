@@ -1,8 +1,8 @@
-"""Kernels of one latent's branch and a block of samples: its three layers, and back.
+"""Kernels for the three layers of one latent on a block of samples, forward and backward.
 
-Products are taken in the type of the features, whatever that of the parameters, and summed in
-float32. A row that was stored is read again after a barrier, so that no product needs a whole
-matrix on the chip.
+Products are computed in the type of the features, whatever the type of the parameters, and summed
+in float32. A stored row is read again after a barrier, so that no product needs a whole matrix on
+the chip.
 """
 
 import triton
@@ -46,13 +46,13 @@ def multiply(
 
 @triton.jit
 def log_sigmoid(x):
-    """Logarithm of the sigmoid, without overflow."""
+    """Return the logarithm of the sigmoid, without overflow."""
     return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
 
 
 @triton.jit
 def log_sum(gates):
-    """Logarithm of the sum of sigmoids (BN, D) over D, where all of them may underflow."""
+    """Return the logarithm of the sum of sigmoids (BN, D) over D; all of them may underflow."""
     logs = log_sigmoid(gates)
     top = tl.max(logs, 1)
     return top + tl.log(tl.sum(tl.exp(logs - top[:, None]), 1))
@@ -82,9 +82,9 @@ def branch_forward(
     KEEP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Equation 1, and the products of equations 3 and 8, for latent j of a block of samples.
+    """Compute equation 1 and the products of equations 3 and 8 for latent j of a block of samples.
 
-    Without `DECOMPOSE` the latents are there already. Of each row the sum of gates is stored too.
+    Without `DECOMPOSE` the latents are already stored. The sum of gates of each row is stored too.
     """
     j = tl.program_id(0)
     rows = tl.program_id(1).to(tl.int64) * BN + tl.arange(0, BN)
@@ -145,7 +145,7 @@ def branch_backward(
     SHARE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """From Intra-W's slopes and the messages' gradients to those of the three layers' inputs."""
+    """Compute the gradients of the three layers' products from those of Intra-W and messages."""
     j = tl.program_id(0)
     rows = tl.program_id(1).to(tl.int64) * BN + tl.arange(0, BN)
     in_rows = rows < N

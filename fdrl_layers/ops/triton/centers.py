@@ -1,4 +1,4 @@
-"""Kernels that move the centers of the joint loss, and join its terms, from sums over the batch."""
+"""Kernels that update the joint loss's centers and join its terms, from sums over the batch."""
 
 import triton
 import triton.language as tl
@@ -8,9 +8,9 @@ from fdrl_layers.ops.triton.sums import add_up, columns, state_columns
 
 @triton.jit
 def moved(held, mean, count, rate, ALPHA: tl.constexpr):
-    """Centers after a batch; with `count` 0 they stay where they were.
+    """Return the centers after a batch; with `count` 0 they do not change.
 
-    Wen et al.'s step, (n c - sum) / (1 + n), is that towards the mean by n / (1 + n).
+    Wen et al.'s step, (n c - sum) / (1 + n), is a step towards the mean by n / (1 + n).
     """
     if ALPHA:
         step = rate * count / (1.0 + count)
@@ -38,12 +38,12 @@ def move_centers(
     KP: tl.constexpr,
     ALPHA: tl.constexpr,
 ):
-    """Hold the batch against centers, and move these on: program j < M the center of latent j.
+    """Compare the batch with centers, and update these: program j < M the center of latent j.
 
-    Program M + i has column i of the centers (K, M) of classes. Squared distances are to the
-    centers' values. A center that starts with this batch is held at its mean c instead of its value
-    v, where they are less by the correction n ||c - v||^2. Which classes have been seen is read
-    by M programs, and so left to `join_terms`.
+    Program M + i updates column i of the class centers (K, M). The squared distances are to the
+    centers' values. If this batch initializes a center, its mean c replaces the value v, which
+    reduces the squared distances by the correction n ||c - v||^2. M programs read which classes
+    have been seen, so `join_terms` updates that.
     """
     pid = tl.program_id(0)
     if pid < M:
@@ -61,7 +61,7 @@ def move_centers(
 
 @triton.jit
 def add_squares(parts_ptr, width, programs, M: tl.constexpr, D: tl.constexpr):
-    """Sums (32,) of squared distances to the centers of latents, and at M to those of classes."""
+    """Return sums (32,) of squared distances to latent centers and, at M, to class centers."""
     at = tl.arange(0, 32)
     return add_up(parts_ptr + M * D, width, at, at <= M, programs, 16)
 
@@ -83,14 +83,14 @@ def move_latent(
     KP: tl.constexpr,
     ALPHA: tl.constexpr,
 ):
-    """Hold latent j against its center, and move that on."""
+    """Compare latent j with its center, and update the center."""
     _, scalars_ptr, _, _, _ = columns(parts_ptr, M, D, MP, KP)
     d, one, at = tl.arange(0, D), tl.arange(0, 4), tl.arange(0, 32)
     all_samples = tl.sum(add_up(scalars_ptr, width, one, one == 2, programs, 16), 0)
     n = tl.maximum(all_samples, 1.0)
     squared = add_squares(parts_ptr, width, programs, M, D)
     total = tl.sum(tl.where(at < M, squared, 0.0), 0)
-    # A batch whose squares are not finite moves no center.
+    # A batch whose squares are not finite updates no center.
     finite = total - total == 0
     mean = add_up(parts_ptr + j * D, width, d, d < D, programs, 16) / n
     value = tl.load(center_ptr + d).to(tl.float64)
@@ -121,7 +121,7 @@ def move_classes(
     KP: tl.constexpr,
     ALPHA: tl.constexpr,
 ):
-    """Hold Intra-W of latent i against the centers of classes, and move their column i on."""
+    """Compare Intra-W of latent i with the class centers, and update their column i."""
     k, at = tl.arange(0, KP), tl.arange(0, 32)
     _, _, _, counts_ptr, class_sums_ptr = columns(parts_ptr, M, D, MP, KP)
     _, _, held_ptr = state_columns(state_ptr, M, D)
@@ -158,7 +158,7 @@ def join_terms(
     MP: tl.constexpr,
     KP: tl.constexpr,
 ):
-    """Join the parts to the losses: one program, of all that is left to add up."""
+    """Compute the losses from the sums of the parts, in one program."""
     m, k, four, where = (
         tl.arange(0, MP),
         tl.arange(0, KP),

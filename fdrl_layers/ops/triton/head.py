@@ -1,7 +1,7 @@
-"""The head by kernels: two launches forward, three and a matrix product backward.
+"""Kernels of the head: two launches forward, three and a matrix product backward.
 
-The definition, and what the letters mean, stand in `ops/reference/head.py`; the backward pass's
-equations in `ops/eager/relations.py`.
+The definition and the meaning of the letters are in `ops/reference/head.py`, the equations of the
+backward pass in `ops/eager/relations.py`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fdrl_layers.ops.triton.relation import relation_backward, relation_forward
 from fdrl_layers.ops.triton.tiles import precision
 
 ONE_LAUNCH_LIMIT = 4096
-"""Up to this batch one kernel gives the gradients of all parameters; above it, cuBLAS does."""
+"""Up to this batch size one kernel computes all parameters' gradients; above it, cuBLAS does."""
 
 
 def forward(
@@ -32,7 +32,7 @@ def forward(
     input = input.contiguous()
     like, device = input.new_empty, input.device
     logits, embedding, latents = like(n, k), like(n, d), like(n, m, d)
-    # Intra-W, Inter-W and distances, and sums that nobody wants later, are in float32.
+    # Intra-W, Inter-W, distances and the sums, which are not needed later, are in float32.
     intra_weights = torch.empty(n, m, device=device, dtype=torch.float32)
     wide = intra_weights.new_empty
     inter_weights, distances = wide(n, m, m), wide(n, m, m)
@@ -82,7 +82,7 @@ def forward(
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """Something to point at where a kernel will not look."""
+    """Return `tensor`, or as a placeholder `other`, which the kernel does not read."""
     return other if tensor is None else tensor.contiguous()
 
 
@@ -95,7 +95,7 @@ def backward(
     reduction: str,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the input and the eight parameters; None where none is needed."""
+    """Return the gradients of the input and the eight parameters; None if none is needed."""
     grad_logits, grad_embedding, grad_latents, grad_intra_weights, grad_inter_weights = gradients
     latents, intra_weights, distances, product = saved
     w = parameters
@@ -199,7 +199,7 @@ Sources = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 def _in_one_launch(
     sources: Sources, parameters: HeadParameters, classified: bool, products: str
 ) -> list[Tensor | None]:
-    """Gradients of all parameters by one kernel."""
+    """Compute the gradients of all parameters by one kernel."""
     input, _, latents, *_, grad_logits, _ = sources
     (n, m, d), p = latents.shape, input.shape[1]
     k = grad_logits.shape[1] if classified else 0
@@ -227,7 +227,7 @@ def _in_one_launch(
 def _by_products(
     sources: Sources, parameters: HeadParameters, classified: bool, products: str
 ) -> list[Tensor | None]:
-    """Gradients of all parameters by cuBLAS, for batches that fill the device anyway."""
+    """Compute the gradients of all parameters by cuBLAS, for batches that fill the device."""
     input, dz, latents, entering, dp, grad_logits, y = sources
     d = latents.shape[2]
     rows = latents.transpose(0, 1)

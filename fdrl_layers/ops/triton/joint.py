@@ -1,6 +1,6 @@
-"""The joint loss by kernels: three launches forward, which move the centers too, and one backward.
+"""Kernels of the joint loss: three launches forward, which update the centers, one backward.
 
-The equations stand in `ops/eager/joint.py`. Partial sums are in float32, over up to N / 128 samples
+The equations are in `ops/eager/joint.py`. Partial sums are in float32, over up to N / 128 samples
 each; they are added up in float64, always in the same order.
 """
 
@@ -16,10 +16,10 @@ from fdrl_layers.ops.triton.terms import term_gradients
 from fdrl_layers.ops.triton.tiles import ceil_div, next_power_of_2
 
 ROWS = 16
-"""Samples that a program takes at a time: the least that a product of tiles takes."""
+"""Samples that a program processes at a time: the minimum for a product of tiles."""
 
 MOST_PROGRAMS = 128
-"""About the number of multiprocessors; each adds up a range of samples."""
+"""About the number of multiprocessors; each program sums a range of samples."""
 
 
 class Sizes(NamedTuple):
@@ -32,7 +32,7 @@ class Sizes(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many numbers a program of `partial_sums` writes."""
+        """The size of the row that programs of `partial_sums` write."""
         return self.M * self.D + 32 + 4 + self.MP + self.KP + self.KP * self.MP
 
 
@@ -58,10 +58,10 @@ def forward(
     ranks: bool = False,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Return the joint loss, its four terms and what backward wants; move the centers in place.
+    """Return the joint loss, its four terms and what backward needs; update the centers in place.
 
-    What backward wants is one tensor: :func:`parts_of_state` says what it holds. With `ranks` the
-    batch is that of all ranks, whose sums are exchanged once.
+    Backward needs one tensor, whose parts :func:`parts_of_state` returns. With `ranks` the batch is
+    that of all ranks, whose sums are exchanged once.
     """
     n, k = logits.shape
     sizes = _sizes(latents, logits)
@@ -128,8 +128,8 @@ def forward(
 def parts_of_state(state: Tensor, num_latents: int, width: int) -> tuple[Tensor, ...]:
     """Return the centers of latents (M, D) and of classes (K, M), mean Intra-W, and three numbers.
 
-    The centers are those that the batch was held against, the numbers the sum of class weights and
-    the numbers of samples that count and of all.
+    The centers are those that the batch was compared with. The numbers are the sum of class
+    weights, the number of samples that count and that of all samples.
     """
     m = num_latents
     held, mean, numbers, class_held = state.split(

@@ -1,8 +1,8 @@
 """One kernel for the gradients of all parameters: sums of outer products over the batch.
 
-Every program owns a tile of one gradient and walks over the batch in order, so that the sums are
-the same bit for bit whatever runs beside it. The programs of a tile's first column add up the rows
-that they read anyway: those are the biases' gradients.
+Every program computes a tile of one gradient and loops over the batch in order, so that the sums
+are the same bit for bit, whatever else runs. The programs of the first column of tiles also store
+sums of rows, which are the biases' gradients.
 """
 
 import triton
@@ -91,7 +91,7 @@ def parameter_gradients(
     HAS_CLASSIFIER_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """All gradients: programs take tiles of the first layers, of both relations, of the last."""
+    """Compute all gradients: programs take tiles of the first layers, both relations, the last."""
     pid = tl.program_id(0)
     high: tl.constexpr = (D + BI - 1) // BI
     square: tl.constexpr = high * ((D + BJ - 1) // BJ)

@@ -1,4 +1,4 @@
-"""What launches of the head take from sizes, types and options alone, worked out once."""
+"""Launch parameters of the head that depend only on sizes, types and options, computed once."""
 
 import functools
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from fdrl_layers.ops.triton.tiles import ceil_div, next_power_of_2
 
 
 class Blocks(NamedTuple):
-    """How many samples, and how many terms of a sum, a program of a branch takes at a time."""
+    """How many samples, and terms of a sum, a program of a branch processes at a time."""
 
     samples: int
     terms: int
@@ -17,11 +17,11 @@ class Blocks(NamedTuple):
 
 
 def blocks(batch: int, width: int, dtype: torch.dtype) -> Blocks:
-    """Few samples a program while the batch is small, so that all multiprocessors have work.
+    """Return few samples per program for small batches, so that all multiprocessors have work.
 
-    A program holds (samples, D) sums in registers, which spill from 128 samples on (in float32
-    from 64, if it takes 32 terms at a time), and three stages of (terms, D) weights in shared
-    memory, of which compute capability 8.0 has 163 KiB.
+    A program holds (samples, D) sums in registers, which spill from 128 samples on (in float32 from
+    64, with 32 terms at a time). It holds three stages of (terms, D) weights in shared memory, of
+    which compute capability 8.0 has 163 KiB.
     """
     samples = 16 if batch <= 128 or width == 256 else 32 if batch <= 512 else 64
     if dtype == torch.float32:
@@ -32,7 +32,7 @@ def blocks(batch: int, width: int, dtype: torch.dtype) -> Blocks:
 
 
 def _classes(num_classes: int) -> int:
-    """How many classes a program takes at a time."""
+    """Return how many classes a program processes at a time."""
     return max(2, min(16, next_power_of_2(max(1, num_classes))))
 
 
@@ -41,7 +41,7 @@ def _padded(num_latents: int) -> int:
 
 
 class Lanes(NamedTuple):
-    """How a warp of the relations is shared: samples, and numbers along D that a lane holds."""
+    """Layout of a warp of the relations: samples, and numbers along D per lane."""
 
     samples: int
     vector: int
@@ -49,15 +49,15 @@ class Lanes(NamedTuple):
 
 
 def lanes(batch: int, num_latents: int, width: int, dtype: torch.dtype) -> Lanes:
-    """Give a sample half a warp where there are many of them, and as few rows as registers hold.
+    """Give a sample half a warp if there are many samples and the registers hold the rows.
 
-    A lane holds M `vector` numbers of each of two tiles, and has 255 registers. With 16 bytes of
-    a row it takes the fewest instructions a sample; with 8 a small batch has twice the warps.
+    A lane holds M `vector` numbers of each of two tiles, and has 255 registers. With 16 bytes of a
+    row per lane, a sample takes the fewest instructions; with 8, a small batch has twice the warps.
     """
     wide = dtype != torch.float32 and width >= 128 and num_latents <= 9 and batch > 1024
     vector = 8 if wide else 4
     across = width // vector
-    # Wide rows of many latents are shared by two warps, which is slower than one, and fits.
+    # Two warps share wide rows of many latents, which is slower than one warp, but fits.
     warps = 2 if across > 32 and num_latents > 9 else 1
     return Lanes(max(1, 32 // across), vector, warps)
 
@@ -67,13 +67,13 @@ def _turns(num_latents: int) -> int:
 
 
 class Plan(NamedTuple):
-    """What launches of a batch have in common: grids, and what kernels are compiled for.
+    """The grids and the kernels' compile-time options for a batch.
 
     Attributes:
-        branches: Programs of the kernels of branches.
-        samples: Programs of the kernels of relations.
-        branch: Options of the former.
-        relation: Options of the latter.
+        branches: Grid of the kernels of branches.
+        samples: Grid of the kernels of relations.
+        branch: Options of the kernels of branches.
+        relation: Options of the kernels of relations.
     """
 
     branches: tuple[int, int]
@@ -92,7 +92,7 @@ def plan_launches(
     reduction: str,
     products: str,
 ) -> Plan:
-    """Work out once what follows from sizes, types and options alone."""
+    """Return the plan for sizes, types and options, computed once."""
     size, share = blocks(batch, width, dtype), lanes(batch, num_latents, width, dtype)
     return Plan(
         (num_latents, ceil_div(batch, size.samples)),
@@ -129,9 +129,9 @@ def plan_sums(
     dtype: torch.dtype,
     products: str,
 ) -> tuple[tuple[int], dict[str, Any]]:
-    """Return the programs and the options of the kernel of parameters' gradients."""
+    """Return the grid and the options of the kernel of the parameters' gradients."""
     tile = min(64, width)
-    # Products of float32 in float32 are not the tensor cores': more threads share the sums.
+    # Products in float32 do not use the tensor cores, so more threads share the sums.
     block, warps = (16, 8) if dtype == torch.float32 else (64, 4)
     across = ceil_div(in_features, 64) + 2 * ceil_div(width, 64)
     programs = num_latents * ceil_div(width, tile) * across

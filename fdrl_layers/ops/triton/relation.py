@@ -1,13 +1,13 @@
-"""Kernels of a few samples and all their latents: relations, reconstruction, prediction, and back.
+"""Kernels on all latents of a few samples: relations, reconstruction, prediction; with backward.
 
-One warp serves a program. Its lanes lie along D, `VECTOR` numbers each, and the M rows of a tile
-(MP, SUB, D) are registers of the same lane, so that a row is read without any instruction and a
-sum over D is a few shuffles. Loops over latents are unrolled. Distances are taken from differences,
-for each of the M (M - 1) / 2 pairs once; what a pair comes to is one number of a tile
-(TURNS, SUB, MP): that of latent j and its partner j + turn, counted round a circle of M.
+One warp runs a program, or two (`plans.lanes`). Each lane holds `VECTOR` numbers along D, and the M
+rows of a tile (MP, SUB, D) are registers of the same lane. Reading a row therefore takes no
+instruction, and a sum over D takes a few shuffles. Loops over latents are unrolled. Distances are
+computed from differences, once for each of the M (M - 1) / 2 pairs. The value of a pair is one
+number of a tile (TURNS, SUB, MP), for latent j and its partner j + turn, modulo M.
 
-Tiles have three dimensions even where one of them is 1, since Triton would otherwise lay them out
-in another way and exchange them through shared memory.
+Tiles have three dimensions even if one of them is 1, since Triton would otherwise choose another
+layout and exchange them through shared memory.
 """
 
 import triton
@@ -18,12 +18,12 @@ from fdrl_layers.ops.backend import INTERPRETING
 SUMS_WIDEN = tl.constexpr(
     INTERPRETING and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3)
 )
-"""Whether the interpreter makes sums of int32 numbers int64, as that of Triton 3.2 does."""
+"""Whether the interpreter widens sums of int32 to int64, as that of Triton 3.2 does."""
 
 
 @triton.jit
 def tanh(d):
-    """Tanh of a distance: by its series where the quotient of exponentials would cancel."""
+    """Return tanh of a distance, by its series if the quotient of exponentials would cancel."""
     e = tl.exp(-2.0 * d)
     square = d * d
     series = d * (1.0 - square * (1 / 3 - square * (2 / 15 - square * (17 / 315))))
@@ -32,9 +32,9 @@ def tanh(d):
 
 @triton.jit
 def row_of(tile, j, m):
-    """Row m of a tile (MP, SUB, D), bit for bit.
+    """Return row m of a tile (MP, SUB, D), bit for bit.
 
-    Added up as integers, since adding 0 to a floating-point number is an instruction.
+    The sum is over integers, since adding 0 to a floating-point number is an instruction.
     """
     if SUMS_WIDEN:
         return tl.sum(tl.where((j == m)[:, None, None], tile, 0.0), 0)
@@ -44,7 +44,7 @@ def row_of(tile, j, m):
 
 @triton.jit
 def squared_norm(rows):
-    """Sums of squares (SUB,) of rows (SUB, D), four neighbors first, which one lane holds."""
+    """Return the sums of squares (SUB,) of rows (SUB, D), first of four neighbors in one lane."""
     SUB: tl.constexpr = rows.shape[0]
     D: tl.constexpr = rows.shape[1]
     even, odd = tl.split(tl.reshape(rows, (SUB, D // 2, 2)))
@@ -55,9 +55,9 @@ def squared_norm(rows):
 
 @triton.jit
 def partners(M: tl.constexpr, MP: tl.constexpr, TURNS: tl.constexpr):
-    """Turns (TURNS, 1, 1), latents (1, 1, MP), the latters' partners, and which pairs there are.
+    """Return turns (TURNS, 1, 1), latents (1, 1, MP), their partners, and which pairs exist.
 
-    Half a turn of an even M meets each pair twice; its second half does not count.
+    If M is even, turn M / 2 meets each pair twice; its second half does not count.
     """
     turn, j = tl.arange(0, TURNS)[:, None, None] + 1, tl.arange(0, MP)[None, None, :]
     partner = j + turn
@@ -79,7 +79,7 @@ def load_messages(
     SUB: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):
-    """Messages g = relu(alpha q + b) (MP, SUB, D) in float32; 0 beyond M."""
+    """Return the messages g = relu(alpha q + b) (MP, SUB, D) in float32; 0 beyond M."""
     across = j[:, None, None] * (2 * D) + D + d[None, None, :]
     q = tl.load(product_ptr + own * (2 * M * D) + across, mask=present, other=0.0)
     g = alpha[:, :, None] * q.to(tl.float32)
@@ -93,7 +93,7 @@ def load_messages(
 def load_classifier(
     classifier_ptr, start, d, K, D: tl.constexpr, SUB: tl.constexpr, KB: tl.constexpr
 ):
-    """Rows (KB, SUB, D) of the prediction layer, and which classes they are."""
+    """Return rows (KB, SUB, D) of the prediction layer, and their classes."""
     k = start + tl.arange(0, KB)
     at = k[:, None, None] * D + d[None, None, :] + tl.zeros((1, SUB, 1), tl.int32)
     return tl.load(classifier_ptr + at, mask=(k < K)[:, None, None], other=0.0).to(tl.float32), k
@@ -127,11 +127,11 @@ def relation_forward(
     HAS_CLASSIFIER_BIAS: tl.constexpr,
     REDUCTION: tl.constexpr,
 ):
-    """Equations 4 and 8 to 12, and the prediction, of a few samples."""
+    """Compute equations 4 and 8 to 12, and the prediction, for a few samples."""
     rows = tl.program_id(0).to(tl.int64) * SUB + tl.arange(0, SUB)
     j, d = tl.arange(0, MP), tl.max_contiguous(tl.arange(0, D), VECTOR)
     in_rows, present = rows < N, (j < M)[:, None]
-    # Beyond the batch its last sample is computed again and not stored, so that no load of a row
+    # Beyond the batch, its last sample is computed again and not stored, so that no load of a row
     # needs a mask.
     near = tl.minimum(rows, N - 1)
     own, at = near[None, :, None], near[None, :] * M + j[:, None]
@@ -220,14 +220,14 @@ def relation_backward(
     HAS_GRAD_INTER: tl.constexpr,
     REDUCTION: tl.constexpr,
 ):
-    """From the outputs' gradients to those of y and the messages, and the slope of the gates."""
+    """Compute gradients of y and messages, and the gates' slope, from the outputs' gradients."""
     rows = tl.program_id(0).to(tl.int64) * SUB + tl.arange(0, SUB)
     j, d = tl.arange(0, MP), tl.max_contiguous(tl.arange(0, D), VECTOR)
     in_rows, present, real = rows < N, (j < M)[:, None], (j < M)[:, None, None]
     near = tl.minimum(rows, N - 1)
     own, at = near[None, :, None], near[None, :] * M + j[:, None]
     across = j[:, None, None] * D + d[None, None, :]
-    # Pairs are loaded first: Triton lays out what two kinds of tiles enter as the kind loaded last.
+    # Pairs are loaded first: what combines two kinds of tiles gets the layout of the last load.
     turn, first, second, counts = partners(M, MP, TURNS)
     pair, turned = own * (M * M) + first * M + second, own * (M * M) + second * M + first
     distance = tl.load(distances_ptr + pair, mask=counts, other=0.0)
@@ -261,7 +261,7 @@ def relation_backward(
     # sech^2(d) / d, and 0 for messages that coincide.
     apart = tl.where(distance > 0, distance, 1.0)
     force = tl.where(distance > 0, pull * 4.0 * e / ((1.0 + e) * (1.0 + e) * apart), 0.0)
-    # Every row of it is replaced; a tile of zeros would be laid out in another way.
+    # Every row is replaced; a tile of zeros would have another layout.
     dp = g
     y = tl.zeros((SUB, D), tl.float32)
     for m in tl.static_range(0, M):
@@ -282,7 +282,7 @@ def relation_backward(
     features = tl.sum(tl.where(real, alpha[:, :, None] * latents, 0.0), 0)
     y = delta * features + (1.0 - delta) * y
     tl.store(y_ptr + line, y.to(y_ptr.dtype.element_ty), mask=in_rows[:, None])
-    # Again, as the registers that held it were needed.
+    # Loaded again, as the registers that held it were needed.
     behind = j[:, None, None] * (2 * D) + D + d[None, None, :]
     q = tl.load(product_ptr + own * (2 * M * D) + behind, mask=real, other=0.0).to(tl.float32)
     slope = tl.sum(tl.where(real, (delta * dy)[None, :, :] * latents + dp * q, 0.0), 2)

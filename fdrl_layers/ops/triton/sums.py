@@ -1,8 +1,7 @@
 """Kernels that add up a batch for the joint loss.
 
-Each program of `partial_sums` writes parts of a row of one buffer (programs, width). Where ranks
-share a batch, the kernels of `centers.py` are given the one row that the rows of all ranks add up
-to.
+Each program of `partial_sums` writes parts of a row of one buffer (programs, width). If ranks share
+a batch, the kernels of `centers.py` get one row, the sum of the rows of all ranks.
 """
 
 import triton
@@ -11,12 +10,12 @@ import triton.language as tl
 
 @triton.jit
 def columns(row_ptr, M: tl.constexpr, D: tl.constexpr, MP: tl.constexpr, KP: tl.constexpr):
-    """Where a row of parts has what, behind the sums of latents (M, D).
+    """Return pointers to the parts of a row, which follow the sums of latents (M, D).
 
-    Squared distances (32,), those to class centers at M; the sum of cross-entropies, the numbers of
-    samples that count and of all, and the sum of class weights of those that count (4,); sums of
-    Intra-W (MP,); numbers of samples (KP,) and sums of Intra-W (KP, MP) by class. `Sizes.width`
-    adds them up.
+    The parts are squared distances (32,), those to class centers at M; the sum of cross-entropies,
+    the numbers of samples that count and of all, and the sum of class weights of those that count
+    (4,); sums of Intra-W (MP,); numbers of samples (KP,) and sums of Intra-W (KP, MP) by class.
+    `Sizes.width` is their total size.
     """
     squares_ptr = row_ptr + M * D
     scalars_ptr = squares_ptr + 32
@@ -27,10 +26,11 @@ def columns(row_ptr, M: tl.constexpr, D: tl.constexpr, MP: tl.constexpr, KP: tl.
 
 @triton.jit
 def state_columns(state_ptr, M: tl.constexpr, D: tl.constexpr):
-    """Where a state has what, behind the centers (M, D) that latents were held against.
+    """Return pointers to the parts of a state, which follow the centers (M, D) of the latents.
 
-    Mean Intra-W (M,); the sum of class weights, infinite if it is 0, and the numbers of samples
-    that count and of all, each at least 1; and the centers (K, M) of classes.
+    The parts are mean Intra-W (M,); the sum of class weights, infinite if it is 0, and the numbers
+    of samples that count and of all, each at least 1; and the centers (K, M) of classes. All
+    centers are those that the batch was compared with.
     """
     mean_ptr = state_ptr + M * D
     return mean_ptr, mean_ptr + M, mean_ptr + M + 3
@@ -59,7 +59,7 @@ def partial_sums(
     ROWS: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
 ):
-    """Add up `span` samples: program (b, j < M) latent j, program (b, M) all that has classes."""
+    """Sum over `span` samples: program (b, j < M) latent j, program (b, M) all other sums."""
     b, j = tl.program_id(0), tl.program_id(1)
     begin = b.to(tl.int64) * span
     row_ptr = parts_ptr + b * width
@@ -106,7 +106,7 @@ def classes(
     ROWS: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
 ):
-    """Add up cross-entropies, Intra-W by class, and squared distances to class centers."""
+    """Sum cross-entropies, Intra-W by class, and squared distances to class centers."""
     k, m = tl.arange(0, KP), tl.arange(0, MP)
     centers = tl.load(
         class_centers_ptr + k[:, None] * M + m[None, :],
@@ -145,7 +145,7 @@ def classes(
             spread = tl.sum(tl.where((k < K)[None, :], shifted, 0.0), 1) / K
             each = lse - (1.0 - smoothing) * picked - smoothing * spread
             mass += counted
-        # A class that there is not must not pass for one.
+        # A class index out of range must not count as a class.
         each = tl.where((target >= 0) & (target < K), each, float("nan"))
         entropy += tl.where(counted > 0, each, 0.0)
         number += counted

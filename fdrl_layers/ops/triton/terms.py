@@ -8,7 +8,7 @@ from fdrl_layers.ops.triton.sums import state_columns
 
 @triton.jit
 def weigh(total_ptr, weight, term_ptr, HAS_TOTAL: tl.constexpr, HAS_TERM: tl.constexpr):
-    """Gradient of a term, from that of the joint loss and its own."""
+    """Return the gradient of a term, from that of the joint loss and its own."""
     gradient = 0.0
     if HAS_TOTAL:
         gradient += weight * tl.load(total_ptr)
@@ -52,7 +52,7 @@ def term_gradients(
     HAS_DISTRIBUTION: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
 ):
-    """Programs (b, j < M) give the gradient of latent j, programs (b, M) of logits and Intra-W."""
+    """Compute gradients: programs (b, j < M) of latent j, programs (b, M) of logits and Intra-W."""
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     j = tl.program_id(1)
     inside = n < N

@@ -1,4 +1,4 @@
-"""What the kernels share."""
+"""Functions that the kernels share."""
 
 import torch
 import triton
@@ -8,10 +8,10 @@ from fdrl_layers.ops.backend import INTERPRETING
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How products are taken: of float32 as PyTorch's own are, in TF32 where the user allows it.
+    """Return the precision of products: in float32 that of PyTorch, TF32 if the user allows it.
 
     Sums are in float32 in any case. Triton's interpreter multiplies the bits of bfloat16 numbers,
-    so there they are widened, which is exact.
+    so they are widened there, which is exact.
     """
     if dtype == torch.bfloat16 and INTERPRETING:
         return "widened"
@@ -19,12 +19,12 @@ def precision(dtype: torch.dtype) -> str:
 
 
 def ceil_div(count: int, size: int) -> int:
-    """How many pieces of `size` hold `count`; Triton's own is an object that is slow to call."""
+    """Return `count` / `size` rounded up; Triton's own is an object that is slow to call."""
     return -(-count // size)
 
 
 def next_power_of_2(count: int) -> int:
-    """The least power of 2 that is at least `count`, which is at least 1."""
+    """Return the least power of 2 that is at least `count`, which is at least 1."""
     return 1 << (count - 1).bit_length()
 
 
