@@ -1,4 +1,4 @@
-"""The table of backbones, from what tests/test_backbones.py found and keeps in backbones.json."""
+"""The table of backbones, made from backbones.json, which tests/test_backbones.py writes."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 FOUND = Path(__file__).with_name("backbones.json")
 HEAD = ("backbone", "gives", "`auto` is", "basic feature", "P")
 SIZES = ("img_size", "image_size")
-"""Options that make a backbone small enough for a test, and change nothing else here."""
+"""Options that make a backbone small enough for a test; the table does not show them."""
 
 
 def backbones() -> str:
@@ -30,7 +30,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 def _options(row: dict[str, Any]) -> str:
     options = row["options"]
     if row["source"].startswith("hf:"):
-        # The rest of a small configuration says nothing.
+        # The other options of a small configuration are not informative.
         options = {name: options[name] for name in ("add_pooling_layer",) if name in options}
     shown = [f"`{name}={value!r}`" for name, value in options.items() if name not in SIZES]
     return ", " + ", ".join(shown) if shown else ""
@@ -43,11 +43,11 @@ def _pool(row: dict[str, Any]) -> str:
 
 
 def _shape(sizes: list[int]) -> str:
-    # Not to be broken between two lines.
+    # Non-breaking spaces keep a shape on one line.
     return f"(N, {', '.join(str(size) for size in sizes[1:])})".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def write(folder: Path) -> None:
-    """Write the table to `folder`, where a page includes it."""
+    """Write the table to `folder`, from which a page includes it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "backbones.md").write_text(backbones())

@@ -1,4 +1,4 @@
-"""The tables and plots of the Benchmarks page, from the result files of the operators."""
+"""The tables and plots of the Benchmarks page, from the result files of the benchmarks."""
 
 import sys
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ from benchmarks.schema import ORACLE, RESULTS, Measured, Results, Throughput, Wh
 
 NOTHING = "*Nothing has been measured yet.*\n"
 TARGETS = {1: 3.0, 64: 2.0, 256: 1.7, 1024: 1.6}
-"""How many times faster than `loop` a training step was aimed to be, by batch, in float32."""
+"""The aim: how many times faster than `loop` a training step is, by batch, in float32."""
 
 Rows = dict[tuple[str, int], Measured]
-"""What was timed, by version and batch."""
+"""Measurements by version and batch."""
 
 INK = "#7a7a7a"
-"""A gray that can be read on white and on black."""
+"""A gray that is readable on white and on black."""
 
 
 def everything() -> tuple[list[Results], list[WholeStep], list[Throughput]]:
@@ -48,14 +48,14 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def say(machine: Machine) -> str:
-    """Describe a machine in a line."""
+    """Describe a machine in one line."""
     device = machine.gpu or f"{machine.cpu}, {machine.threads} threads"
     versions = f"torch {machine.torch}, Python {machine.python}, {machine.system}"
     return f"{device}; {versions}; commit {machine.commit}"
 
 
 def versions() -> str:
-    """Say what each version is."""
+    """Return a table that describes each version."""
     rows = [[f"`{version.name}`", version.says] for version in VERSIONS]
     rows.append([f"`{ORACLE}`", "a loop over branches and classes: the baseline of older files"])
     rows.append([f"`{FLOOR}`", "the matrix products of the merged form alone: the floor"])
@@ -85,7 +85,7 @@ def _row(row: Measured, *, on_gpu: bool) -> list[str]:
     if row.refused:
         return [str(row.batch), f"`{row.version}`", "refused", *[""] * (7 if on_gpu else 5)]
     low, middle, high = (1e6 * value for value in row.seconds)
-    # A result of the first format does not say.
+    # Results of the first format do not have these values.
     busy = [f"{1e6 * row.busy:.0f}" if row.busy else "", str(row.gpu_kernels or "")]
     return [
         str(row.batch),
@@ -101,12 +101,12 @@ def _row(row: Measured, *, on_gpu: bool) -> list[str]:
 
 
 def counted() -> str:
-    """Count what a training step of each version launches and keeps, here and now."""
+    """Count the kernels and the saved memory of a training step of each version now."""
     sizes, rows = Sizes(N=64), []
     for version in VERSIONS:
         if not (version.compiled or version.cuda_only):
             step = build(version, sizes, "training")
-            step.run()  # after the first, in which centers begin
+            step.run()  # the first step, in which centers start, is not counted
             kernels = kernels_of(step.run)
             saved = saved_per_sample(version, sizes, "cpu", torch.float32) / 1024
             rows.append([f"`{version.name}`", str(kernels), f"{saved:.1f}"])
@@ -114,7 +114,7 @@ def counted() -> str:
 
 
 def targets(found: list[Results]) -> str:
-    """Hold what was aimed at against what was measured."""
+    """Return a table that compares the aims with the measurements."""
     rows: list[list[str]] = []
     for results in found:
         measured = {(row.version, row.batch): row for row in results.measured if row.seconds}
@@ -133,7 +133,7 @@ def _cpu_targets(results: Results, measured: Rows) -> list[list[str]]:
             if version == "ours compiled" and batch >= 64:
                 rows.append([f"inference, `{version}`", over_floor[0], "≤ 1.15", over_floor[1]])
             continue
-        # What was aimed at is a ratio to today's baseline.
+        # The aim is a ratio to the current baseline.
         if version == "ours" and batch in TARGETS and results.baseline == BASELINE:
             faster = f"{row.times_faster[1]:.2f}"
             what = f"times faster than `loop`, N = {batch}"
@@ -174,7 +174,7 @@ def _gpu_targets(results: Results, measured: Rows) -> list[list[str]]:
 
 
 def whole_steps(found: list[WholeStep]) -> str:
-    """Say what the heads add to a step of a whole network."""
+    """Return a table of the time that the heads add to a step of a whole network."""
     if not found:
         return NOTHING
     head = ["machine", "step", "linear", "head", "adds (20 %, 80 %)"]
@@ -194,7 +194,7 @@ def whole_steps(found: list[WholeStep]) -> str:
 
 
 def throughputs(found: list[Throughput]) -> str:
-    """Say how fast the examples train, and how long they wait for data."""
+    """Return a table of how fast the examples train, and how long they wait for data."""
     if not found:
         return NOTHING
     head = [
@@ -228,7 +228,7 @@ def throughputs(found: list[Throughput]) -> str:
 
 
 def plot(results: Results, file: Path) -> None:
-    """Draw the time over the floor against the batch, a line for each version."""
+    """Draw the time of a step against the batch size, one line for each version."""
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
     names = list(dict.fromkeys(row.version for row in results.measured if not row.refused))
     for name in names:
@@ -253,7 +253,7 @@ def plot(results: Results, file: Path) -> None:
 
 
 def write(folder: Path) -> None:
-    """Write tables and plots to `folder`, where the page includes them."""
+    """Write tables and plots to `folder`, from which the page includes them."""
     folder.mkdir(parents=True, exist_ok=True)
     found, steps, trained = everything()
     parts = []

@@ -1,4 +1,4 @@
-"""The figures of the concept pages, drawn whenever the documentation is built."""
+"""The figures of the concept pages, drawn when the documentation is built."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ HEADS: dict[str, tuple[Reduction, GateInit]] = {
     "mean, gates from 1 / 2": ("mean", "linear"),
     "sum": ("sum", "uniform"),
 }
-"""Those that are compared, by their name in a legend."""
+"""Settings of the heads that are compared, by their name in the legend."""
 STEPS, BATCH, WIDTH = 300, 32, 64
 
 
@@ -29,7 +29,7 @@ def write(folder: Path) -> None:
 
 
 def watch(reduction: Reduction, gate_init: GateInit) -> tuple[list[float], list[float]]:
-    """Train a head on seven clusters of points; return Intra-W and what is saturated, by step."""
+    """Train a head on seven clusters of points; return Intra-W and the saturated share by step."""
     head = FDRLHead(WIDTH, 7, reduction=reduction, gate_init=gate_init)
     criterion = FDRLLoss(7)
     adam = torch.optim.Adam([*head.parameters()], 1e-3, betas=(0.5, 0.999))
@@ -65,7 +65,7 @@ def draw_reductions(file: Path) -> None:
 
 
 def distances(reduction: Reduction, gate_init: GateInit) -> torch.Tensor:
-    """Return how far apart the messages of a new head lie."""
+    """Return the distances between the messages of a new head."""
     head = FDRLHead(512, 7, reduction=reduction, gate_init=gate_init)
     inter = head.reconstruction.inter
     assert head.reconstruction.intra is not None

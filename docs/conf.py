@@ -46,7 +46,7 @@ html_math_renderer = "drawn"
 exclude_patterns = ["_build", "_generated"]
 nitpicky = True
 nitpick_ignore = [
-    # The base class's real address, which torch's own documentation does not list.
+    # The base class's module path, which torch's own documentation does not list.
     ("py:class", "torch.nn.modules.module.Module"),
 ]
 
@@ -75,7 +75,7 @@ pictures.write(here / "_generated")
 study_tables.write(here / "_generated")
 concept_figures.write(here / "_generated")
 
-# For examples that need a library which is not there: `:skipif: lacks("captum")`.
+# For examples that need a library that may be missing: `:skipif: lacks("captum")`.
 doctest_global_setup = """
 from importlib.util import find_spec
 
@@ -129,12 +129,12 @@ html_theme_options = {
 def escape_leading_axes(
     app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]
 ) -> None:
-    r"""Take the star of a shape such as (*, M, D) for a star, not for the start of emphasis."""
+    r"""Escape the star of a shape such as (*, M, D), which would start emphasis."""
     lines[:] = [re.sub(r"(?<!\\)\(\*(?=[,)])", r"(\*", line) for line in lines]
 
 
 def find_short_names(app: Sphinx, doctree: document) -> None:
-    """Let a docstring refer to :class:`FDRLOutput` whichever of our modules it stands in."""
+    """Resolve short names such as :class:`FDRLOutput` in the docstrings of all modules."""
     for reference in doctree.findall(pending_xref):
         if reference.get("refdomain") == "py":
             reference["refspecific"] = True

@@ -1,7 +1,7 @@
-"""Formulas drawn into the pages when they are built, so that reading them takes no network.
+"""Formulas drawn into the pages when they are built, so that the pages need no network.
 
-Each becomes an inline SVG in the color of the text around it, with its LaTeX as the text for those
-who do not see it. What cannot be drawn in full is a warning, which our builds treat as an error.
+Each becomes an inline SVG in the color of the surrounding text, with its LaTeX as alternative text.
+A formula that cannot be drawn in full is a warning, which our builds treat as an error.
 """
 
 import re
@@ -19,18 +19,18 @@ from ziamath import Math
 from ziamath.tex import tex2mml
 
 SIZE = 50.0
-"""Units of a drawing to an em of the page."""
+"""Units of a drawing per em of the page."""
 
 ENVIRONMENTS = {"align", "align*", "aligned", "array", "cases", "split"}
 ENVIRONMENTS |= {kind + "matrix" for kind in ("", "b", "B", "p", "small", "v", "V")}
-"""Those that the parser knows; it leaves others out without a word."""
+"""Environments that the parser supports; it omits others without a warning."""
 
 BREAK = r"\\\\|\\cr(?![A-Za-z])"
-"""A new line, by either name."""
+"""A line break, in either notation."""
 
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 
-# Whole paths rather than symbols with an id, which would occur many times in one page.
+# Whole paths instead of symbols with an id, because the id would be repeated in one page.
 ziafont.config.svg2 = False
 ziafont.config.precision = 1
 ElementTree.register_namespace("", MATHML.strip("{}"))
@@ -39,19 +39,19 @@ _log = logging.getLogger(__name__)
 
 
 class CannotDrawError(ValueError):
-    """A formula has a command or a sign that the drawing lacks."""
+    """A formula has a command or a character that cannot be drawn."""
 
 
 @cache
 def drawing(latex: str, *, inline: bool) -> str:
-    """Return LaTeX as an SVG element, sized in em and standing on the line of the text.
+    """Return LaTeX as an SVG element, sized in em and aligned with the line of text.
 
     Raises:
-        CannotDrawError: A part of it would be missing.
+        CannotDrawError: If a part of it would be missing.
     """
     try:
         formula = Math(_mathml(latex, inline), size=SIZE)
-    except Exception as error:  # the parser raises whatever its own code runs into
+    except Exception as error:  # the parser raises errors of any kind
         raise CannotDrawError(f"{type(error).__name__}: {error}") from error
     _require_all_drawn(formula)
     svg = formula.svgxml()
@@ -71,11 +71,11 @@ def drawing(latex: str, *, inline: bool) -> str:
 
 
 def _mathml(latex: str, inline: bool) -> ElementTree.Element:
-    """Return LaTeX as MathML, written so that the parser reads all of it."""
+    """Return LaTeX as MathML, rewritten so that the parser reads all of it."""
     latex = latex.strip()
     if unknown := set(re.findall(r"\\begin\{(.+?)\}", latex)) - ENVIRONMENTS:
         raise CannotDrawError(f"unknown environment: {' '.join(sorted(unknown))}")
-    # As in LaTeX's own builder of Sphinx: lines without an environment are aligned at `&`.
+    # As in Sphinx's LaTeX builder, lines without an environment are aligned at `&`.
     outside = re.sub(r"\\begin\{(\w+)\}.*?\\end\{\1\}", "", latex, flags=re.DOTALL)
     if not inline and re.search(BREAK, outside):
         latex = rf"\begin{{aligned}} {latex} \end{{aligned}}"
@@ -89,15 +89,15 @@ def _mathml(latex: str, inline: bool) -> ElementTree.Element:
 
 
 def _set_right(root: ElementTree.Element) -> None:
-    """Change what the parser writes and the drawing takes for something else."""
+    """Correct what the parser writes and the drawing would misinterpret."""
     for sign in root.iter(f"{MATHML}mo"):
-        # Bars grow after \left and \right alone, and the hat over a letter is a small one.
+        # Bars grow only after \left and \right, and the hat over a letter is small.
         if sign.text in ("‖", "|") and not sign.get("fence"):
             sign.set("stretchy", "false")
         if sign.text == "\N{COMBINING CIRCUMFLEX ACCENT}":
             sign.text = "\N{MODIFIER LETTER CIRCUMFLEX ACCENT}"
     for table in root.iter(f"{MATHML}mtable"):
-        # Given in points, of which a drawing has too many to an em.
+        # Given in points, of which a drawing has too many per em.
         if table.get("rowspacing", "").endswith("pt"):
             table.set("rowspacing", "0.4em")
     for over in root.iter(f"{MATHML}mover"):
@@ -130,7 +130,7 @@ def visit_inline(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def visit_block(self: HTML5Translator, node: nodes.math_block) -> None:
-    r"""Put a formula on a line of its own, with the number of its \tag or its label beside it."""
+    r"""Put a formula on its own line, with the number of its \tag or its label next to it."""
     latex, tag = node.astext(), ""
     if found := re.search(r"\\tag\{(.+?)\}", latex):
         latex, tag = latex.replace(found[0], ""), f"({found[1]})"

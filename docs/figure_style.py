@@ -1,4 +1,4 @@
-"""How all figures of these pages look, and each of them twice: for light pages and for dark."""
+"""The style of all figures of these pages, each of which is saved for light and dark pages."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ LATENTS = (
 INK = {"light": "#2b3242", "dark": "#cfd5e0"}
 
 BASELINE = "#8a92a6"
-"""Of what others are compared with, on light pages and on dark."""
+"""Color of the baseline of a comparison, on light and on dark pages."""
 
 STYLE = {
     "axes.grid": False,
@@ -51,15 +51,15 @@ STYLE = {
 
 
 def use(gallery_conf: Mapping[str, Any] | None = None, fname: str | None = None) -> None:
-    """Draw in our style from now on; sphinx-gallery calls this before each tutorial."""
+    """Set our style for all following figures; sphinx-gallery calls this before each tutorial."""
     plt.rcdefaults()
     plt.rcParams.update(STYLE)
 
 
 def save_both(figure: Figure, path: Path, **options: Any) -> tuple[Path, Path]:
-    """Save a figure as NAME-light and NAME-dark beside `path`, on nothing, and return both."""
+    """Save a figure, transparent, as NAME-light and NAME-dark next to `path`; return the paths."""
     names = tuple(path.with_stem(f"{path.stem}-{theme}") for theme in INK)
-    # Ticks are made when a figure is first drawn.
+    # Ticks are created when a figure is first drawn.
     figure.draw_without_rendering()
     inked = list(_inked(figure))
     for axes in figure.axes:
@@ -74,7 +74,7 @@ def save_both(figure: Figure, path: Path, **options: Any) -> tuple[Path, Path]:
 
 
 def _inked(figure: Figure) -> Iterator[tuple[Artist, str]]:
-    """Yield what has the color of ink, black, with the method that changes it."""
+    """Yield the artists in black, the color of ink, with the method that changes their color."""
     for artist in figure.findobj():
         if isinstance(artist, Text) and artist.get_gid() != "fixed":
             if same_color(artist.get_color(), "black"):
@@ -93,14 +93,14 @@ def _inked(figure: Figure) -> Iterator[tuple[Artist, str]]:
 
 
 def scrape(block: Any, variables: Mapping[str, Any], gallery_conf: Mapping[str, Any]) -> str:
-    """Save the figures of a tutorial's block twice, and return what shows them."""
+    """Save the figures of a tutorial's block for both themes; return the markup that shows them."""
     shown = []
     for number in plt.get_fignums():
         figure = plt.figure(number)
         alt = figure.get_label() or _title(figure)
         path = Path(next(variables["image_path_iterator"]))
         light, dark = save_both(figure, path, dpi=160)
-        # What sphinx-gallery makes a thumbnail of.
+        # sphinx-gallery makes a thumbnail of this file.
         light.replace(path)
         for name, theme in ((path, "light"), (dark, "dark")):
             place = name.relative_to(gallery_conf["src_dir"]).as_posix()

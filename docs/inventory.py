@@ -1,8 +1,8 @@
 """Small inventories of the names in other projects that these pages link to.
 
-Sphinx reads each project's own inventory from its site. Where that cannot be reached it takes the
-one made here from the lists below, so that a build without a network gives the same links and no
-warning. Only the names that our pages use need to be listed.
+Sphinx reads each project's own inventory from its site. If the site cannot be reached, Sphinx uses
+the inventory made here from the lists below, so that a build without a network gives the same links
+and no warning. Only the names that our pages use need to be listed.
 """
 
 import zlib
@@ -45,7 +45,7 @@ PYTHON = {
 
 
 def write_inventory(path: Path, project: str, names: dict[str, str]) -> str:
-    """Write an intersphinx inventory (format 2) that leads every name to `#name` of its page."""
+    """Write an intersphinx inventory (format 2) that maps every name to `#name` of its page."""
     lines = [
         f"{name} {role} 1 {_page(project, name)} -"
         for role, listed in names.items()

@@ -1,4 +1,4 @@
-"""The tables of the Reproduction page, from the result files under benchmarks/results/."""
+"""The table of real faces on a CPU, from the result files under benchmarks/results/."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def real_faces() -> str:
-    """Return what the benchmark `real-faces` measured, as a table and a line on each machine."""
+    """Return what the benchmark `real-faces` measured, as a table and a line about each machine."""
     files = sorted((RESULTS / "real_faces").glob("*.json"))
     runs = [json.loads(file.read_text()) for file in files]
     if not runs:
@@ -44,6 +44,6 @@ def _machines(runs: list[dict[str, Any]]) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write the tables to `folder`, where pages include them."""
+    """Write the table to `folder`, from which a page includes it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "real_faces.md").write_text(real_faces())

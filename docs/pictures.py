@@ -1,4 +1,4 @@
-"""The pictures that are drawn anew whenever the documentation is built."""
+"""The pictures that are drawn when the documentation is built."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """A check after each build that no page loads anything from another place.
 
-Links lead where they like; what a browser fetches by itself must lie beside the page, so that the
-documentation can be read without a network and tells nobody who reads it.
+Links may lead anywhere, but what a browser fetches by itself must be stored with the page. So the
+documentation can be read without a network, and no other site can record who reads it.
 """
 
 import re
@@ -31,7 +31,7 @@ LOADED = {
 
 NOT_FETCHED = {"alternate", "author", "canonical", "help", "index", "license", "next", "prev"}
 NOT_FETCHED |= {"search"}
-"""Kinds of <link> that lead somewhere and load nothing."""
+"""Kinds of <link> that do not load anything."""
 
 _ELSEWHERE = re.compile(r"(?:https?:)?//")
 _IN_STYLE = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""")

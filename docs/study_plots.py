@@ -1,4 +1,4 @@
-"""The plots of the studies on real faces, for the Reproduction page."""
+"""The plots of the studies on real faces, for the Reproduction pages."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ FOLLOWED = {
     "distance": "distance of messages",
     "inter_weight": "mean Inter-W",
 }
-"""What metrics.csv follows of the relation weights."""
+"""Columns of metrics.csv about the relation weights, with their titles."""
 OVER_DECADES = ("intra_weight", "intra_spread")
 CURVES = ("sum, λ2 = 1", "sum, λ2 = 0", "mean, λ2 = 1", "mean, λ2 = 0", "share, λ2 = 1")
 
@@ -32,8 +32,8 @@ class Line:
     """Rows of a study that differ in one option alone.
 
     Attributes:
-        label: What the legend calls them.
-        option: In which they differ.
+        label: Their name in the legend.
+        option: The option in which they differ.
         fixed: Options in which all of them differ from FDRL.
     """
 
@@ -58,9 +58,9 @@ class Levels:
 
     Attributes:
         of: The study's name.
-        xlabel: What the values are of.
-        lines: That are compared.
-        baseline: A row that is drawn as a level of its own.
+        xlabel: What the values are.
+        lines: The lines to compare.
+        baseline: A row that is drawn as a horizontal line.
     """
 
     of: str
@@ -97,7 +97,7 @@ def accuracies(row: Row, scale: str) -> list[float]:
 
 
 def draw_levels(plot: Levels, scale: str, file: Path) -> None:
-    """Draw the mean and the deviation over seeds at each value, a line for each kind of rows."""
+    """Draw the mean and the deviation over seeds at each value, one curve for each line."""
     figure, axes = plt.subplots(figsize=(6.5, 3.2))
     lines = {}
     for line in plot.lines:
@@ -127,7 +127,7 @@ def draw_levels(plot: Levels, scale: str, file: Path) -> None:
 
 
 def draw_curves(of: Study, scale: str, file: Path) -> None:
-    """Draw what Intra-W, the distances and Inter-W do over training, a line for each row."""
+    """Draw Intra-W, the distances and Inter-W over training, one line for each row."""
     figure, axes = plt.subplots(1, len(FOLLOWED), figsize=(11, 2.8))
     rows = {row.label: row for row in of.rows}
     runs = {label: results_of(rows[label], scale).values() for label in CURVES}
@@ -154,7 +154,7 @@ def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
 
 
 def pictures(of: Study, scale: str, folder: Path) -> str:
-    """Draw the plots of a study to `folder`, and return what shows them."""
+    """Draw the plots of a study to `folder`, and return the markup that shows them."""
     shown = []
     for plot in LEVELS:
         if plot.of == of.name:

@@ -1,14 +1,14 @@
-"""Figures of the studies in prose: drawn from the results, so that no sentence can be out of date.
+"""Numbers of the studies in prose, taken from the results, so that none can be out of date.
 
     {gain}`gates: sum, Intra-W at 1 / M vs sum, gates at 1 / 2`
     {score}`full: linear; mean class`
     {meaning}`groups: FER+`
 
-A gain is the difference to the study's baseline, or to the row behind `vs`, with its interval. A
-score is a mean with its deviation over seeds. Both are of the test accuracy, unless one of
-`valid`, `mean class`, `spread` or `by class` stands behind a semicolon. The last two are of Intra-W
-(see the tables of the study `living`), in percent, and a score has its mean alone. What latents
-mean is a mean over seeds: `latents`, `groups` and `chance` of a model, or `baseline`.
+A gain is the difference to the study's baseline, or to the row after `vs`, with its interval. A
+score is a mean with its deviation over seeds. Both are of the test accuracy, unless one of `valid`,
+`mean class`, `spread` or `by class` follows a semicolon. The last two are of Intra-W (see the
+tables of the study `living`), in percent, and a score has only its mean. A meaning is a mean over
+seeds: `latents`, `groups` and `chance` of a model, or `baseline`.
 """
 
 import re
@@ -83,7 +83,7 @@ def _value(run: Trained, score: str | None) -> float | None:
 
 
 def _joined(text: str) -> str:
-    # A number and its deviation stay on one line, and a minus is none of a word's.
+    # Keep a number and its deviation on one line, and use a minus sign instead of a hyphen.
     return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(
         "-", "\N{MINUS SIGN}"
     )

@@ -1,4 +1,4 @@
-"""The tables of the studies on real faces, for the Reproduction page."""
+"""The tables of the studies on real faces, for the Reproduction pages."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,9 +21,9 @@ def shown(of: Study, folder: Path) -> str:
     for scale, about in SCALES.items():
         found = {row.label: list(results_of(row, scale).values()) for row in of.rows}
         runs = [each for results in found.values() for each in results]
-        # A row that other studies have too says nothing by itself.
+        # The baseline, which other studies have too, is no result by itself.
         if any(results for label, results in found.items() if label != of.baseline):
-            # A number and its deviation stay on one line.
+            # Keep a number and its deviation on one line.
             table = as_markdown(of, scale).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
             parts.append(f"{table}\nOf {about.description}; {_machines(runs)}\n")
             parts.append(pictures(of, scale, folder))
@@ -40,7 +40,7 @@ def _machines(runs: Iterable[Trained]) -> str:
 
 
 def meaning() -> str:
-    """Return what the latents say of action units and labels, a line for each model."""
+    """Return a table of what latents say about action units and labels, one row for each model."""
     found = (read_meanings(scale) for scale in SCALES)
     return "\n".join(_meaning(measured) for measured in found if measured) or NOTHING
 
@@ -70,7 +70,7 @@ def _meaning(found: list[Meaning]) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write tables and plots to `folder`, where the page includes them."""
+    """Write tables and plots to `folder`, from which the pages include them."""
     folder = folder / "studies"
     folder.mkdir(parents=True, exist_ok=True)
     figure_style.use()
