@@ -20,7 +20,7 @@ TAIL = 15
 
 @dataclass(frozen=True)
 class Part:
-    """A command.
+    """A command with a time limit.
 
     Attributes:
         name: Name that selects the part; "a" also selects "a-b".

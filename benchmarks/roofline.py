@@ -1,4 +1,4 @@
-"""Compute the minimum time of a step from its bytes and operations and a machine's peak rates.
+"""Compute the minimum time of a step from its bytes, its operations and a machine's rates.
 
 Each of its two passes takes as long as the slower of its memory traffic and its arithmetic. The
 traffic is that of the fused form: every array that has to exist is written and read once.

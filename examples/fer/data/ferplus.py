@@ -1,4 +1,4 @@
-"""FER+ (Barsoum et al. 2016): the FER-2013 faces with the votes of ten taggers each."""
+"""Read FER+ (Barsoum et al. 2016): the FER-2013 faces with the votes of ten taggers each."""
 
 import csv
 import re
