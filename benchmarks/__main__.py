@@ -1,4 +1,4 @@
-"""Measure what the head costs, by one of these.
+"""Measure the cost of the head with one of these commands.
 
     python -m benchmarks operators [--device cuda] [--dtype bfloat16] [--quick]
     python -m benchmarks whole-step [--device cuda] [--dtype bfloat16] [--graph]
@@ -8,7 +8,7 @@
     python -m benchmarks real-faces --data DIR
     python -m benchmarks.studies
 
-Each says more with --help.
+Each command describes its options with --help.
 """
 
 import importlib
@@ -19,12 +19,12 @@ NAMES = ("operators", "whole-step", "throughput", "kernels", "gpu", "real-faces"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that is named first, with what stands behind it."""
+    """Run the command named by the first argument with the remaining arguments."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name not in NAMES:
         print(__doc__, file=sys.stderr)
         return 2
-    # What one needs another may lack, such as torchvision.
+    # Import only this command: another may require packages that are missing, such as torchvision.
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     return int(module.main(rest) or 0)
 

@@ -1,7 +1,7 @@
-"""Before a version is timed it must agree with the tests' loop in float64: values and gradients.
+"""Compare the values and gradients of a version with the tests' loop in float64 before timing it.
 
-Parameters and features are first rounded to the type in question, for both: a ReLU that opens for
-unrounded numbers may stay shut for rounded ones, and no version could be held against that.
+Both use parameters and features rounded to the dtype under test. A ReLU that is active for
+unrounded inputs may be inactive for rounded ones, and then the results would not be comparable.
 """
 
 import copy
@@ -20,21 +20,21 @@ from loop_loss import LoopLoss
 OUTPUTS = ("logits", "embedding", "latents", "intra_weights")
 LAYERS = ("decomposition", "intra", "inter", "classifier")
 DELTA = 0.25
-"""Not a half, where what delta weighs and what 1 - delta weighs could be mixed up."""
+"""Not 0.5, because then an exchange of the weights delta and 1 - delta would not be detected."""
 LOUDER = {"reconstruction.intra.weight": 4.0, "classifier.bias": 8.0}
-"""What parameters are multiplied by, so that each gradient and each bias counts."""
+"""Factors of parameters, chosen such that each gradient and each bias matters."""
 REGIMES: dict[Regime, Lambdas] = {"small": (0.5, 1.0, 20.0), "default": (0.5, 1.0, 0.05)}
-"""Of Intra-W: about 1/9, where Inter-W depends on all messages, and D/2, where it is saturated.
+"""Regimes of Intra-W: about 1/9, where Inter-W depends on all messages; D/2, where it saturates.
 
-Beside each the weights of the losses, such that the gradient of each counts.
+The values are the weights of the losses, chosen such that the gradient of each loss matters.
 """
 
 
 def disagreement(
     version: Version, sizes: Sizes, mode: Mode, device: str, dtype: torch.dtype
 ) -> str | None:
-    """Say where a version's results are off by more than rounding, or None."""
-    # What is compiled for one set of parameters is the same for the other.
+    """Return where a version's results differ by more than rounding, or None if they agree."""
+    # The compiled code does not depend on the parameters, so one regime is enough.
     for regime, lambdas in list(REGIMES.items())[: 1 if version.compiled else None]:
         head = rounded_head(sizes, dtype, regime)
         expected = expected_results(head, sizes, mode, dtype, lambdas)
@@ -42,7 +42,7 @@ def disagreement(
         try:
             for name, value in results(step).items():
                 want = expected[name]
-                # In a gradient much cancels: it is judged by its largest element.
+                # Terms of a gradient cancel, so its tolerance is relative to its largest element.
                 assert_close(name, value, want, dtype, scale=float(want.abs().max()))
         except AssertionError as error:
             return str(error)
@@ -50,7 +50,7 @@ def disagreement(
 
 
 def rounded_head(sizes: Sizes, dtype: torch.dtype, regime: Regime) -> FDRLHead:
-    """Return a head with parameters that `dtype` holds exactly."""
+    """Return a head whose parameters are exactly representable in `dtype`."""
     head = FDRLHead(sizes.P, sizes.K, latent_dim=sizes.D, num_latents=sizes.M, delta=DELTA)
     drawn = strategies.parameters_for(strategies.Sizes(*sizes), 3, regime=regime)
     for name, factor in LOUDER.items():
@@ -65,10 +65,10 @@ def rounded_head(sizes: Sizes, dtype: torch.dtype, regime: Regime) -> FDRLHead:
 
 
 def _decide(drawn: dict[str, Tensor], input: Tensor) -> float:
-    """Give both ReLUs biases that keep each unit open, or shut, for a whole batch.
+    """Set the biases of both ReLUs such that each unit is active, or inactive, for a whole batch.
 
-    What reaches them has been rounded on the way, by each version in other places. A sum near 0
-    would open one version's ReLU and shut another's, and either gradient would be right.
+    Each version rounds intermediate results in different places. A sum near 0 would activate the
+    ReLU of one version and not that of another, and both gradients would be correct.
 
     Returns the mean distance between messages.
     """
@@ -95,7 +95,7 @@ def _decide(drawn: dict[str, Tensor], input: Tensor) -> float:
 def expected_results(
     head: FDRLHead, sizes: Sizes, mode: Mode, dtype: torch.dtype, lambdas: Lambdas
 ) -> dict[str, Tensor]:
-    """Return the results of the tests' loop in float64, on features rounded to `dtype`."""
+    """Return the results of the tests' loop in float64 for features rounded to `dtype`."""
     loop = LoopHead(sizes.P, sizes.K, latent_dim=sizes.D, num_latents=sizes.M, delta=DELTA).double()
     loop.load_stacked(copy.deepcopy(head).double())
     loss = LoopLoss(sizes.K, num_latents=sizes.M, latent_dim=sizes.D, weights=lambdas)
@@ -115,7 +115,7 @@ def expected_results(
 
 
 def results(step: Step) -> dict[str, Tensor]:
-    """Run a step, and return the head's outputs and, in training, all gradients, stacked."""
+    """Run a step and return the head's outputs and, in training, all gradients, stacked."""
     assert step.model is not None
     assert step.forward is not None
     assert step.input is not None
@@ -134,7 +134,7 @@ def results(step: Step) -> dict[str, Tensor]:
 
 
 def _stacked(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name the gradients as a head does, and stack those of single branches."""
+    """Rename the gradients to the parameter names of a head and stack those of single branches."""
     rows: dict[str, list[Tensor]] = {}
     for name, gradient in gradients.items():
         *path, kind = name.removeprefix("_orig_mod.").split(".")

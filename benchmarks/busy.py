@@ -1,4 +1,4 @@
-"""How long a GPU works in a step, and on how many kernels: the rest of a step is Python's time."""
+"""Measure how long a GPU is busy in a step and how many kernels run; the rest is Python's time."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,14 +7,14 @@ from torch.profiler import ProfilerActivity, profile
 
 STEPS = 5
 COPIES = ("Memcpy", "Memset")
-"""What the names of work begin with that keeps the GPU busy and is no kernel."""
+"""Prefixes of the names of GPU work that is not a kernel."""
 
 Work = tuple[str, float, float]
-"""A name, and when it began and ended, in microseconds."""
+"""A name, a start time and an end time, in microseconds."""
 
 
 def gpu_work(run: Callable[[], object]) -> tuple[float, int]:
-    """Return the seconds that the GPU is busy in a step, and the kernels that run in it."""
+    """Return the seconds for which the GPU is busy in a step and the number of kernels it runs."""
     for _ in range(2):
         run()
     torch.cuda.synchronize()
@@ -32,7 +32,7 @@ def gpu_work(run: Callable[[], object]) -> tuple[float, int]:
 
 
 def summed(work: Iterable[Work]) -> tuple[float, int]:
-    """Return the seconds in which something runs, what overlaps counted once, and the kernels."""
+    """Return the busy seconds, with overlaps counted once, and the number of kernels."""
     busy, kernels, end = 0.0, 0, float("-inf")
     for name, began, ended in sorted(work, key=lambda each: each[1]):
         busy += max(0.0, ended - max(began, end))

@@ -1,4 +1,4 @@
-"""What a step launches and what it keeps: counted, so that no GPU is needed."""
+"""Count the kernels that a step launches and the bytes that it saves; this requires no GPU."""
 
 import importlib.util
 from collections import Counter
@@ -19,7 +19,7 @@ NO_KERNEL = frozenset(
         "_local_scalar_dense",
     )
 )
-"""Operators that make a view, reserve memory or read a number: they launch nothing."""
+"""Operators that create a view, allocate memory or read a number; they launch no kernel."""
 
 
 class _Kernels(TorchDispatchMode):
@@ -38,9 +38,9 @@ class _Kernels(TorchDispatchMode):
 
 @contextmanager
 def counted_kernels() -> Iterator[Counter[str]]:
-    """Count PyTorch's operators that launch a kernel within the context, by their names.
+    """Count, by name, the PyTorch operators that launch a kernel within the context.
 
-    An operator counts as one kernel, which some are not; Triton's launches come on top.
+    Each operator counts as one kernel, which is not exact for some. Triton's launches are excluded.
     """
     with _Kernels() as kernels:
         yield kernels.counted
@@ -48,14 +48,14 @@ def counted_kernels() -> Iterator[Counter[str]]:
 
 @contextmanager
 def counted_launches() -> Iterator[list[str]]:
-    """Collect the names of the kernels that Triton launches, on a GPU or in its interpreter."""
+    """Collect the names of the kernels that Triton launches on a GPU or in its interpreter."""
     names: list[str] = []
     if importlib.util.find_spec("triton") is None:
         yield names
         return
     from triton.runtime import interpreter, jit
 
-    # What the interpreter launches has been `run` only since Triton 3.3.
+    # The interpreter launches through `run` only since Triton 3.3.
     places: list[tuple[Any, str]] = [
         (jit.JITFunction, "run"),
         (interpreter.GridExecutor, "__call__"),
@@ -65,7 +65,7 @@ def counted_launches() -> Iterator[list[str]]:
     def recording(run: Any) -> Any:
         def recorded(self: Any, *arguments: Any, **options: Any) -> Any:
             names.append(self.fn.__name__)
-            # What the interpreter does inside is no launch.
+            # Operators that the interpreter calls are not launches.
             with torch.utils._python_dispatch._disable_current_modes():
                 return run(self, *arguments, **options)
 
@@ -81,7 +81,7 @@ def counted_launches() -> Iterator[list[str]]:
 
 
 def kernels_of(run: Callable[[], object]) -> int:
-    """Return the number of kernels of one step, PyTorch's and Triton's."""
+    """Return the number of kernels of one step, from both PyTorch and Triton."""
     run()
     with counted_launches() as launches, counted_kernels() as counted:
         run()
@@ -89,9 +89,9 @@ def kernels_of(run: Callable[[], object]) -> int:
 
 
 def saved_bytes(forward: Callable[[], object], model: nn.Module, *others: Tensor) -> int:
-    """Return the bytes that a forward pass keeps for its backward pass.
+    """Return the bytes that a forward pass saves for its backward pass.
 
-    Each storage counts once; those of parameters, buffers and `others` do not.
+    Each storage counts once; storages of parameters, buffers and `others` do not count.
     """
     known = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *others)}
     known |= {each.untyped_storage().data_ptr() for each in model.buffers()}

@@ -1,11 +1,11 @@
-"""Check and measure all that a GPU is for, in under nine minutes, and sum it up in a table.
+"""Run all checks and benchmarks that require a GPU in under nine minutes and print a table.
 
     python -m benchmarks gpu [--out DIR] [--only tests,operators]
 
-For one GPU, without a network, with what the extras `test` and `examples` install. Every part has a
-time of its own, and what one has written is kept where it fails or is stopped. Results go to
-benchmarks/results/GPU, from which the documentation is made, or to DIR; all that is said goes to
-gpu.log, in runs/gpu or in DIR. Exit status 1 where a part did not pass, or where there is no GPU.
+This uses one GPU, no network and what the group `test` and the extra `examples` install. Each part
+has its own time limit; its output is kept if it fails or is stopped. Results go to
+benchmarks/results/GPU, from which the documentation is built, or to DIR. All output goes to
+gpu.log in runs/gpu or in DIR. The exit status is 1 if a part ran and failed or there is no GPU.
 """
 
 import argparse
@@ -27,13 +27,13 @@ SANITIZER = "compute-sanitizer"
 KERNELS = ("triton", "hypothesis")
 IMAGES = ("triton", "torchvision")
 EXAMPLES = (*IMAGES, "matplotlib", "scipy", "sklearn", "tqdm")
-"""What a part needs, as one imports it."""
+"""Modules that a part requires, by import name."""
 WORKERS = 8
-"""Processes that test at a time at most: each has a share of the GPU's memory."""
+"""Maximum number of concurrent test processes, which share the GPU's memory."""
 
 
 def lacking(*modules: str, program: str | None = None) -> Callable[[], str | None]:
-    """Return what says that there is no GPU, or which module or program is not installed."""
+    """Return a function that reports a missing GPU, or the modules and program not installed."""
 
     def obstacle() -> str | None:
         if not torch.cuda.is_available():
@@ -47,7 +47,7 @@ def lacking(*modules: str, program: str | None = None) -> Callable[[], str | Non
 
 
 def parts(out: Path) -> tuple[Part, ...]:
-    """Return the parts, whose results go to `out`."""
+    """Return the parts; their results go to `out`."""
     kernels = python("-m", "benchmarks", "kernels")
     whole = ("whole-step", "--rounds", "15")
     training = ("throughput", "--rounds", "3", "--channels-last")
@@ -68,7 +68,7 @@ def parts(out: Path) -> tuple[Part, ...]:
 
 def _tests(seconds: float) -> Part:
     command = [*python("-m", "pytest", "-m", "cuda and not slow", "-q")]
-    # What needs a library that is not there is said, and the rest is run.
+    # Test files that require a missing library are reported, and the others run.
     command += ["--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(WORKERS, os.cpu_count() or 1)), "--dist", "worksteal"]
@@ -87,7 +87,7 @@ def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
         ),
         seconds,
         figure,
-        # Each array is then an allocation of its own, with ends that can be overrun.
+        # Each array then has its own allocation, so that accesses beyond its end are detected.
         {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         lacking(*KERNELS, program=program),
     )
@@ -95,7 +95,7 @@ def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
 
 def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float) -> Part:
     said = ("--modes", "training", "--batches", "64", "1024", "65536", "--compiled-at", "64")
-    # A batch that could not be ended in time is not begun.
+    # Do not start a batch that might not finish within the time limit.
     within = ("--rounds", "11", "--seconds", f"{0.6 * seconds:.0f}")
     return _timed(
         f"operators-{dtype}",
@@ -124,7 +124,7 @@ def _timed(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is asked for, and return the exit status."""
+    """Run the requested parts and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks gpu",
         description=__doc__,
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", help="names of parts, with commas between them")
     options = parser.parse_args(argv)
     machine = describe("cuda" if torch.cuda.is_available() else "cpu")
-    # Parts run at the root of the repository, and may be told of a folder from elsewhere.
+    # Parts run at the root of the repository, so a folder relative to elsewhere must be absolute.
     out = (options.out or RESULTS / machine.slug()).absolute()
     log = (out if options.out else ROOT / "runs" / "gpu") / "gpu.log"
     everything = parts(out)
@@ -148,5 +148,5 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{summary}\n\nresults: {out}\neverything that was said: {log}")
     with log.open("a") as file:
         file.write(f"\n{summary}\n")
-    # Where there is no GPU nothing has been shown.
+    # Without a GPU, nothing has been checked.
     return 1 if any(each.failed for each in outcomes) or lacking()() else 0

@@ -1,9 +1,9 @@
-"""Hold Triton's kernels against the tests' loop in float64: values and all gradients, in each type.
+"""Compare values and gradients of the Triton kernels with the tests' loop in float64, per dtype.
 
     python -m benchmarks kernels [--smallest]
 
-At the paper's widths with 1, 37, 64 and 1,024 samples, or at the smallest sizes, for tools that
-look at every access to memory. Exit status 1 where anything disagrees.
+The sizes are the paper's widths with 1, 37, 64 and 1,024 samples. --smallest uses the smallest
+sizes, for tools that check every memory access. The exit status is 1 if a result disagrees.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SMALLEST = (Sizes(5, P=20, M=3, D=32, K=4),)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Check head and losses, and return the exit status."""
+    """Check head and losses and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks kernels",
         description=__doc__,

@@ -1,8 +1,8 @@
-"""The baseline: head and losses as a good user of PyTorch writes them from the paper.
+"""The baseline: head and losses as an experienced PyTorch user writes them from the paper.
 
-A linear layer a branch, everything behind the branches stacked, `torch.cdist` for the distances,
-and centers that are parameters, so that an optimizer moves them. It dispatches fewer operators than
-the loop over branches and classes that the tests hold everything against.
+It has one linear layer per branch, stacks everything after the branches, computes the distances
+with `torch.cdist`, and has centers that are parameters, which an optimizer updates. It dispatches
+fewer operators than the loop over branches and classes that the tests use as their reference.
 """
 
 import torch
@@ -13,7 +13,7 @@ from fdrl_layers import FDRLHead, FDRLLossOutput, FDRLOutput
 
 
 class LoopHead(nn.Module):
-    """FDRL with a linear layer for each branch, from the parameters of a head."""
+    """FDRL with a linear layer for each branch, initialized from the parameters of a head."""
 
     def __init__(self, head: FDRLHead) -> None:
         super().__init__()
@@ -26,9 +26,9 @@ class LoopHead(nn.Module):
         self.classifier, self.delta = head.classifier, head.reconstruction.delta
 
     def forward(self, input: Tensor) -> FDRLOutput:
-        """Return the logits of basic features (N, P) and all on the way to them."""
+        """Return the logits of basic features (N, P) and all intermediate outputs."""
         latents = [F.relu(branch(input)) for branch in self.decomposition]
-        # Equation 4: a sigmoid is positive, so that its L1 norm is its sum.
+        # Equation 4: a sigmoid is positive, so its L1 norm is its sum.
         weights = [
             gate(latent).sigmoid().sum(1, keepdim=True)
             for gate, latent in zip(self.intra, latents, strict=True)
@@ -36,8 +36,8 @@ class LoopHead(nn.Module):
         features = [weight * latent for weight, latent in zip(weights, latents, strict=True)]
         pairs = zip(self.inter, features, strict=True)
         messages = torch.stack([F.relu(edge(feature)) for edge, feature in pairs], 1)
-        # There is no kernel for half types; autocast takes float32 too. Of so few rows it computes
-        # each distance by itself, so that the diagonal is 0 and wants no mask.
+        # cdist has no kernel for half types; autocast uses float32 too. For so few rows, cdist
+        # computes each distance directly, so the diagonal is exactly 0 and needs no mask.
         exact = messages if messages.dtype.itemsize >= 4 else messages.float()
         inter_weights = torch.cdist(exact, exact).tanh()
         aware = inter_weights.to(messages.dtype) @ messages
@@ -48,7 +48,7 @@ class LoopHead(nn.Module):
 
 
 class LoopLoss(nn.Module):
-    """The joint loss, with centers that begin at the means of the first batch."""
+    """The joint loss with centers that start at the means of the first batch."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class LoopLoss(nn.Module):
         if not self.begun:
             self._begin(output, target)
         weights = output.intra_weights
-        # Centers are never in a half type, and take what is subtracted from them along.
+        # Centers are never of a half type, and differences with them are promoted to their type.
         exact = self.class_centers.dtype
         classification = F.cross_entropy(output.logits.to(exact), target)
         compactness = (output.latents - self.latent_centers).square().sum((1, 2)).mean()
@@ -88,7 +88,7 @@ class LoopLoss(nn.Module):
 
 
 def _branches(layer: nn.Module) -> nn.ModuleList:
-    """Return a linear layer for each slice of a stacked one."""
+    """Return a linear layer for each slice of a stacked layer."""
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     assert isinstance(bias, Tensor)

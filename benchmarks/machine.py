@@ -1,4 +1,4 @@
-"""What a result was measured on: enough to compare by, and nothing that names a host."""
+"""Describe the machine of a measurement in enough detail to compare, without naming the host."""
 
 import os
 import platform
@@ -18,12 +18,12 @@ class Machine:
     Attributes:
         cpu: The processor's model.
         threads: Threads that PyTorch may use.
-        gpu: The accelerator's model; empty without one.
+        gpu: The accelerator's model; empty if there is none.
         system: Operating system and architecture.
         python: Version of Python.
         torch: Version of PyTorch.
-        triton: Version of Triton; empty without it.
-        commit: The commit that was measured, with "+" where files differed from it.
+        triton: Version of Triton; empty if it is not installed.
+        commit: The measured commit, with "+" if files in fdrl_layers or examples differed from it.
     """
 
     cpu: str
@@ -36,7 +36,7 @@ class Machine:
     commit: str
 
     def slug(self) -> str:
-        """Return the name of the folder for this machine's results."""
+        """Return the name of the folder with this machine's results."""
         name = self.gpu or f"cpu-{self.cpu}-{self.threads}t"
         return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
@@ -72,7 +72,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """Return the commit's short name; empty where there is no repository."""
+    """Return the short hash of the commit; empty outside a repository."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", os.path.dirname(__file__), *arguments]

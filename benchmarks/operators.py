@@ -1,10 +1,10 @@
-"""Measure the head and its losses, version against version, and keep what came out.
+"""Time all versions of the head and its losses against each other and write the results.
 
     python -m benchmarks operators [--device cuda] [--dtype bfloat16] [--quick]
 
 Writes benchmarks/results/MACHINE/operators-MODE-DTYPE.json, from which the documentation's
-Benchmarks page is made. A version that disagrees with the loop in float64 is not timed. Leave the
-machine alone meanwhile.
+Benchmarks page is built. A version that disagrees with the loop in float64 is not timed. Do not
+use the machine for anything else in the meantime.
 """
 
 import argparse
@@ -36,11 +36,11 @@ from benchmarks.schema import RESULTS, Measured, Results, write
 from benchmarks.timing import measure, percentiles, ratio
 
 AGREE_AT = 64
-"""Up to this batch a version is held against the loop at its own size; a larger one at this."""
+"""Largest batch size at which a version is compared with the loop; larger batches use this size."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure what the options name."""
+    """Measure what the options select."""
     options = _options(argv)
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
@@ -53,12 +53,12 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{mode}, N = {number}: left out, {options.seconds:.0f} s have passed")
                 continue
             rows += measure_batch(options.sizes._replace(N=number), mode, options)
-            # After each batch, so that what is stopped has written what it measured.
+            # Write after each batch, so that an interrupted run keeps its measurements.
             keep(mode, rows, options)
 
 
 def keep(mode: Mode, rows: list[Measured], options: argparse.Namespace) -> None:
-    """Write what has been measured of a mode."""
+    """Write the measurements of a mode."""
     machine = describe(options.device)
     results = Results(mode, options.dtype, options.rounds, BASELINE, machine, tuple(rows))
     folder = options.out or RESULTS / machine.slug()
@@ -68,10 +68,10 @@ def keep(mode: Mode, rows: list[Measured], options: argparse.Namespace) -> None:
 def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list[Measured]:
     """Build, check and time all versions at one batch size."""
     dtype = getattr(torch, options.dtype)
+    # Each batch size is a new shape, and the compiler stops recompiling at the eighth.
     torch.compiler.reset()
     steps, compiling, refused = {}, {}, {}
     for version in chosen(sizes, mode, options):
-        # Every batch is a shape of its own; a compiler gives up on the eighth.
         reason = _refusal(version, sizes, mode, options)
         if reason is not None:
             refused[version.name] = reason
@@ -101,7 +101,7 @@ def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list
 
 
 def chosen(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list[Version]:
-    """Return the versions to measure here."""
+    """Return the versions to measure at these sizes."""
     return [
         version
         for version in VERSIONS
@@ -119,9 +119,9 @@ def _compiled_at(sizes: Sizes, options: argparse.Namespace) -> bool:
 
 def _refusal(version: Version, sizes: Sizes, mode: Mode, options: argparse.Namespace) -> str | None:
     if version.graph:
-        return None  # its kernels are those of the version that is not captured
+        return None  # it runs the kernels of the version that is not captured
     number = min(sizes.N, AGREE_AT)
-    # Larger batches are all held against the loop at the same one.
+    # All larger batches share one comparison with the loop.
     case = (version.name, number, mode)
     if case not in options.known:
         sizes, dtype = sizes._replace(N=number), getattr(torch, options.dtype)
@@ -173,7 +173,7 @@ def _row(
 
 
 def saved_per_sample(version: Version, sizes: Sizes, device: str, dtype: torch.dtype) -> float:
-    """Bytes that one more sample keeps for backward: what a batch keeps once drops out."""
+    """Return the bytes saved for backward per additional sample, without those saved per batch."""
 
     def of(number: int) -> int:
         given = sizes._replace(N=number)

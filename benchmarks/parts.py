@@ -1,4 +1,4 @@
-"""Commands that run one after the other, each within a time of its own, and a table of them all."""
+"""Run commands one after another, each with its own time limit, and print a table of them."""
 
 import os
 import re
@@ -13,22 +13,22 @@ from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parents[1]
 GRACE = 4.0
-"""Seconds of a part's time that it has to end by itself once it is told to."""
+"""Seconds of a part's time limit that it has to exit after an interrupt."""
 TAIL = 15
-"""Lines of a part that failed that are shown."""
+"""Number of lines of a failed part's output that are printed."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command.
+    """A command with a time limit.
 
     Attributes:
-        name: By which it is asked for; "a" asks for "a-b" too.
+        name: Name that selects the part; "a" also selects "a-b".
         command: Program and arguments.
-        seconds: That it may take.
-        figure: Regular expression of the one figure of its output; the last one that is found.
-        environment: Variables it wants beside those there are.
-        obstacle: Says what it lacks, where it lacks something.
+        seconds: Time limit.
+        figure: Regular expression of the figure to report from its output; the last match counts.
+        environment: Variables to set in addition to the existing ones.
+        obstacle: Function that returns what is missing, or None.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a part.
+    """The outcome of a part.
 
     Attributes:
         part: Its name.
-        says: "passed", or why not.
-        seconds: That it took.
-        figure: Of its output.
+        says: "passed", or the reason why it did not pass or run.
+        seconds: Its running time.
+        figure: The figure from its output.
         failed: Whether it ran and did not pass.
     """
 
@@ -59,10 +59,10 @@ class Outcome:
 
 
 def chosen(parts: Sequence[Part], only: str | None) -> list[str]:
-    """Return the names of the parts that are asked for, as in "tests,operators".
+    """Return the names of the parts that `only` selects, such as "tests,operators".
 
     Raises:
-        ValueError: if there is no such part.
+        ValueError: if a name selects no part.
     """
     if only is None:
         return [part.name for part in parts]
@@ -76,9 +76,9 @@ def chosen(parts: Sequence[Part], only: str | None) -> list[str]:
 
 
 def run_all(parts: Sequence[Part], asked: Sequence[str], log: Path) -> list[Outcome]:
-    """Run parts in their order, one at a time, whatever comes of them; all they say goes to `log`.
+    """Run the requested parts in order, also after failures, and write all their output to `log`.
 
-    What is stopped by the keyboard, or by SIGTERM, says so for every part that is left.
+    After an interrupt from the keyboard or a SIGTERM, the remaining parts are reported as stopped.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
@@ -103,7 +103,7 @@ STOPPED = "stopped"
 
 
 def run(part: Part, file: BinaryIO, log: Path) -> Outcome:
-    """Run a part, and end all that it started once its time is up."""
+    """Run a part and terminate all its processes at its time limit."""
     file.write(f"=== {part.name}: {' '.join(part.command)}\n".encode())
     file.flush()
     before = file.tell()
@@ -140,19 +140,19 @@ def run(part: Part, file: BinaryIO, log: Path) -> Outcome:
 
 
 def _heed_interrupts() -> None:
-    """Let a part be interrupted, which what a shell runs in the background ignores."""
+    """Restore the default action of SIGINT, which background jobs of a shell ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and those it started: pytest sums up at an interrupt, the rest is ended."""
+    """Interrupt a process, so that pytest prints its summary, and then kill its whole group."""
     if process.poll() is None:
         _signal(process, signal.SIGINT)
         try:
             process.wait(GRACE)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             _signal(process, signal.SIGKILL)
-    # What is left of its group would take time from the next part.
+    # Remaining processes of its group would slow the next part down.
     _signal(process, signal.SIGKILL)
     process.wait()
 
@@ -165,7 +165,7 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 class _interrupted_by_sigterm:
-    """Let SIGTERM do what the keyboard's interrupt does, so that no part outlives this process."""
+    """Make SIGTERM raise KeyboardInterrupt, so that no part outlives this process."""
 
     def __enter__(self) -> None:
         self.before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -175,7 +175,7 @@ class _interrupted_by_sigterm:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Return a line for each part: outcome, seconds and its figure."""
+    """Return a line for each part with its outcome, its seconds and its figure."""
     lines = [("part", "outcome", "s", "figure")]
     lines += [
         (each.part, each.says, f"{each.seconds:.0f}" if each.seconds else "", each.figure)
@@ -193,11 +193,11 @@ def _name(part: Part) -> str:
 
 
 def _python_path() -> dict[str, str]:
-    """Return what lets parts run where nothing has been installed."""
+    """Return the environment with which parts run without an installed package."""
     here = (ROOT, ROOT / "examples", ROOT / "tests", os.environ.get("PYTHONPATH"))
     return {"PYTHONPATH": os.pathsep.join(str(each) for each in here if each)}
 
 
 def python(*arguments: str) -> tuple[str, ...]:
-    """Return a command of this Python."""
+    """Return a command that runs this Python interpreter."""
     return (sys.executable, *arguments)

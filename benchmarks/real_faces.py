@@ -1,10 +1,10 @@
-"""Train FDRL and the paper's baseline on FER+ by one recipe, and keep what came out.
+"""Train FDRL and the paper's baseline on FER+ with one recipe and write the results.
 
     python -m benchmarks real-faces --data DIR [--heads fdrl linear] [--seeds 0 1 2] [--runs DIR]
 
-Writes a file a run to benchmarks/results/real_faces/, from which the documentation's Reproduction
-page is made. A run that is finished is not repeated, and one that was stopped goes on. Further
-arguments go to examples/fer_rafdb.py.
+Writes one file per run to benchmarks/results/real_faces/, from which the documentation's
+Reproduction page is built. A finished run is not repeated, and a stopped run is resumed. Further
+arguments are passed to examples/fer_rafdb.py.
 """
 
 import argparse
@@ -21,7 +21,7 @@ RESULTS = schema.RESULTS / "real_faces"
 
 
 def result_of(folder: Path, arguments: list[str]) -> dict[str, Any]:
-    """Return the summary of the run in `folder`, after starting or finishing it if need be."""
+    """Return the summary of the run in `folder`; start or resume the run if it has not finished."""
     summary = folder / "summary.json"
     if not summary.is_file():
         resumable = (folder / "last.pt").is_file()
@@ -29,13 +29,13 @@ def result_of(folder: Path, arguments: list[str]) -> dict[str, Any]:
             ["--resume", str(folder)] if resumable else [*arguments, "--out", str(folder)]
         )
     result: dict[str, Any] = json.loads(summary.read_text())
-    # Where the faces lie concerns nobody else.
+    # The location of the faces is private.
     del result["options"]["data"]
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is not there yet, and write the results."""
+    """Train the missing runs and write the results."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks real-faces",
         description=__doc__,

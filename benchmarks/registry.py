@@ -1,8 +1,8 @@
-"""The versions of the head and its losses that are measured against each other.
+"""The versions of the head and its losses that the benchmarks compare.
 
-Every version starts from the same parameters. A training step is a forward pass, all losses, and a
-backward pass to the parameters and the input, without an optimizer; inference is the logits alone.
-Ours move the centers within the step; the baseline's are parameters, whose gradients it computes.
+All versions start from the same parameters. A training step is a forward pass, all losses, and a
+backward pass to the parameters and the input, without an optimizer; inference computes the logits.
+Our versions update the centers in the step; the baseline computes gradients of its centers.
 """
 
 from collections.abc import Callable
@@ -30,11 +30,11 @@ from fdrl_layers.ops.reference.head import reference
 Mode = Literal["training", "inference"]
 Lambdas = tuple[float, float, float]
 LAMBDAS: Lambdas = (1e-4, 1.0, 1e-4)
-"""Weights of the losses but cross-entropy, in equation 13's order; the paper's."""
+"""The paper's weights of all losses except cross-entropy, in the order of equation 13."""
 
 
 class Sizes(NamedTuple):
-    """Batch, basic-feature width, latents, latent width and classes; the paper's by default."""
+    """Batch size, basic-feature width, latents, latent width and classes; default: the paper's."""
 
     N: int
     P: int = 512
@@ -44,7 +44,7 @@ class Sizes(NamedTuple):
 
 
 class Batched(nn.Module):
-    """The separate layers, one equation after another."""
+    """The separate layers, called one after another."""
 
     def __init__(self, head: FDRLHead) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Batched(nn.Module):
         self.classifier, self.delta = head.classifier, head.reconstruction.delta
 
     def forward(self, input: Tensor) -> FDRLOutput:
-        """Equations 1, 7, 10, 11 and 12, and the prediction."""
+        """Compute equations 1, 7, 10, 11 and 12 and the logits."""
         latents = self.decomposition(input)
         features, intra_weights = self.intra(latents)
         aware, inter_weights = self.inter(features, need_weights=True)
@@ -75,13 +75,13 @@ class Reference(nn.Module):
         self.head = head
 
     def forward(self, input: Tensor) -> FDRLOutput:
-        """Compute the head by its definition."""
+        """Compute the head with its reference implementation."""
         parameters = self.head._parameters_in_order()
         return FDRLOutput(*reference(input, parameters, self.head.reconstruction.delta, "sum"))
 
 
 class Terms(nn.Module):
-    """The separate losses, and their weighted sum."""
+    """The separate losses and their weighted sum."""
 
     def __init__(self, sizes: Sizes, lambdas: Lambdas) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Terms(nn.Module):
         self.distribution = DistributionLoss(sizes.K, num_latents=sizes.M)
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
-        """Equations 2, 5, 6 and 13."""
+        """Compute equations 2, 5, 6 and 13."""
         terms = (
             nn.functional.cross_entropy(output.logits.float(), target),
             self.compactness(output.latents),
@@ -106,14 +106,14 @@ class Terms(nn.Module):
 
 @dataclass
 class Step:
-    """A version at work: call it for one step.
+    """A step of a version, ready to run.
 
     Attributes:
-        run: Does the step.
-        model: The head, whose parameters get the gradients; None for the floor.
-        input: Basic features; they get a gradient too.
-        target: Class indices.
-        outputs: What the head gave in the last step, where it was kept.
+        run: Runs the step.
+        model: The head, whose parameters receive the gradients; None for the floor.
+        input: Basic features; in training they receive a gradient too.
+        target: Class indices; None in inference.
+        forward: Computes the head's output alone; None for the floor.
     """
 
     run: Callable[[], Any]
@@ -124,7 +124,7 @@ class Step:
 
 
 class Build(Protocol):
-    """Make a model and a loss of a head with the parameters that all versions share."""
+    """Build a model and a loss from a head with the parameters that all versions share."""
 
     def __call__(  # noqa: D102
         self, head: FDRLHead, sizes: Sizes, lambdas: Lambdas = LAMBDAS
@@ -136,13 +136,13 @@ class Version:
     """A way to compute head and losses.
 
     Attributes:
-        name: As in the results.
-        says: One line for the documentation.
-        build: Makes its model and its loss.
-        modes: Where it is measured.
-        cuda_only: Whether it wants a GPU.
-        compiled: The mode of torch.compile, if any.
-        only: The batches it is measured at, where not at all.
+        name: Name in the results.
+        says: One-line description for the documentation.
+        build: Builds its model and its loss.
+        modes: Modes in which it is measured.
+        cuda_only: Whether it requires a GPU.
+        compiled: The mode of torch.compile; None if it is not compiled.
+        only: The batch sizes at which it is measured; None for all.
         graph: Whether a step is captured in a CUDA graph.
     """
 
@@ -205,7 +205,7 @@ def _loss(sizes: Sizes, lambdas: Lambdas, backend: Any) -> FDRLLoss:
 
 
 BASELINE = "loop"
-"""The version whose time all others are compared with."""
+"""The version with which the times of all others are compared."""
 
 VERSIONS = (
     Version(
@@ -244,7 +244,7 @@ VERSIONS = (
 )
 
 FLOOR = "gemm"
-"""The matrix products of the merged form alone: no version can be faster on the same library."""
+"""The matrix products of the merged form alone, the lower bound with the same library."""
 
 
 def shared_head(sizes: Sizes) -> FDRLHead:
@@ -255,7 +255,7 @@ def shared_head(sizes: Sizes) -> FDRLHead:
 
 
 def batch(sizes: Sizes, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return basic features, as a ReLU and pooling leave them, and labels of every class."""
+    """Return basic features, non-negative as after ReLU and pooling, and labels of all classes."""
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(sizes.N, sizes.P, generator=generator).relu()
     target = torch.arange(sizes.N) % sizes.K
@@ -272,7 +272,7 @@ def build(
     head: FDRLHead | None = None,
     lambdas: Lambdas = LAMBDAS,
 ) -> Step:
-    """Make a step of a version, from the parameters that all share or from those of a head."""
+    """Build a step of a version from the shared parameters or from those of a given head."""
     model, loss = version.build(head or shared_head(sizes), sizes, lambdas)
     model, loss = model.to(device, dtype), loss.to(device)
     input, target = batch(sizes, device, dtype)
@@ -316,7 +316,7 @@ def _inference(version: Version, model: nn.Module, input: Tensor) -> Step:
 
 
 def captured(run: Callable[[], object]) -> Callable[[], Any]:
-    """Capture a step in a CUDA graph, after steps that leave nothing to set up."""
+    """Capture a step in a CUDA graph after warm-up steps."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -330,7 +330,7 @@ def captured(run: Callable[[], object]) -> Callable[[], Any]:
 
 
 def floor(sizes: Sizes, mode: Mode, device: str = "cpu", dtype: Any = torch.float32) -> Step:
-    """Make a step of the matrix products alone, into memory that is there."""
+    """Build a step of the matrix products alone, with preallocated outputs."""
     n, p, m, d, k = sizes
 
     def new(*shape: int) -> Tensor:

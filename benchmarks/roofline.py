@@ -1,7 +1,7 @@
-"""The least time that a step can take: its bytes and operations at the rates a machine reaches.
+"""Compute the minimum time of a step from its bytes, its operations and a machine's rates.
 
-A step is two passes, each as long as the slower of its memory traffic and its arithmetic. What the
-passes move is counted for the fused form: every array that has to exist is written and read once.
+Each of its two passes takes as long as the slower of its memory traffic and its arithmetic. The
+traffic is that of the fused form: every array that has to exist is written and read once.
 """
 
 import time
@@ -14,7 +14,7 @@ from benchmarks.registry import Mode, Sizes
 
 
 class Rates(NamedTuple):
-    """Bytes and floating-point operations a second."""
+    """Bytes and floating-point operations per second."""
 
     bandwidth: float
     arithmetic: float
@@ -27,14 +27,14 @@ class Work(NamedTuple):
     operations: int
 
     def seconds(self, rates: Rates) -> float:
-        """Return the time of the slower of the two."""
+        """Return the time of the memory traffic or of the arithmetic, whichever is longer."""
         return max(self.bytes / rates.bandwidth, self.operations / rates.arithmetic)
 
 
 def passes(sizes: Sizes, mode: Mode, element: int) -> tuple[Work, ...]:
     """Return the work of the forward pass and, in training, of the backward pass.
 
-    `element` is the number of bytes of an element. Relation weights and distances are float32.
+    `element` is the size of an element in bytes. Relation weights and distances are float32.
     """
     n, p, m, d, k = sizes
     parameters = m * d * (p + 1) + 2 * m * d * (d + 1) + k * (d + 1)
@@ -45,15 +45,15 @@ def passes(sizes: Sizes, mode: Mode, element: int) -> tuple[Work, ...]:
         return (Work(element * (n * p + parameters + n * k), products + pairs),)
     kept = element * (latents + product) + small
     forward = Work(element * (n * p + parameters + n * k) + kept, products + pairs)
-    # Beside what was kept: the gradients of the product and of the latents, each written by one
-    # kernel and read by the next, and those of input and parameters, each a product of its own.
+    # In addition to the saved arrays, one kernel writes and the next reads the gradients of the
+    # product and of the latents; those of input and parameters are separate matrix products.
     staged = 2 * element * (product + latents)
     moved = kept + staged + element * (2 * n * p + 2 * parameters)
     return forward, Work(moved, 2 * products + 2 * pairs)
 
 
 def least_seconds(sizes: Sizes, mode: Mode, dtype: torch.dtype, rates: Rates) -> float:
-    """Return the least time of a step."""
+    """Return the minimum time of a step."""
     return sum(work.seconds(rates) for work in passes(sizes, mode, dtype.itemsize))
 
 

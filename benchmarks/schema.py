@@ -1,7 +1,7 @@
-"""The files under results/: dataclasses, written as JSON and read back strictly.
+"""The files under results/: dataclasses that are written as JSON and validated when read.
 
-Files of format 1 are read too. What they call "loop" was the loop over branches and classes that
-the tests hold everything against; it is "oracle loop" now, and "loop" is the baseline since then.
+Files of format 1 are supported too. Their "loop" is the loop over branches and classes that the
+tests use as their reference. It is now called "oracle loop", and "loop" names the baseline.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from benchmarks.machine import Machine
 Kind = TypeVar("Kind")
 FORMAT = 2
 FIRST = 1
-"""The format in which operators had no time of the GPU."""
+"""The format without the GPU's time in the operators' results."""
 ORACLE = "oracle loop"
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -27,17 +27,17 @@ class Measured:
     Attributes:
         version: Its name in the registry.
         batch: Number N of samples.
-        seconds: Of a step; empty where it was refused.
-        times_faster: Than the run's baseline, within the same round; empty without one.
-        over_floor: Its time over that of the matrix products alone; empty without them.
-        over_roofline: Its median over the least time of its bytes and operations.
-        kernels: Launched in a step, as PyTorch dispatches; 0 where they were not counted.
-        saved: Bytes a sample kept for backward, beside input and parameters; 0 if not counted.
-        peak: Bytes of device memory at most; 0 on a CPU.
-        compile_seconds: Of the first step, where it is compiled; 0 elsewhere.
-        busy: Seconds of a step in which the GPU works; 0 on a CPU.
-        gpu_kernels: That the GPU runs in a step; 0 on a CPU.
-        refused: Where it disagrees with the loop; empty where it agrees.
+        seconds: Time of a step; empty if the version was refused.
+        times_faster: Speedup over the run's baseline in the same round; empty without one.
+        over_floor: Its time divided by that of the matrix products alone; empty without them.
+        over_roofline: Its median time divided by the minimum time of its bytes and operations.
+        kernels: Kernels per step, as PyTorch dispatches them; 0 if not counted.
+        saved: Bytes per sample saved for backward, without input and parameters; 0 if not counted.
+        peak: Peak device memory in bytes; 0 on a CPU.
+        compile_seconds: Time of the first step if it is compiled; otherwise 0.
+        busy: Seconds per step for which the GPU is busy; 0 on a CPU.
+        gpu_kernels: Kernels that the GPU runs per step; 0 on a CPU.
+        refused: Where the version disagrees with the loop; empty if it agrees.
     """
 
     version: str
@@ -57,14 +57,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Results:
-    """A run of the operators' benchmark.
+    """A run of the operators benchmark.
 
     Attributes:
         mode: "training" or "inference".
         dtype: Type of features and parameters.
         rounds: Number of paired rounds.
-        baseline: The version that the others are compared with.
-        machine: What it ran on.
+        baseline: The version with which the others are compared.
+        machine: The machine of the run.
         measured: A row for each version and batch size.
     """
 
@@ -78,18 +78,18 @@ class Results:
 
 @dataclass(frozen=True)
 class WholeStep:
-    """A training step of a whole network with one head or another.
+    """A training step of a whole network with each of several heads.
 
     Attributes:
         backbone: Its name.
-        image_size: Side of the images.
+        image_size: Width and height of the images.
         batch: Number of images.
-        dtype: Type of the products.
+        dtype: Type of the matrix products.
         rounds: Number of paired rounds.
         graph: Whether a step is one CUDA graph.
-        machine: What it ran on.
-        seconds: Percentiles of a step with each head.
-        added: Percentiles of what each head adds to the step with a linear layer, in percent.
+        machine: The machine of the run.
+        seconds: Percentiles of the time of a step with each head.
+        added: Percentiles of the time each head adds to a step with a linear layer, in percent.
     """
 
     backbone: str
@@ -105,14 +105,14 @@ class WholeStep:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast faces go through at one size. Triples are the 20th, 50th and 80th percentile.
+    """Throughput at one image size. Triples are the 20th, 50th and 80th percentile.
 
     Attributes:
-        image_size: Side of the crops.
-        training: Images a second that are trained on.
-        waiting: Share of that time in which the training waits for data.
-        data: Images a second that the data path makes by itself.
-        recipe_seconds: That 40 epochs of 12,271 images would take; 0 where it was not asked for.
+        image_size: Width and height of the crops.
+        training: Training images per second.
+        waiting: Share of the training time spent waiting for data.
+        data: Images per second of the data path without a model.
+        recipe_seconds: Time for 40 epochs of 12,271 images; 0 if not computed.
     """
 
     image_size: int
@@ -124,16 +124,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast the examples train.
+    """The training throughput of the examples.
 
     Attributes:
         model: Backbone and head.
         batch: Number of images.
-        dtype: Type of the products.
-        settings: Of the run, where they matter for speed.
-        rounds: Number of epochs that were timed.
-        machine: What it ran on.
-        speeds: One for each size of the crops.
+        dtype: Type of the matrix products.
+        settings: The settings of the run that affect the speed.
+        rounds: Number of timed epochs.
+        machine: The machine of the run.
+        speeds: One entry for each size of the crops.
     """
 
     model: str
@@ -149,14 +149,14 @@ Kinds = Results | WholeStep | Throughput
 
 
 def write(path: Path, results: Kinds) -> None:
-    """Write results, numbers rounded to what they mean."""
+    """Write results with rounded numbers."""
     content = {"format": FORMAT, "kind": type(results).__name__, **dataclasses.asdict(results)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rounded(content), indent=1) + "\n")
 
 
 def rounded(value: Any, digits: int = 4) -> Any:
-    """Return nested values with numbers of so many digits."""
+    """Return nested values with numbers rounded to `digits` significant digits."""
     if isinstance(value, float):
         return float(f"{value:.{digits}g}")
     if isinstance(value, dict):
@@ -165,7 +165,7 @@ def rounded(value: Any, digits: int = 4) -> Any:
 
 
 def read(path: Path) -> Kinds:
-    """Read results, and raise where a file is not what this module writes."""
+    """Read results, and raise `ValueError` if the file does not follow this module's format."""
     content = content_of(path, known=(FIRST, FORMAT))
     kind = content.pop("kind", None)
     if kind not in ("Results", "WholeStep", "Throughput"):
@@ -189,19 +189,19 @@ def read(path: Path) -> Kinds:
 
 
 def content_of(path: Path, known: tuple[int, ...]) -> dict[str, Any]:
-    """Return what a file of a known format holds, its machine as such."""
+    """Return the content of a file of a known format, with its machine as a `Machine`."""
     return check_content(path.name, json.loads(path.read_text()), known)
 
 
 def check_content(where: str, content: dict[str, Any], known: tuple[int, ...]) -> dict[str, Any]:
-    """Return content of a known format, its machine as such."""
+    """Return content of a known format, with its machine as a `Machine`."""
     if content.get("format") not in known:
         raise ValueError(f"{where}: `format` must be {' or '.join(map(str, known))}")
     return content | {"machine": load(where, Machine, content.get("machine"))}
 
 
 def _bring_up(content: dict[str, Any], kind: str) -> None:
-    """Name the baseline of format 1 for what it was, and say that the GPU's time is unknown."""
+    """Rename the baseline of format 1 to "oracle loop" and set the unknown GPU time to 0."""
     if kind == "Results":
         content.setdefault("baseline", ORACLE)
         for row in content.get("measured", ()):
@@ -222,7 +222,7 @@ def _load_all(path: Path, kind: type[Kind], content: Any, name: str) -> tuple[Ki
 
 
 def load(where: str, kind: type[Kind], content: Any) -> Kind:
-    """Return a dataclass of what a file holds, and raise where names or plain types are others."""
+    """Return a dataclass from a file's content; raise if names or plain types do not match."""
     names = {field.name: field.type for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(content, dict) or content.keys() != names.keys():
         given = sorted(content) if isinstance(content, dict) else type(content).__name__

@@ -1,9 +1,9 @@
-"""How fast the examples train, and how long they wait for data.
+"""Measure how fast the examples train and how long they wait for data.
 
     python -m benchmarks throughput [--device cuda --dtype bfloat16 --channels-last --graph]
 
-A ResNet-18 with the FDRL head learns from synthetic faces at 64 and 224 pixels in batches of 64,
-by the engine of examples/fer_rafdb.py itself; beside it, what its data path makes without a model.
+Trains a ResNet-18 with the FDRL head on synthetic faces at 64 and 224 pixels in batches of 64, with
+the training code of examples/fer_rafdb.py, and also measures the data path without a model.
 Writes benchmarks/results/MACHINE/throughput-DTYPE.json, or throughput-graph-DTYPE.json, in under
 three minutes on two CPU cores.
 """
@@ -26,13 +26,13 @@ from fer.training.stopping import Requests
 
 AMP = {"float32": "off", "bfloat16": "bf16", "float16": "fp16"}
 STEPS = {"cpu": {64: 8, 224: 2}, "cuda": {64: 40, 224: 40}}
-"""Steps that are timed together, by device and size: a step at 224 takes seconds on a CPU."""
+"""Steps per timed epoch, by device and size: a step at 224 takes seconds on a CPU."""
 RECIPE = 40 * 12_271
-"""Images of section 4.2's training on RAF-DB."""
+"""Number of images in the training of section 4.2 on RAF-DB."""
 
 
 def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
-    """Train for `rounds` epochs after one that warms up, and run through the data alone."""
+    """Measure `rounds` epochs after a warm-up epoch, with training and with the data path alone."""
     run = build_run(options, ranks)
     found = []
     for epoch in range(rounds + 1):
@@ -51,7 +51,7 @@ def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
 
 
 def data_alone(run: Run, epoch: int) -> float:
-    """Return the images a second of an epoch's batches that nobody trains on."""
+    """Return the images per second of an epoch of batches without training."""
     began = time.perf_counter()
     for _ in TrainingBatches(run.faces, run.options, epoch, run.ranks).after(0):
         pass
@@ -61,7 +61,7 @@ def data_alone(run: Run, epoch: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure both sizes, say what came out, and write it."""
+    """Measure all sizes, print the results and write them."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks throughput",
         description=__doc__,
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     speeds = []
     for size in said.sizes:
         options = Options(
-            # As many for every size, so that they are drawn once.
+            # The same number for every size, so that the faces are drawn once.
             faces=said.batch * max(steps.values()),
             limit=said.batch * steps.get(size, min(steps.values())),
             image_size=size,
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def line(speed: Speed) -> str:
-    """Say how fast it is in a line."""
+    """Return the throughput as one line of text."""
     said = (
         f"{speed.image_size} pixels: {speed.training[1]:.0f} images/s, "
         f"{100 * speed.waiting[1]:.1f} % waiting; data alone {speed.data[1]:.0f} images/s"

@@ -1,4 +1,4 @@
-"""Paired, rotated rounds: every version once in each, so that ratios are taken within a round."""
+"""Time versions in paired rounds, each in a rotated order, so that ratios are within a round."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,13 +7,13 @@ from statistics import median, quantiles
 import torch
 
 AT_LEAST = 0.02
-"""Seconds that one measurement lasts; a faster step is repeated within it."""
+"""Minimum seconds of one measurement; a faster step is repeated within it."""
 
 
 def measure(
     steps: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Return the seconds a step of each version, a number for every round."""
+    """Return the seconds per step of each version, one number per round."""
     repeats = {name: _repeats(step, device) for name, step in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
@@ -42,7 +42,7 @@ def _once(step: Callable[[], object], repeats: int, device: str) -> float:
 
 
 def percentiles(values: list[float]) -> list[float]:
-    """The 20th, 50th and 80th percentile."""
+    """Return the 20th, 50th and 80th percentile."""
     if len(values) == 1:
         return values * 3
     cuts = quantiles(values, n=10, method="inclusive")
@@ -50,5 +50,5 @@ def percentiles(values: list[float]) -> list[float]:
 
 
 def ratio(over: list[float], under: list[float]) -> list[float]:
-    """Percentiles of the quotients of paired rounds."""
+    """Return the percentiles of the ratios of paired rounds."""
     return percentiles([a / b for a, b in zip(over, under, strict=True)])

@@ -1,9 +1,9 @@
-"""What a head adds to a training step of a whole network.
+"""Measure what a head adds to a training step of a whole network.
 
     python -m benchmarks whole-step [--device cuda] [--dtype bfloat16] [--graph] [--rounds 31]
 
-A ResNet-18 at 224 x 224 with batches of 64, with a linear layer and cross-entropy, with the loop
-over branches, and with ours; with --graph each step is one CUDA graph. Writes
+Times a ResNet-18 at 224 x 224 in batches of 64 with a linear layer and cross-entropy, with the loop
+over branches, and with this package's head. With --graph each step is one CUDA graph. Writes
 benchmarks/results/MACHINE/whole-step-DTYPE.json, or whole-step-graph-DTYPE.json.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.timing import measure, percentiles
 
 
 class Linear(nn.Module):
-    """The paper's baseline: one layer, and cross-entropy."""
+    """The paper's baseline: one linear layer and cross-entropy."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class WithLosses(nn.Module):
 
 
 def step_with(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Callable[[], object]:
-    """Make a training step of the backbone with a tail, without an optimizer.
+    """Return a training step of the backbone with a head and its losses, without an optimizer.
 
-    With `options.graph` it is captured.
+    With `options.graph` the step is captured in a CUDA graph.
     """
     device, dtype = options.device, getattr(torch, options.dtype)
     torch.manual_seed(0)

@@ -1,15 +1,15 @@
-"""Crop the faces in a folder tree according to their eyes, as section 4.2 of the paper does.
+"""Align and crop the faces in a folder tree by their eyes, as in section 4.2 of the paper.
 
     python examples/align_faces.py PICTURES OUT --detector mtcnn
     python examples/align_faces.py PICTURES OUT --landmarks eyes.csv
     python examples/align_faces.py basic/Image/original OUT --landmarks basic/Annotation/manual
 
-OUT gets the tree of PICTURES as PNG files of 256 x 256; eyes.csv with the eyes that were found,
-which --landmarks reads; and not_aligned.csv with what could not be done, and why. The same command
-again goes on where it was stopped. The status is 1 if any picture is not aligned.
+The command writes the tree of PICTURES to OUT as PNG files of 256 x 256, the detected eyes to
+eyes.csv, which --landmarks reads, and the pictures that failed, with reasons, to not_aligned.csv.
+A second call resumes a stopped one. The exit status is 1 if any picture is not aligned.
 
-A detector of your own needs one method, detect(image): it takes an RGB picture of Pillow and
-returns points (faces, points, 2), those of the eyes first. --detector MODULE:CLASS names it.
+A custom detector needs one method, detect(image), which takes an RGB Pillow image and returns
+points (faces, points, 2) with the eyes first. Select it with --detector MODULE:CLASS.
 """
 
 import argparse
@@ -35,7 +35,7 @@ Row = list[object]
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done: pictures by their names, which are paths in their tree."""
+    """The pictures to align, by their paths relative to their tree, and how to align them."""
 
     pictures: Mapping[str, Path]
     out: Path
@@ -43,12 +43,12 @@ class Job:
     crop: Crop
 
     def target(self, name: str) -> Path:
-        """Return where the crop of a picture goes."""
+        """Return the path of the crop of a picture."""
         return (self.out / name).with_suffix(".png")
 
 
 def find_pictures(source: Path, out: Path) -> dict[str, Path]:
-    """Return the pictures of a tree by name, each of which can have a crop of its own."""
+    """Return the pictures of a tree by name; raise if two of them would have the same crop."""
     if not source.is_dir():
         raise FileNotFoundError(f"there is no folder {source}")
     if out.resolve().is_relative_to(source.resolve()):
@@ -65,7 +65,7 @@ def find_pictures(source: Path, out: Path) -> dict[str, Path]:
 
 
 def begin(job: Job, overwrite: bool) -> list[str]:
-    """Make `out` ready, and return the names of the pictures that are left to be done."""
+    """Prepare the folder `job.out` and return the names of the remaining pictures."""
     crop, rows = asdict(job.crop), []
     if not overwrite and (job.out / CROP).is_file():
         before = checkpoint.read_json(job.out / CROP)
@@ -83,14 +83,14 @@ def begin(job: Job, overwrite: bool) -> list[str]:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table that may have no rows."""
+    """Write a table, which may have no rows, as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     checkpoint.write_atomically(path, text.getvalue().encode())
 
 
 def align_one(job: Job, name: str) -> Row:
-    """Write the crop of a picture, and return its row of eyes.csv."""
+    """Write the crop of a picture and return its row of eyes.csv."""
     picture = read_picture(job.pictures[name])
     eyes, faces = job.find(name, picture)
     content = io.BytesIO()
@@ -102,7 +102,7 @@ def align_one(job: Job, name: str) -> Row:
 
 
 def align_all(job: Job, names: Sequence[str]) -> tuple[int, list[Row]]:
-    """Crop pictures; return how many show several faces, and which are not aligned, and why."""
+    """Crop pictures; return the number with several faces, and the failed ones with reasons."""
     several, failed = 0, []
     try:
         with (job.out / EYES).open("a", newline="", encoding="utf-8") as file:
@@ -113,7 +113,7 @@ def align_all(job: Job, names: Sequence[str]) -> tuple[int, list[Row]]:
                 except ValueError as error:
                     failed.append([name, str(error)])
                     continue
-                # After the crop, so that a row without one says that it is not wanted any more.
+                # Write the row after the crop, so that a row without a crop means a deleted crop.
                 writer.writerow(row)
                 file.flush()
                 several += row[-1] != 1
@@ -123,7 +123,7 @@ def align_all(job: Job, names: Sequence[str]) -> tuple[int, list[Row]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, and return the status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

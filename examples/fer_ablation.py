@@ -1,13 +1,13 @@
-"""Repeat a table or figure of the paper's ablation studies, with several seeds.
+"""Repeat a table or figure of the paper's ablation studies with several seeds.
 
     python examples/fer_ablation.py table2                                  # synthetic faces
     python examples/fer_ablation.py table1a --dataset rafdb --data DIR --preset paper --seeds 3
     python examples/fer_ablation.py figure4 --dataset mmi --data DIR --preset paper
 
-Every option of fer_rafdb.py may be given, but those that a table is about. Each cell of the grid is
-a run, or a cross-validation where the database has no splits, in a folder of its own. The same
-command again goes on where it was stopped. It ends in table.md: the accuracy on test after the last
-epoch, mean and deviation over seeds, beside what the paper prints.
+All options of fer_rafdb.py are supported except those that a table varies. Each cell of the grid is
+a run, or a cross-validation if the database has no splits, in its own folder. The same command
+resumes a stopped table. The result is table.md: the accuracy on test after the last epoch, mean and
+deviation over seeds, next to the paper's numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ from fer_crossval import cross_validate
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what it changes, and what the paper prints for it."""
+    """A row of a table: the options that it changes and the paper's numbers for it."""
 
     label: str
     changes: Mapping[str, Any]
@@ -85,7 +85,7 @@ TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
             _parts("all", 85.23, 89.47, intra=True, inter=True),
         ),
     ),
-    # The figure prints no numbers; that of nine latents stands in the tables.
+    # The figure has no numbers; that of nine latents is from the tables.
     "figure4": (
         "M (latents)",
         tuple(
@@ -97,17 +97,17 @@ TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
 
 
 PARTS = frozenset(("head", "intra", "inter"))
-"""What no table leaves open: it varies the parts of FDRL, or is about all of them."""
+"""Options that no command may set: each table either varies the parts of FDRL or uses all."""
 
 
 def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
-    """Do one run of the grid, or go on with it, and return its accuracy on test."""
+    """Start or resume one run of the grid and return its accuracy on test."""
     folded = "all" in read_whole(options).splits
     if not (folder / "summary.json").is_file():
         if ranks.first and not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint.write_json(folder / "config.json", options.plain())
-        ranks.gathered(None)  # the folder is there for every process
+        ranks.gathered(None)  # wait until the folder exists
         if folded:
             cross_validate(options, folder, ranks)
         else:
@@ -122,7 +122,7 @@ def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
 def run_table(
     name: str, options: Options, seeds: int, folder: Path, ranks: Ranks
 ) -> list[dict[str, Any]]:
-    """Fill a table, row by row, and return what was measured."""
+    """Run a table row by row and return the measurements."""
     rows = []
     for row in TABLES[name][1]:
         cells = []
@@ -180,11 +180,11 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]], options: Options, path: P
 
 
 def claim(name: str, options: Options, folder: Path) -> None:
-    """Make a table's folder, or raise unless what it holds was done for the same table."""
+    """Create a table's folder, or raise unless it was created for the same table and options."""
     path = folder / "grid.json"
     now = {"table": name} | options.plain()
     if not path.is_file():
-        # What was killed in the middle of the first write has left a part of it, and no more.
+        # A process killed during the first write leaves only a partial file.
         if folder.exists() and any(each.suffix != ".part" for each in folder.iterdir()):
             raise ValueError(f"{folder} exists and holds no table; name another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Run a command line, and return the rows of the table."""
+    """Run the command line and return the rows of the table."""
     name, options, seeds, folder = _command(arguments)
     with join_ranks(options.device) as ranks:
         with report_errors(ranks, lambda: "the same command goes on"):

@@ -1,11 +1,11 @@
-"""Cross-validate FDRL, or the paper's baseline, with nobody in two folds (table 3a).
+"""Cross-validate FDRL, or the paper's baseline, with no person in two folds (table 3a).
 
     python examples/fer_crossval.py --dataset ckplus --data DIR --preset paper
     python examples/fer_crossval.py --dataset folder --data DIR --classes happy,sad --folds 5
     python examples/fer_crossval.py --resume runs/NAME
 
-Every option of fer_rafdb.py may be given. The folder holds a run for each fold, which goes on where
-it was stopped, and at the end folds.csv, summary.json and the pooled confusion.png.
+All options of fer_rafdb.py are supported. The folder contains a run for each fold, which is resumed
+if it was stopped, and finally folds.csv, summary.json and the pooled confusion.png.
 """
 
 import sys
@@ -34,7 +34,7 @@ COLUMNS = ("test_accuracy", "test_mean_class_accuracy")
 
 
 def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """Train on all folds, or those that are left; return what they come to together."""
+    """Train on all folds that have not finished; return the summary of all folds."""
     database = read_whole(options)
     rows = []
     with checkpoint.claim_folder(folder, ranks.first):
@@ -56,12 +56,12 @@ def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, An
 
 
 def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """Train on one fold, or go on with it; return its result, that of the last epoch."""
+    """Start or resume one fold and return the result of its last epoch."""
     if not (folder / "summary.json").is_file():
         if ranks.first and not (folder / "config.json").is_file():
             folder.mkdir(exist_ok=True)
             checkpoint.write_json(folder / "config.json", options.plain())
-        ranks.gathered(None)  # the folder is there for every process
+        ranks.gathered(None)  # wait until the folder exists
         with checkpoint.claim_folder(folder, ranks.first):
             open_run(options, folder, ranks, quiet=True).train(quiet=True)
         ranks.gathered(None)
@@ -73,10 +73,10 @@ def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
 def pooled(
     options: Options, folder: Path, rows: Sequence[dict[str, Any]], database: Database
 ) -> dict[str, Any]:
-    """Return mean and deviation over folds, and the scores of all folds' faces together.
+    """Return mean and deviation over folds and the scores of the faces of all folds together.
 
     Raises:
-        ValueError: a face was not tested just once, as when the database changed between folds.
+        ValueError: a face was not tested exactly once, e.g. if the database changed between folds.
     """
     kept = [
         evaluation.read_evaluation(folder / f"fold{row['fold']:02d}" / "evaluation.pt")
@@ -105,7 +105,7 @@ def pooled(
 
 
 def result_lines(summary: dict[str, Any]) -> str:
-    """Say what all folds come to, beside what the paper prints."""
+    """Return the results of all folds and the paper's numbers as text."""
     mean = summary["test_accuracy"]
     lines = [
         f"{len(summary['folds'])} folds: {mean['mean']:.2f} ± {mean['deviation']:.2f} % "
@@ -139,12 +139,12 @@ def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Pat
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run a command line, and return the summary."""
+    """Run the command line and return the summary."""
     options, out, folder = _command(arguments)
     with join_ranks(options.device) as ranks:
         with report_errors(ranks, lambda: f"to go on: --resume {folder}"):
             if ranks.first and folder is None:
-                # What is wrong with faces, folds or weights shows before a folder is made.
+                # Detect errors in faces, folds or weights before creating a folder.
                 database = read_whole(options, progress=sys.stderr.isatty())
                 folds_of(database, options.folds, options.fold_seed)
                 try_weights(options)

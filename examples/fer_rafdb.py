@@ -6,17 +6,17 @@
     python examples/fer_rafdb.py --resume runs/NAME
     torchrun --nproc-per-node 4 examples/fer_rafdb.py ...
 
-A run leaves a folder with config.json, metrics.csv, summary.json, last.pt, best.pt, evaluation.pt,
-confusion.png and, for FDRL, intra_weights.png. Ctrl-C and SIGTERM end it after the step under way,
-and --resume goes on from there as if it had never been stopped.
+A run writes a folder with config.json, metrics.csv, summary.json, last.pt, best.pt, evaluation.pt,
+confusion.png and, for FDRL, intra_weights.png. Ctrl-C and SIGTERM stop it after the current step,
+and --resume continues from there as if it had never been stopped.
 
-What happens, in its order, and where to read on:
+The steps of a run, in order, and the files that implement them:
 
     data        a database is decoded into memory          fer/data/table.py
     model       a ResNet with a head                       fer/model/build.py
     losses      equation 13, and the baseline's            fer/model/build.py
     loop        batches, steps and epochs                  fer/training/run.py
-    evaluation  what the model says of valid and of test   fer/evaluation/predictions.py
+    evaluation  predictions for valid and test             fer/evaluation/predictions.py
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from fer.training.run import build_run, has_begun
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run a command line, and return the summary."""
+    """Run the command line and return the summary."""
     command = parse(__doc__ or "", arguments)
     options = command.options
     with join_ranks(options.device) as ranks:

@@ -1,11 +1,11 @@
-"""Make one file of a run that a browser can show: its numbers, its figures and its faces.
+"""Create one HTML file with the numbers, figures and faces of a run.
 
     python examples/fer_report.py runs/NAME
     python examples/fer_report.py runs/NAME --baseline runs/LINEAR --out report.html
 
 RUN is the folder of a run that has ended, or of a cross-validation. With --baseline, the folder of
-another run on the same test faces, the two stand side by side, as in figure 5 of the paper. The
-page holds its pictures and scripts and loads nothing from anywhere, so that it can be mailed.
+another run on the same test faces, both are shown side by side, as in figure 5 of the paper. The
+page contains its pictures and scripts and loads nothing else, so that it can be sent by mail.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from fer.report.sheet import make_sheet
 
 
 def report(run: Reported, baseline: Reported | None = None) -> str:
-    """Return the page of a run, beside a baseline that was tested on the same faces.
+    """Return the page of a run, compared with a baseline that was tested on the same faces.
 
-    All numbers are of the last epoch and the test split unless they say otherwise. What rests on
-    features or latents is of one model: the run's, or fold 1's of a cross-validation, since latent
-    3 of one training is not latent 3 of another.
+    All numbers are from the last epoch and the test split unless stated otherwise. Results for
+    features or latents are from one model: the run's, or that of fold 1 of a cross-validation,
+    because latent 3 of one training is not latent 3 of another.
     """
     if baseline is not None:
         require_comparable(run, baseline)
@@ -46,7 +46,7 @@ def report(run: Reported, baseline: Reported | None = None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Run a command line, and return where the page was written."""
+    """Run the command line and return the path of the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     try:
         run = read_folder(said.run)
         baseline = None if said.baseline is None else read_folder(said.baseline)
-        # Before the work, not after.
+        # Check this before the work, not after it.
         if not out.parent.is_dir() or out.is_dir():
             raise FileNotFoundError(f"--out must be a file in a folder that exists, got {out}")
         content = report(run, baseline).encode()

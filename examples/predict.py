@@ -1,13 +1,13 @@
-"""Say which expression pictures show, how sure that is, and which latents it rests on.
+"""Predict the expressions in pictures, with their probabilities and the weights of the latents.
 
     python examples/predict.py face.png folder/ --run runs/NAME
     python examples/predict.py face.png --run runs/NAME --json
     python examples/predict.py photograph.jpg --run runs/NAME --detector mtcnn --annotate OUT
 
-A picture is a face as the run's database has them, or, with --detector or --landmarks, any
-photograph; then its face is cropped as align_faces.py does. Folders stand for all pictures in them.
---json prints an object a line, each with the same keys. A picture that cannot be predicted is named
-with the reason, the others are predicted, and the status is 1.
+A picture is a face cropped as in the run's database or, with --detector or --landmarks, any
+photograph, whose face is cropped as by align_faces.py. A folder means all pictures in it.
+--json prints one object per line, each with the same keys. A picture that cannot be predicted is
+reported with the reason, the others are predicted, and the exit status is 1.
 """
 
 import argparse
@@ -30,22 +30,22 @@ from fer.report.pictures import as_tensor, pictures_under, read_picture
 from fer.training import augment, precision
 
 SQUARE = 1.05
-"""Up to this ratio of its sides a picture passes for a square."""
+"""Maximum ratio of the sides of a picture that is accepted as square."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of a picture; these are the keys of --json.
+    """The prediction for a picture; the attributes are the keys of --json.
 
     Attributes:
-        image: The path of the picture, as it was given.
+        image: The path of the picture, as given.
         label: The most probable class.
-        probability: Of that class.
-        probabilities: Of every class, in the order of the logits.
-        intra_weights: Of every latent; None where the model has no Intra-RM.
-        eyes: The left and the right one, x and y in the picture, where they were looked for.
-        note: What to know about it, or None.
-        error: Why nothing is said, or None.
+        probability: Probability of that class.
+        probabilities: Probabilities of all classes, in the order of the logits.
+        intra_weights: Intra-W of every latent; None if the model has no Intra-RM.
+        eyes: The left and the right eye, x and y in the picture, if they were searched for.
+        note: A note on the picture, or None.
+        error: The reason why there is no prediction, or None.
     """
 
     image: str
@@ -60,7 +60,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model, and what leads from a picture to its input."""
+    """A trained model and the preprocessing of pictures for it."""
 
     trained: Trained
     device: str
@@ -68,11 +68,11 @@ class Predictor:
     crop: Crop
 
     def face_of(self, path: Path, name: str) -> tuple[Prediction, Tensor | None]:
-        """Return what is known of a picture, and the network's input (3, S, S) for it."""
+        """Return a prediction without results and the network's input (3, S, S), None on errors."""
         said = Prediction(str(path))
         try:
             picture = read_picture(path)
-            # A network that was trained on gray faces knows nothing of colors.
+            # A network that was trained on gray faces requires gray input.
             plain = picture.convert("L" if self.trained.gray else "RGB")
             if self.find is None:
                 face = as_tensor(plain)
@@ -88,7 +88,7 @@ class Predictor:
 
     @torch.no_grad()
     def tell(self, faces: Tensor) -> Iterator[dict[str, Any]]:
-        """Give what the model says of each of the faces (N, 3, S, S)."""
+        """Yield the results of the model for each of the faces (N, 3, S, S)."""
         options, classes = self.trained.options, self.trained.classes
         with precision.autocast(options, torch.device(self.device)):
             output = self.trained.model(faces.to(self.device))
@@ -108,7 +108,7 @@ class Predictor:
     def predict(
         self, pictures: Sequence[tuple[Path, str]], batch_size: int
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
-        """Give what is said of each picture, in their order, and the face it is about."""
+        """Yield the prediction for each picture, in order, and the face that it is based on."""
         for start in range(0, len(pictures), batch_size):
             batch = [self.face_of(*each) for each in pictures[start : start + batch_size]]
             faces = [face for _, face in batch if face is not None]
@@ -124,10 +124,10 @@ def _squeezed(width: int, height: int) -> str | None:
 
 
 def loaded(said: argparse.Namespace) -> Trained:
-    """Return the model of the run that the command line names."""
+    """Return the model of the run that the command line selects."""
     try:
         trained = load_trained(said.run, "best" if said.best else "last", said.device)
-    except Exception as error:  # A damaged file makes torch.load raise a dozen kinds.
+    except Exception as error:  # torch.load raises many types of exceptions for damaged files.
         raise ValueError(f"{said.run} holds no model to predict with: {error}") from error
     if trained.options.amp == "fp16" and not said.device.startswith("cuda"):
         return replace(trained, options=replace(trained.options, amp="off"))
@@ -135,7 +135,7 @@ def loaded(said: argparse.Namespace) -> Trained:
 
 
 def listed(images: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Return the pictures that are meant, and the names that landmarks may know them by."""
+    """Return the pictures, including those in folders, and their names in landmark files."""
     pictures = []
     for path in images:
         if path.is_dir():
@@ -149,7 +149,7 @@ def listed(images: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 class Table:
-    """A line for each picture, printed as it comes."""
+    """A table with a line for each picture, printed as soon as it is predicted."""
 
     def __init__(self, images: Sequence[str], classes: Sequence[str], latents: int) -> None:
         self.names = max(len("image"), *map(len, images))
@@ -163,7 +163,7 @@ class Table:
         print(f"{'image':{self.names}}  {'label':{self.labels}}{heads}  {weights}".rstrip())
 
     def add(self, said: Prediction) -> None:
-        """Print a line, or, to where errors go, why there is none."""
+        """Print a line; notes and errors go to standard error."""
         for word, text in (("error", said.error), ("note", said.note)):
             if text is not None:
                 print(f"{word}: {said.image}: {text}", file=sys.stderr)
@@ -181,7 +181,7 @@ class Table:
 
 
 def annotate(folder: Path, said: Prediction, face: Tensor) -> Path:
-    """Draw what is said of a picture; where a file of that name is, the new one gets a number."""
+    """Draw the prediction for a picture to a new file, whose name gets a number if it exists."""
     assert said.probabilities is not None
     stem, number = f"{Path(said.image).stem}_predicted", 1
     while (path := folder / f"{stem}{'' if number == 1 else f'_{number}'}.png").exists():
@@ -193,7 +193,7 @@ def annotate(folder: Path, said: Prediction, face: Tensor) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, and return the status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Ask questions about FDRL on real faces: train what is missing, and print what came of it.
+"""Run studies of FDRL on real faces: train the missing runs and print the results.
 
     python -m benchmarks.studies                                  # which studies there are
     python -m benchmarks.studies parts --data DIR --jobs 2
@@ -6,8 +6,8 @@
     python -m benchmarks.studies full votes --data DIR --scale gpu --jobs 8 --minutes 8
     python -m benchmarks.studies all --data DIR
 
-A study may be stopped and begun again: each result is written to benchmarks/results/ as its run
-ends, and a run that was stopped goes on.
+A study may be stopped and started again. Each result is written to benchmarks/results/ when its
+run ends, and a stopped run is resumed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ NAMES = (*(study.name for study in STUDIES), meaning.NAME)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line."""
+    """Run the command line."""
     parser = make_parser()
     given = parser.parse_args(arguments)
     if given.jobs < 1:

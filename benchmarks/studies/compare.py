@@ -1,4 +1,4 @@
-"""How much better one row is than another: the differences of runs with the same seed."""
+"""Compare two rows of a study by the differences of runs with the same seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from scipy.stats import t
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean over seeds, and the interval that holds it with 95 % confidence.
+    """The mean of differences over seeds and its 95 % confidence interval.
 
     Attributes:
-        mean: Of the differences.
-        half: Half the interval's width; NaN of a single seed.
-        seeds: How many there are.
+        mean: Mean of the differences.
+        half: Half the width of the interval; NaN for a single seed.
+        seeds: Number of seeds.
     """
 
     mean: float
@@ -32,9 +32,9 @@ class Difference:
 
 
 def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
-    """Compare scores by seed, where both have the seed.
+    """Compare scores over the seeds that both rows have.
 
-    Seeds are few, so the interval is Student's.
+    The interval is Student's, because there are few seeds.
 
     Raises:
         ValueError: if no seed is in both.

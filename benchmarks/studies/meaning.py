@@ -1,11 +1,11 @@
-"""Do latents mean anything? Intra-W against the action units of drawn faces, and on real ones.
+"""Do latents mean anything? Compare Intra-W with action units of drawn faces, and with labels.
 
     python -m benchmarks.studies meaning --data DIR [--scale gpu]
 
-Trains FDRL and the baseline on drawn faces, whose units are known, and on FER+. Of each unit it
-asks how much the best latent's Intra-W says about it, in nats, beside the best of the baseline's
-features and the best of as many columns that were shuffled. Of each latent on FER+ it asks how
-many of the 50 test faces with the highest Intra-W have the same label, as in the paper's figure 3.
+Trains FDRL on drawn faces, whose action units are known, and on FER+, and the baseline on drawn
+faces. For each unit it computes the mutual information, in nats, with the best latent's Intra-W,
+with the best of the baseline's features and with the best of as many shuffled columns. For each
+latent it counts how many of the 50 test faces with the highest Intra-W share a label (figure 3).
 """
 
 import json
@@ -35,7 +35,7 @@ FORMS = {
     ", λ2 = 0.01": {"lambda_balance": 0.01},
     ", classes apart, 0.1": {"lambda_apart": 0.1},
 }
-"""Settings of FDRL, by what is said of them; the last two have an Intra-W that lives."""
+"""Settings of FDRL by the suffix of their label; with the last two, Intra-W varies over faces."""
 
 ROWS = {
     f"{faces}{label}": Row(f"FDRL, {faces}{label}", {**overrides, **data})
@@ -43,21 +43,21 @@ ROWS = {
     for label, overrides in FORMS.items()
 }
 GROUP = 50
-"""Faces with the highest Intra-W of a latent."""
+"""Number of faces with the highest Intra-W of a latent."""
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the latents of one seed's models say. Information is a mean over units, in nats.
+    """What the latents of one seed's models tell. Information is a mean over units, in nats.
 
     Attributes:
-        seed: Of the models.
-        baseline: Information of the best of the baseline's features.
-        shuffled: Of the best of the latents after their faces were mixed up: what chance gives.
-        latents: Of the best latent's Intra-W, by model.
-        units: Of how many units some latent says more than the best feature does, by model.
-        groups: Share of the faces of a latent's group that have its commonest label, by model.
-        chance: The same of faces that were drawn at random, by model.
+        seed: Seed of the models.
+        baseline: Information of the baseline's feature that correlates best with each unit.
+        shuffled: Information of the best latent after shuffling the faces: the chance level.
+        latents: Information of the best latent's Intra-W, by model.
+        units: Number of units for which a latent is more informative than that feature, by model.
+        groups: Share of the most common label in the group of a latent, by model.
+        chance: The same share for random groups of faces, by model.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Meaning:
 
 
 def measure(folders: dict[str, Path], baseline: Path, seed: int) -> Meaning:
-    """Measure models by the evaluations in their folders."""
+    """Measure models from the evaluations in their folders."""
     plain = read_evaluation(baseline / "evaluation.pt")
     features = yardsticks(plain.evaluation.embedding, intensities(plain))
     best_features = np.array([each.information for each in features])
@@ -93,7 +93,7 @@ def measure(folders: dict[str, Path], baseline: Path, seed: int) -> Meaning:
 
 
 def intensities(of: StoredEvaluation) -> NDArray[np.float32]:
-    """Return the units (n, A) of drawn faces."""
+    """Return the intensities (n, A) of the units of drawn faces."""
     assert of.faces.units is not None
     found: NDArray[np.float32] = of.faces.units.numpy()
     return found
@@ -106,21 +106,21 @@ def weights_of(of: StoredEvaluation) -> NDArray[np.float32]:
 
 
 def best_latents(of: StoredEvaluation, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return what the best latent says of each unit (A,)."""
+    """Return the information of the best latent about each unit (A,)."""
     information = follow(weights, intensities(of), of.evaluation.labels).information
     found: NDArray[np.float64] = np.nanmax(information, axis=0)
     return found
 
 
 def purity(of: StoredEvaluation, weights: NDArray[np.float32]) -> float:
-    """Return the mean share of the commonest label in the latents' groups."""
+    """Return the mean share of the most common label in the groups of the latents."""
     groups = np.argsort(-weights, axis=0)[:GROUP].T
     labels = of.evaluation.labels[groups]
     return float(np.mean([np.bincount(group).max() / len(group) for group in labels]))
 
 
 def plan_jobs(seeds: Sequence[int], place: Place) -> list[Job]:
-    """Return the models that are missing, seed by seed, with all that is measured of them."""
+    """Return the jobs of the missing models that `measure_seeds` requires, seed by seed."""
     rows = (LINEAR_DRAWN, *ROWS.values())
     jobs = (Job(row, seed, NAME, is_start=True) for seed in seeds for row in rows)
     return with_starts(
@@ -136,7 +136,7 @@ def plan_jobs(seeds: Sequence[int], place: Place) -> list[Job]:
 
 
 def measure_seeds(seeds: Sequence[int], place: Place, folder: Path = MEASURED) -> None:
-    """Measure the models of each seed, print what came out and write it."""
+    """Measure the models of each seed, and print and write the results."""
     found = {each.seed: each for each in read_meanings(place.scale, folder)}
     for seed in seeds:
         folders = {
@@ -151,7 +151,7 @@ def measure_seeds(seeds: Sequence[int], place: Place, folder: Path = MEASURED) -
 
 
 def read_meanings(scale: str, folder: Path = MEASURED) -> list[Meaning]:
-    """Read what was measured at a scale, by seed."""
+    """Read the measurements of a scale, by seed."""
     path = folder / f"{scale}.jsonl"
     if not path.is_file():
         return []

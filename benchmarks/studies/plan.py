@@ -1,4 +1,4 @@
-"""What a study asks: rows of settings, each trained with several seeds at one scale."""
+"""Studies: rows of settings, each of which is trained with several seeds at one scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -7,17 +7,17 @@ from typing import Any
 from fer.options import PRESETS, Options
 
 DEFAULTS = {each.name: each.default for each in fields(Options)}
-"""The options of a run that is told nothing."""
+"""The default options of a run."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a study is done: what all its rows have in common.
+    """The scale of a study: the options that all its rows share.
 
     Attributes:
-        description: What it is, for the reader of a table.
-        options: Of every run; the recipe was chosen for the baseline on valid (study `recipe`).
-        seeds: How many there are.
+        description: Description for the reader of a table.
+        options: Options of every run; the recipe was tuned for the baseline on valid (`recipe`).
+        seeds: Number of seeds.
     """
 
     description: str
@@ -48,10 +48,10 @@ SCALES: Mapping[str, Scale] = {
 
 
 def default_settings(scale: str) -> dict[str, Any]:
-    """Return the options of FDRL at a scale, which a row has where it says nothing else.
+    """Return the options of FDRL at a scale, which a row uses unless it overrides them.
 
-    They are the paper's numbers, but for the recipe and a mean in place of the sum in equation 4.
-    Gates start as PyTorch's layers do: they were trained so before there was a choice.
+    They are the paper's numbers, except for the recipe and a mean instead of the sum in equation 4.
+    Gates are initialized as PyTorch's layers, the only choice when the first runs were trained.
     """
     return {
         **DEFAULTS,
@@ -64,12 +64,12 @@ def default_settings(scale: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Row:
-    """Settings that a table has a line for.
+    """The settings of one row of a table.
 
     Attributes:
-        label: What the table calls them.
-        overrides: Options in which they differ from the scale's.
-        start: The row whose trained backbone, of the same seed, they start from.
+        label: Its label in the table.
+        overrides: Options that differ from those of the scale.
+        start: The row whose trained backbone of the same seed the runs start from.
     """
 
     label: str
@@ -77,11 +77,11 @@ class Row:
     start: "Row | None" = None
 
     def settings(self, scale: str) -> dict[str, Any]:
-        """Return all options at a scale, but for the seed and where data lie."""
+        """Return all options at a scale except the seed and the location of the data."""
         return {**default_settings(scale), **self.overrides}
 
     def key(self, scale: str) -> str:
-        """Return what its results are found by, the same in every study that has such a row."""
+        """Return the key of its results, which is the same in all studies with such a row."""
         defaults = default_settings(scale)
         parts = [
             f"{name}={value}"
@@ -95,16 +95,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """A question, and the rows that answer it.
+    """A question and the rows that answer it.
 
     Attributes:
-        name: On the command line, and of its table.
-        question: In a line.
-        rows: In the table's order.
-        baseline: The label of the row that all others are compared with.
-        by_class: Labels of those that are compared with it class by class too.
-        relations: Whether the table says how Intra-W varies over faces.
-        notes: What a reader of the list of studies should know besides.
+        name: Name on the command line and of its table.
+        question: The question, in one line.
+        rows: The rows in the order of the table.
+        baseline: The label of the row with which all others are compared.
+        by_class: Labels of the rows that are also compared with it class by class.
+        relations: Whether the table shows how Intra-W varies over faces.
+        notes: Further information for readers of the list of studies.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Study:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse rows that cannot be told apart, or compared."""
+        """Raise `ValueError` if labels are not unique or a compared row does not exist."""
         labels = [row.label for row in self.rows]
         if len(set(labels)) < len(labels):
             raise ValueError(f"{self.name}: two rows have the same label")
@@ -125,7 +125,7 @@ class Study:
                 raise ValueError(f"{self.name}: there is no row {wanted}")
 
     def select_rows(self, labels: Sequence[str] | None) -> list[Row]:
-        """Return the rows of these labels, or all."""
+        """Return the rows with these labels, or all rows if `labels` is None."""
         if labels is None:
             return list(self.rows)
         rows = {row.label: row for row in self.rows}

@@ -1,6 +1,6 @@
-"""Every question that is asked of FDRL on real faces, and the rows of settings that answer it.
+"""All studies of FDRL on real faces: their questions and the rows of settings that answer them.
 
-A row that has the same settings in two studies is trained once for both.
+A row with the same settings in two studies is trained once for both.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ DRAWN_FACES = {"dataset": "synthetic", "faces": 12_800}
 LINEAR_DRAWN = Row("linear, drawn faces", {"head": "linear", **DRAWN_FACES})
 
 HALF = {"epochs": 20}
-"""Of the epochs that the scale for a GPU has."""
+"""Half of the epochs of the scale for a GPU."""
 LONG = {"epochs": 12}
 FEW = {"limit": 2560, "epochs": 40}
 NORM = {"batch_norm": True}
@@ -36,12 +36,12 @@ STRONG: Mapping[str, Any] = {
 }
 
 CENTER_WEIGHTS = (0.0, 1e-5, 1e-3, 1e-2, 1e-1)
-"""The grid of the paper's table 1 but for its own value, 0.0001, and one beyond it."""
+"""The grid of the paper's table 1 without the paper's choice, 0.0001, plus one larger value."""
 BALANCE_WEIGHTS = (0.0, 0.001, 0.01, 0.1, 1.0)
 
 
 def weigh_balance(start: Row | None = None) -> tuple[Row, ...]:
-    """Return a row for each reduction and weight of the balance loss, from another row or not."""
+    """Return a row for each reduction and balance-loss weight, optionally starting from a row."""
     return tuple(
         Row(
             f"{reduction}, λ2 = {weight:g}",
@@ -54,7 +54,7 @@ def weigh_balance(start: Row | None = None) -> tuple[Row, ...]:
 
 
 def start_gates(start: Row | None = None) -> tuple[Row, ...]:
-    """Return a row for each reduction and start of the gates, from another row or not."""
+    """Return a row for each reduction and gate initialization, optionally starting from a row."""
     return tuple(
         Row(f"{reduction}, {label}", {"reduction": reduction, **overrides}, start)
         for reduction in ("sum", "mean", "share")
@@ -66,7 +66,7 @@ def start_gates(start: Row | None = None) -> tuple[Row, ...]:
 
 
 def enliven(start: Row | None = None) -> tuple[Row, ...]:
-    """Return a row for each try at an Intra-W that differs between faces."""
+    """Return a row for each attempt to make Intra-W differ between faces."""
     return (
         *(Row(f"λ2 = {w:g}", {"lambda_balance": w}, start) for w in (0.1, 0.01, 0.0)),
         Row("peaked faces, 0.1", {"lambda_peak": 0.1}, start),
@@ -80,7 +80,7 @@ def change_baseline(label: str, **overrides: object) -> Row:
 
 
 def train_head(label: str, **overrides: object) -> Row:
-    """Return a head that is trained alone, on the features of the baseline's backbone."""
+    """Return a head that is trained alone on the features of the baseline's frozen backbone."""
     return Row(label, {"freeze_backbone": True, **overrides}, LINEAR)
 
 
@@ -233,7 +233,7 @@ STUDIES = (
             Row("messages in equation 11", MESSAGES),
             Row("all three", {"lambda_balance": 64.0, **FROZEN, **MESSAGES}),
             AS_PRINTED,
-            # Its best setting of λ2, 0.001, times the 64 samples of a batch.
+            # The implementation's best λ2, 0.001, times the 64 samples of a batch.
             Row(
                 "the public implementation",
                 {"reduction": "sum", "lambda_balance": 0.064, **FROZEN, **MESSAGES},
@@ -301,7 +301,7 @@ STUDIES = (
             Row("weights by square roots", {"class_weights": "sqrt"}),
             Row("balanced sampler", {"sampler": "balanced"}),
             Row("adjusted logits", {"logit_adjust": 1.0}),
-            # Which has no smoothed labels.
+            # The focal loss does not support label smoothing.
             Row("focal loss", {"criterion": "focal", "label_smoothing": 0.0}),
         ),
         baseline="FDRL",
@@ -342,9 +342,9 @@ STUDIES = (
         relations=True,
     ),
 )
-"""In the order in which all of them are run; `meaning` is no table of rows, and comes last."""
+"""In the order in which `all` runs them; `meaning`, which has no table of rows, runs last."""
 
 
 def find_study(name: str) -> Study:
-    """Return the study of a name."""
+    """Return the study with a name."""
     return next(study for study in STUDIES if study.name == name)

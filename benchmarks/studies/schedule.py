@@ -1,4 +1,4 @@
-"""Which runs are trained, in which order and until when."""
+"""Select the runs to train, order them, and train them within a time limit."""
 
 import os
 import time
@@ -17,7 +17,7 @@ from benchmarks.studies.train import folder_of, train
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs are trained, and where their results go."""
+    """The scale, data, folders and device of runs."""
 
     scale: str
     data: Path | None
@@ -26,20 +26,20 @@ class Place:
     results: Path = STUDIES
 
     def is_trained(self, row: Row, seed: int) -> bool:
-        """Whether the folder of a run holds what others start from."""
+        """Return whether a run has ended, so that other runs can start from its weights."""
         return (folder_of(row, self.scale, seed, self.runs) / "summary.json").is_file()
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be trained.
+    """A run to train.
 
     Attributes:
         row: Its settings.
-        seed: Of weights, order and crops.
-        study: That asked for it.
-        is_start: Whether it is trained only for others to start from, or to be measured. A result
-            that is known already then stays: on other processors it would be a little different.
+        seed: Seed of weights, order and crops.
+        study: The study that requires it.
+        is_start: Whether it is trained only so that others can start from it or to be measured. A
+            stored result is then kept, because other processors give slightly different results.
     """
 
     row: Row
@@ -51,10 +51,10 @@ class Job:
 def plan_jobs(
     study: str, rows: Iterable[Row], seeds: Sequence[int], place: Place, *, again: bool = False
 ) -> list[Job]:
-    """Return the runs of a study that are missing, in the order in which they are wanted.
+    """Return the missing runs of a study in the order in which to train them.
 
-    Each row has a first seed before any has a second, so that a study that is stopped can be
-    compared. What a run starts from comes before it.
+    The first seed of all rows comes before the second of any, so that the rows of a stopped study
+    can be compared. A run comes after the run that it starts from.
     """
     known = load_runs(place.scale, place.results)
     wanted = (Job(row, seed, study) for seed in seeds for row in rows)
@@ -65,7 +65,7 @@ def plan_jobs(
 
 
 def with_starts(jobs: Iterable[Job], place: Place) -> list[Job]:
-    """Return jobs without repetitions, each behind what it starts from, where that is missing."""
+    """Return jobs without duplicates, each after the run that it starts from if that is missing."""
     found: dict[tuple[str, int], Job] = {}
 
     def add(job: Job) -> None:
@@ -87,13 +87,13 @@ def with_starts(jobs: Iterable[Job], place: Place) -> list[Job]:
 def train_all(
     jobs: Sequence[Job], place: Place, *, side_by_side: int = 1, minutes: float | None = None
 ) -> list[Job]:
-    """Train jobs in their order and write each result as it comes; return what was left.
+    """Train jobs in order, write each result when its run ends, and return the remaining jobs.
 
     Args:
-        jobs: As `plan_jobs` orders them.
-        place: Where.
-        side_by_side: How many at a time.
-        minutes: No run is begun that would end later than this, by the longest so far.
+        jobs: Jobs in the order of `plan_jobs`.
+        place: Where to train.
+        side_by_side: Number of concurrent runs.
+        minutes: No run starts that would end after this time if it took as long as the longest yet.
     """
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     left, longest = list(jobs), 0.0
@@ -115,7 +115,7 @@ def train_all(
                 return left
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
-                # What runs beside one that fails is ended and kept.
+                # If a run fails, the concurrent runs finish and their results are stored.
                 failed = failed or future.exception()
                 if future.exception() is not None:
                     continue
@@ -128,7 +128,7 @@ def train_all(
 
 
 def _ready(left: Sequence[Job], running: Iterable[Job], place: Place) -> Iterator[Job]:
-    """Give the jobs of which no other that is under way, or still to come, is the start."""
+    """Yield the jobs whose start is neither running nor waiting."""
     unfinished = {(job.row.key(place.scale), job.seed) for job in (*left, *running)}
     for job in list(left):
         start = job.row.start
@@ -142,7 +142,7 @@ def _describe(job: Job, run: Trained) -> str:
 
 
 class _ThisProcess(Executor):
-    """Does the work at once, in this process."""
+    """An executor that runs each call immediately in this process."""
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN
         future: Future[object] = Future()

@@ -1,6 +1,6 @@
-"""The results of runs, a file a study and scale and in it a line a run.
+"""Store the results of runs: one file per study and scale, with one line per run.
 
-A run that several studies have a row for is kept once, in the file of the first that asked for it.
+A run that belongs to several studies is stored once, in the file of the first that required it.
 """
 
 import dataclasses
@@ -16,29 +16,29 @@ from benchmarks.schema import RESULTS, check_content, load, rounded
 
 FORMAT = 1
 DIGITS = 6
-"""Of the numbers in a file."""
+"""Significant digits of the numbers in a file."""
 STUDIES = RESULTS / "studies"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that has ended.
+    """The results of a run that has ended.
 
     Attributes:
-        key: Of its row.
-        scale: Its name.
-        seed: Of weights, order and crops.
-        options: All that decided it, but for where the faces lie.
-        faces: How many there are in each split.
-        history: What each epoch came to, on the training and the validation faces.
+        key: Key of its row.
+        scale: Name of the scale.
+        seed: Seed of weights, order and crops.
+        options: All its options except the location of the faces.
+        faces: Number of faces in each split.
+        history: Results of each epoch on the training and the validation faces.
         scores: Accuracy and mean class accuracy after the last epoch, by split.
-        confusion: Of the test faces after the last epoch, a row for each true class.
-        classes: Their names.
-        seconds: That it took.
-        date: When it ended.
-        machine: What it ran on.
+        confusion: Confusion matrix of the test faces after the last epoch, a row per true class.
+        classes: Names of the classes.
+        seconds: Running time.
+        date: Date on which it ended.
+        machine: The machine of the run.
         intra_spread: How Intra-W varies over the test faces (`fdrl_layers.IntraSpread`); None
-            without Intra-W, and of runs from before it was measured.
+            without Intra-W and for runs from before it was measured.
     """
 
     key: str
@@ -64,7 +64,7 @@ def load_runs(scale: str, folder: Path = STUDIES) -> Runs:
     """Read all runs of a scale.
 
     Raises:
-        ValueError: if a file is not what this module writes, or a run is there twice.
+        ValueError: if a file does not follow this module's format or contains a run twice.
     """
     found: dict[tuple[str, int], Trained] = {}
     for path in _files(scale, folder):
@@ -76,7 +76,7 @@ def load_runs(scale: str, folder: Path = STUDIES) -> Runs:
 
 
 def save_run(run: Trained, study: str, folder: Path = STUDIES) -> Path:
-    """Write a run in place of the one of its row and seed, or to the study's file; say where."""
+    """Replace the run of the same row and seed or add it to the study's file; return the path."""
     key = (run.key, run.seed)
     there = (path for path in _files(run.scale, folder) if key in _read(path))
     path = next(there, folder / run.scale / f"{study}.jsonl")
@@ -101,7 +101,7 @@ def _line_of(run: Trained) -> str:
 
 
 def _read(path: Path) -> Runs:
-    # A page asks for hundreds of rows of the same files.
+    # A documentation page reads the same files hundreds of times.
     state = path.stat()
     return _read_unchanged(path, state.st_mtime_ns, state.st_size)
 

@@ -1,4 +1,4 @@
-"""What a study found, as a Markdown table: a line for each row, against one of them."""
+"""Format the results of a study as Markdown tables that compare its rows with a baseline."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
 
 
 def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Trained]:
-    """Return what has been trained of a row, by seed.
+    """Return the trained runs of a row, by seed.
 
     Raises:
-        ValueError: if something was trained with other options than the plan has now.
+        ValueError: if a run was trained with options that differ from the current plan.
     """
     found, planned, wanted = {}, row.settings(scale), row.key(scale)
     for (key, seed), trained in sorted(load_runs(scale, folder).items()):
         if key != wanted:
             continue
         for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
-            # What the examples have learned since then was as it is by default, with exceptions.
+            # Options added since then had their default value, with the exceptions in BEFORE.
             then = trained.options.get(name, BEFORE.get(name, DEFAULTS[name]))
             if then != planned[name]:
                 raise ValueError(
@@ -35,19 +35,19 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
 
 
 def scores_of(results: dict[int, Trained], split: str, score: str) -> dict[int, float]:
-    """Return one score of a row's runs, by seed, where there is such a split."""
+    """Return one score of the runs that have the split, by seed."""
     return {
         seed: each.scores[split][score] for seed, each in results.items() if split in each.scores
     }
 
 
 def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
-    """Return a study's tables, and a line on the rows that have not been trained.
+    """Return the tables of a study and a line that lists the rows not trained yet.
 
-    A difference whose interval excludes zero is bold.
+    Differences whose interval excludes zero are bold.
     """
     rows = {row.label: results_of(row, scale, folder) for row in study.rows}
-    # A table that says how Intra-W varies has no room for more.
+    # A table with the spread of Intra-W has no room for a second score.
     shown = {"accuracy": "test"} if study.relations else SCORES
     head = ["", "seeds", "valid", *shown.values(), f"test, against {study.baseline}"]
     if study.relations:
@@ -70,7 +70,7 @@ def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
 def classes_as_markdown(
     label: str, ours: dict[int, Trained], against: str, theirs: dict[int, Trained]
 ) -> str:
-    """Return how much of each class two rows find on test, and by how much they differ."""
+    """Return a table of two rows' recall of each class on test and of their differences."""
     first = next(iter(ours.values()))
     lines = [["class", "test faces", against, label, "difference"], ["---"] * 5]
     for number, name in enumerate(first.classes):
@@ -88,12 +88,12 @@ def classes_as_markdown(
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as a table."""
+    """Return lines of cells as a Markdown table."""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def compared(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
-    """Return the difference, bold where its interval excludes zero."""
+    """Return the difference, in bold if its interval excludes zero."""
     found = difference(ours, theirs)
     return f"**{found}**" if found.sure else str(found)
 
@@ -114,9 +114,9 @@ def _line(
 
 
 def _relations(results: Mapping[int, Trained]) -> tuple[str, str]:
-    """Return how much Intra-W varies over faces, and which share of that the class explains.
+    """Return how much Intra-W varies over faces and which share of its variance classes explain.
 
-    The former is followed on faces of valid in every run with Intra-W, the latter measured on test.
+    The spread is tracked on valid faces in every run with Intra-W; the share is measured on test.
     """
     spreads = [found for run in results.values() if (found := spread_of(run)) is not None]
     shares = [found for run in results.values() if (found := share_by_class(run)) is not None]
@@ -124,19 +124,19 @@ def _relations(results: Mapping[int, Trained]) -> tuple[str, str]:
 
 
 def spread_of(run: Trained) -> float | None:
-    """Return how much Intra-W varies over faces of valid, in percent of its size."""
+    """Return the deviation of Intra-W over faces of valid, in percent of its mean."""
     last = run.history[-1]
     return 100 * last["intra_spread"] / last["intra_weight"] if "intra_spread" in last else None
 
 
 def share_by_class(run: Trained) -> float | None:
-    """Return which share of its variance over faces of test the class explains, in percent."""
+    """Return the share of Intra-W's variance over test faces that classes explain, in percent."""
     explained = None if run.intra_spread is None else run.intra_spread["explained"]
     return None if explained is None else 100 * float(explained)
 
 
 def spread(values: list[float]) -> str:
-    """Return a mean and a deviation, where there are values and several."""
+    """Return the mean, and the deviation of several values; empty if there are no values."""
     if not values:
         return ""
     mean, deviation = mean_and_deviation(values)

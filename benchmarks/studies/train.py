@@ -1,4 +1,4 @@
-"""Train a row with a seed by the engine of the examples, and keep what came out."""
+"""Train a row with a seed, using the training code of the examples, and return the result."""
 
 import shutil
 from dataclasses import asdict
@@ -18,11 +18,11 @@ from fer.training.ranks import Ranks
 from fer.training.run import MOVING, Run, open_run
 
 OF_TEST = ("test_accuracy", "test_mean_class_accuracy")
-"""What the history leaves out: nothing is chosen by it, so it is reported once."""
+"""Columns that the history omits: no choice depends on them, so they are reported once."""
 
 
 def options_of(row: Row, scale: str, seed: int, data: Path | None, runs: Path) -> Options:
-    """Return what decides the run of a row and a seed."""
+    """Return the options of the run of a row with a seed."""
     settings = {**row.settings(scale), "seed": seed}
     if settings["dataset"] != "synthetic":
         settings["data"] = str(data)
@@ -44,9 +44,9 @@ def train(
     runs: Path,
     device: str,
 ) -> Trained:
-    """Train a row, or go on where it was stopped, and return the result.
+    """Train a row or resume its run, and return the result.
 
-    Its folder keeps the weights, for others to start from, and not what the run would go on with.
+    Its folder keeps the weights, so that other runs can start from them, but no optimizer state.
     """
     options = options_of(row, scale, seed, data, runs)
     folder = folder_of(row, scale, seed, runs)
@@ -67,7 +67,7 @@ def train(
 
 
 def result_of(run: Run, row: Row, scale: str, seed: int) -> Trained:
-    """Return what is worth keeping of a run that has ended."""
+    """Return the results of a run that has ended."""
     last, options = run.history[-1], run.options.plain()
     del options["data"]
     options["backbone_weights"] = None if row.start is None else row.start.key(scale)

@@ -1,1 +1,1 @@
-"""What the facial expression examples share: databases, models, training and reports."""
+"""Shared code of the facial expression examples: databases, models, training and reports."""

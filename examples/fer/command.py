@@ -1,4 +1,4 @@
-"""The command line of a training, which the scripts that train share."""
+"""The command line that the training scripts share."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from fer.options import CHOICES, DATASETS, PRESETS, SYNTHETIC, Options, load_opt
 
 @dataclass(frozen=True)
 class Command:
-    """A command line: the options of a run, where it goes, and whether it goes on."""
+    """A parsed command line: the options of a run, its folder, and the folder to resume from."""
 
     options: Options
     out: Path | None
@@ -18,7 +18,7 @@ class Command:
 
 
 def parser_of(description: str, datasets: Sequence[str] = DATASETS) -> argparse.ArgumentParser:
-    """Return a parser for the options of a run; what is not said is left out."""
+    """Return a parser for the options of a run; options that are not given are left out."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -208,7 +208,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def fill_options(said: dict[str, object]) -> Options:
-    """Return the options of what was said, with a preset for the rest."""
+    """Return the given options, with the remaining ones from a preset and the defaults."""
     known = {field.name: field.default for field in fields(Options)}
     preset = dict(PRESETS[str(said.get("preset", "scratch"))])
     if "preset" not in said and said.get("dataset", "synthetic") == "synthetic":
@@ -217,7 +217,7 @@ def fill_options(said: dict[str, object]) -> Options:
 
 
 def parse(description: str, arguments: Sequence[str] | None = None) -> Command:
-    """Read the command line of a single run; a preset fills in what is not said."""
+    """Parse the command line of a single run; a preset sets the options that are not given."""
     parser = parser_of(description)
     parser.add_argument("--fold", type=int, metavar="F", help="train on one fold of a database")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")

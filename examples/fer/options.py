@@ -1,4 +1,4 @@
-"""What decides a run, and the recipes that fill in what is not said."""
+"""The options of a run, and the presets that set those not given."""
 
 import json
 import math
@@ -19,10 +19,10 @@ CHOICES = {
     "class_weights": ("none", "balanced", "sqrt"),
     "sampler": ("shuffle", "balanced"),
 }
-"""What faces are trained on, and what is to be done about rare classes and easy faces."""
+"""Choices for the training targets, and remedies for rare classes and easy faces."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Section 4.2 of the paper, to the letter. It starts from a ResNet-18 that knows faces.
+    # Section 4.2 of the paper. It starts from a ResNet-18 that is pretrained on faces.
     "paper": {
         "image_size": 224,
         "epochs": 40,
@@ -30,8 +30,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "steps",
         "reduction": "sum",
     },
-    # For a backbone that knows nothing yet: small images, one cycle, and a mean for the sum in
-    # equation 4, with which most of the studies were made (benchmarks/studies/).
+    # For a backbone with random weights: small images, one cycle, and a mean instead of the sum in
+    # equation 4, which most of the studies in benchmarks/studies/ use.
     "scratch": {
         "image_size": 64,
         "epochs": 10,
@@ -39,8 +39,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "onecycle",
         "reduction": "mean",
     },
-    # The same for as long as it pays, with what keeps it from learning the faces by heart. A
-    # narrow network does not get there in twelve epochs, and loses (study `longer`).
+    # The same for as many epochs as improve it, with regularization against overfitting. A narrow
+    # network does not benefit within twelve epochs, but loses accuracy (study `longer`).
     "strong": {
         "image_size": 64,
         "epochs": 40,
@@ -51,22 +51,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "weight_decay": 0.05,
         "ema": 0.99,
-        # Three points on small faces (study `recipe`).
+        # Adds three points of accuracy on small faces (study `recipe`).
         "small_stem": True,
     },
 }
 
 BEFORE: dict[str, Any] = {"gate_init": "linear"}
-"""What a run did that was stored before there was such an option, where the default differs."""
+"""Values of options that older stored runs lack, if the default differs from what they did."""
 
-# Small enough for the main job to end within four minutes or so on two CPU cores.
-# In so few steps drawn faces are learned sooner from gates near one half.
+# Small enough for a run to end within about four minutes on two CPU cores.
+# In so few steps, drawn faces are learned faster with gates that start near one half.
 SYNTHETIC: dict[str, Any] = {"image_size": 48, "epochs": 7, "gate_init": "linear"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that decides a run; stored as `config.json` in its folder."""
+    """All options of a run; stored as `config.json` in its folder."""
 
     dataset: str = "synthetic"
     data: str | None = None
@@ -134,7 +134,7 @@ class Options:
     graph: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no run can be made of."""
+        """Raise `ValueError` for invalid options."""
         # JSON has lists only.
         object.__setattr__(self, "classes", tuple(self.classes))
         for name in ("faces", "image_size", "epochs", "batch_size", "accumulate", "width"):
@@ -189,7 +189,7 @@ class Options:
         if self.freeze_backbone and not self.imagenet and self.backbone_weights is None:
             raise ValueError("--freeze-backbone needs --backbone-weights or --imagenet")
         if self.channels_last and self.width < 8:
-            # PyTorch's convolutions of so few channels, laid out so, write beyond their memory.
+            # PyTorch's channels-last convolutions with so few channels write out of bounds.
             raise ValueError(f"--channels-last needs a --width of at least 8, got {self.width}")
         if self.attach != "pooled" and self.head != "fdrl":
             raise ValueError(f"--attach {self.attach} needs --head fdrl, got {self.head}")
@@ -212,7 +212,7 @@ class Options:
 
     @property
     def plain_backbone(self) -> bool:
-        """Whether the backbone is the paper's ResNet-18, and not a smaller one."""
+        """Whether the backbone is the paper's ResNet-18, not a modified one."""
         built = (self.backbone, self.width, self.small_stem, self.last_stride)
         return built == ("resnet18", 64, False, 2)
 
@@ -240,7 +240,7 @@ class Options:
             f"--sampler {self.sampler}": self.sampler != "shuffle",
             "--logit-adjust": self.logit_adjust > 0,
         }
-        # Two of them would make rare classes more than as common as the others.
+        # Two of them together would overcompensate for rare classes.
         if len(said := [name for name, there in remedies.items() if there]) > 1:
             raise ValueError(
                 f"{' and '.join(said)} exclude each other: each makes up for rare classes"
@@ -264,7 +264,7 @@ class Options:
             raise ValueError(f"--subject is no regular expression: {error}") from error
 
     def without_weights(self) -> "Options":
-        """Return the options of a model whose weights come from a checkpoint of its own."""
+        """Return the options for a model whose weights come from the run's own checkpoint."""
         return replace(self, imagenet=False, backbone_weights=None, freeze_backbone=False)
 
     def plain(self) -> dict[str, Any]:

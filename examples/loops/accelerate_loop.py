@@ -12,11 +12,11 @@ from fdrl_layers import FDRLLoss
 
 
 def train(folder: str, cpu: bool = False) -> list[float]:
-    """Train for a few epochs, with a checkpoint in `folder`; return the mean loss of each."""
+    """Train for a few epochs with a checkpoint in `folder`; return the mean loss of each epoch."""
     accelerator = Accelerator(cpu=cpu)
     network = model()
-    # Nothing in the loss wants a gradient, so it is not prepared: only moved, and registered, so
-    # that `save_state` and `load_state` know the centers. Its own sums go over all processes.
+    # Nothing in the loss requires a gradient, so it is not prepared. It is moved to the device and
+    # registered, so that checkpoints include its centers. It sums over all processes by itself.
     criterion = FDRLLoss(CLASSES).to(accelerator.device)
     accelerator.register_for_checkpointing(criterion)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999))

@@ -1,7 +1,7 @@
 """Train FDRL with CUDA graphs: the whole step in one, or head and losses in two.
 
-Random images stand in for faces, so that `python examples/loops/graphed.py` ends in seconds. Where
-there is no GPU the same functions are called in place of graphs.
+Random images replace faces, so that `python examples/loops/graphed.py` ends in seconds. Without a
+GPU, the same functions are called instead of graphs.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ CLASSES, BATCH, STEPS = 7, 8, 12
 
 
 def backbone_of(device: str) -> nn.Module:
-    """A ResNet-18 without its classifier."""
+    """Return a ResNet-18 without its classifier."""
     backbone: nn.Module = resnet18()
     backbone.fc = nn.Identity()
     return backbone.to(device)
 
 
 class HeadAndLosses(nn.Module):
-    """Basic features and labels in, the loss and the logits out: tensors alone."""
+    """Head and losses as one module whose inputs and outputs are tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,16 +32,16 @@ class HeadAndLosses(nn.Module):
         self.criterion = FDRLLoss(CLASSES)
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what to minimize, and the logits."""
+        """Return the loss to minimize and the logits."""
         output = self.head(features)
         return self.criterion(output, labels).total, output.logits.detach()
 
 
 def graphed(step: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
-    """Return `step` as a CUDA graph. It takes three steps of the training to warm up."""
+    """Return `step` as a CUDA graph, after three training steps as warm-up."""
     if device != "cuda":
         return step
-    # What is made on demand (by cuDNN, Triton and the optimizer) is made before the capture.
+    # cuDNN, Triton and the optimizer initialize lazily, which must happen before the capture.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -60,11 +60,11 @@ def graphed(step: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
 
 
 def train_whole(device: str) -> list[float]:
-    """Capture the whole step: the fastest way, where every batch has the same size."""
+    """Capture the whole step, the fastest way if every batch has the same size."""
     backbone, tail = backbone_of(device), HeadAndLosses().to(device)
     parameters = [*backbone.parameters(), *tail.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-4, capturable=device == "cuda")
-    # A graph reads and writes where its tensors lay at the capture.
+    # A graph reads and writes the memory that its tensors had at the capture.
     images = torch.zeros(BATCH, 3, 32, 32, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
 
@@ -91,14 +91,14 @@ def train_whole(device: str) -> list[float]:
 
 
 def train_parts(device: str) -> list[float]:
-    """Capture head and losses alone: the loop, the backbone and the optimizer stay as they are."""
+    """Capture head and losses alone; the loop, the backbone and the optimizer are unchanged."""
     backbone, tail = backbone_of(device), HeadAndLosses().to(device)
     run: Any = tail
     if device == "cuda":
         features = torch.randn(BATCH, 512, device=device, requires_grad=True)
         labels = torch.arange(BATCH, device=device) % CLASSES
         run = torch.cuda.make_graphed_callables(tail, (features, labels))
-        # The samples have moved the centers, which forget them.
+        # The capture has updated the centers with the sample inputs, so reset them.
         tail.criterion.reset_parameters()
     optimizer = torch.optim.Adam([*backbone.parameters(), *tail.parameters()], lr=1e-4)
     history = []

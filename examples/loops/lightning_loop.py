@@ -14,7 +14,7 @@ from fdrl_layers import FDRLLoss
 
 
 class FDRL(lightning.LightningModule):
-    """The network and, as a submodule, the loss: so its centers are moved, saved and resumed."""
+    """The network and the loss as submodules, so that the centers are moved, saved and resumed."""
 
     def __init__(self, lr: float = 1e-4) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class FDRL(lightning.LightningModule):
         self.lr = lr
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Log every term, and return the joint loss."""
+        """Log every term and return the joint loss."""
         faces, labels = batch
         losses = self.criterion(self.network(faces), labels)
         self.log_dict({f"train/{name}": value for name, value in vars(losses).items()})
@@ -32,20 +32,20 @@ class FDRL(lightning.LightningModule):
         return total
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """Log the accuracy. In evaluation no center moves."""
+        """Log the accuracy; evaluation does not update the centers."""
         faces, labels = batch
         hits = self.network(faces).logits.argmax(1) == labels
-        # Over all processes, each with its number of faces.
+        # Average over all processes, weighted by their numbers of faces.
         self.log("valid/accuracy", hits.float().mean(), batch_size=len(labels), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Give the optimizer the network; the loss has no parameters, unless its centers are."""
+        """Return Adam; the loss has parameters only if its centers are updated by gradient."""
         parameters = [*self.network.parameters(), *self.criterion.parameters()]
         return torch.optim.Adam(parameters, lr=self.lr, betas=(0.5, 0.999))
 
 
 def train(folder: str, accelerator: str = "auto") -> FDRL:
-    """Train for a few epochs, and keep the best in `folder`."""
+    """Train for a few epochs and keep the best checkpoint in `folder`."""
     module = FDRL()
     trainer = lightning.Trainer(
         max_epochs=EPOCHS,

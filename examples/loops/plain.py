@@ -1,6 +1,6 @@
-"""Train FDRL in a plain loop: mixed precision, gradient clipping, an average of weights.
+"""Train FDRL in a plain loop with mixed precision, gradient clipping and an average of weights.
 
-Random images stand in for faces, so that `python examples/loops/plain.py` ends in seconds.
+Random images replace faces, so that `python examples/loops/plain.py` ends in seconds.
 """
 
 from pathlib import Path
@@ -17,25 +17,25 @@ CLASSES, EPOCHS = 7, 2
 
 
 def model() -> nn.Module:
-    """A ResNet-18 with the head in the place of its classifier."""
+    """Return a ResNet-18 with the head instead of its classifier."""
     backbone = resnet18()
     backbone.fc = nn.Identity()
     return nn.Sequential(backbone, FDRLHead(512, CLASSES, reduction="mean"))
 
 
 def data() -> TensorDataset:
-    """Random images of 32 pixels with random labels."""
+    """Return random images of 32 x 32 pixels with random labels."""
     return TensorDataset(torch.randn(16, 3, 32, 32), torch.randint(CLASSES, (16,)))
 
 
 def train(folder: Path, device: str = "cpu") -> list[float]:
-    """Train for a few epochs, with a checkpoint in `folder`; return the mean loss of each."""
+    """Train for a few epochs with a checkpoint in `folder`; return the mean loss of each epoch."""
     network = model().to(device)
-    # The centers in the loss are state, and move by themselves: no optimizer is given them.
+    # The centers in the loss are buffers that the forward pass updates, so no optimizer gets them.
     criterion = FDRLLoss(CLASSES).to(device)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999))
-    # With float16 on a GPU the scaler keeps small gradients; elsewhere it does nothing.
+    # With float16 on a GPU, the scaler prevents underflow of gradients; elsewhere it is disabled.
     scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
     history = []
     for _ in range(EPOCHS):
@@ -55,7 +55,7 @@ def train(folder: Path, device: str = "cpu") -> list[float]:
             average.update_parameters(network)
             total += losses.total.detach()
         history.append(total.item() / len(batches))
-    # What a resumed run needs, the centers of the loss among it.
+    # Everything that a resumed run requires, including the centers of the loss.
     state = {
         "model": network.state_dict(),
         "average": average.state_dict(),

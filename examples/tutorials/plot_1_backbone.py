@@ -2,8 +2,8 @@ r"""
 Put the head on a backbone
 ==========================
 
-A ResNet-18 with an FDRL head learns drawn faces for a few steps. Then the same head goes on
-tokens, and on feature maps of several scales.
+We train a ResNet-18 with an FDRL head on drawn faces for a few steps. Then we apply the head to
+tokens, and similar heads to feature maps of several scales.
 """
 
 import torch
@@ -21,7 +21,7 @@ torch.manual_seed(0)
 # Faces
 # -----
 #
-# Drawn, with the seven expressions of RAF-DB in its order.
+# Synthetic faces with the seven expressions of RAF-DB, in the order of RAF-DB.
 
 database = synthetic_faces(train=105, test=0, size=40)
 faces = database.splits["train"]
@@ -39,8 +39,8 @@ plt.show()
 # A backbone and a head
 # ---------------------
 #
-# Take the classifier off, and the backbone gives the basic feature (N, P). The head takes it from
-# there. Intra-W may be a mean of gates in place of the printed sum: see
+# Without its classifier, the backbone returns the basic feature (N, P), which is the input of the
+# head. Here, Intra-W is a mean of gates instead of the printed sum: see
 # :doc:`/concepts/intra_relation`.
 
 backbone = resnet18()
@@ -69,16 +69,16 @@ axes.legend()
 plt.show()
 
 # %%
-# The balance loss starts at 9 / 2 - 1 = 3.5, as it must with the mean, and is the first to fall.
-# Twenty-one steps are enough to see that the cross-entropy moves, and not to learn faces.
+# The balance loss starts at 9 / 2 - 1 = 3.5, as it must with the mean, and falls first.
+# Twenty-one steps are enough to see the cross-entropy change, but not to learn faces.
 #
 # On tokens
 # ---------
 #
-# The head takes any leading axes. A transformer gives tokens (N, T, P); so do the places of a
-# feature map. Here the last map of the ResNet becomes (N, 4, P): each place is decomposed by
-# itself, and has an Intra-W of its own. ``FDRLLoss`` wants one batch axis: join the axes and
-# repeat the labels, or pool first.
+# The head supports any leading axes. A transformer returns tokens (N, T, P); the places of a
+# feature map are tokens too. Here the last map of the ResNet becomes (N, 4, P): each place is
+# decomposed separately and has its own Intra-W. ``FDRLLoss`` requires one batch axis: flatten the
+# axes and repeat the labels, or pool first.
 
 maps = create_feature_extractor(
     resnet18(), {"layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}
@@ -96,13 +96,13 @@ print("joint loss over all tokens", round(losses.total.item(), 2))
 # On maps of several scales
 # -------------------------
 #
-# Maps of different width need a head each; latents and embeddings then have the same shape
-# everywhere, and can be added up. One classifier reads the sum, so the heads have none:
-# ``num_classes=0``.
+# Maps of different widths require separate heads. The latents and embeddings of all heads then
+# have the same width, so the embeddings can be pooled and added. One classifier uses the sum, so
+# the heads have none: ``num_classes=0``.
 
 
 class MultiScale(nn.Module):
-    """FDRL at every place of three maps, averaged over places, added over scales."""
+    """FDRL at every place of three maps, averaged over places and summed over scales."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ for step in range(8):
 print(f"cross-entropy {first:.2f}, after 8 steps {last:.2f}")
 
 # %%
-# Intra-W is now a map too: how much a latent counts at each place of the face.
+# Intra-W is now a map too: the weight of a latent at each place of the face.
 
 scales.eval()
 with torch.no_grad():

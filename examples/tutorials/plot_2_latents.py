@@ -2,13 +2,13 @@ r"""
 What the latents learn
 ======================
 
-The paper shows that each latent comes to stand for a facial action, on faces without labels of
-actions. The drawn faces have such labels, so the question can be put with numbers: does Intra-W
-follow the action units, and does it follow them beyond the expression?
+The paper shows that each latent comes to represent a facial action, on faces without labels of
+actions. The drawn faces have such labels, so this can be measured: does Intra-W
+correlate with the action units, and does it do so beyond the expression?
 
 .. note::
-   The network here is small, sees 630 faces of 32 x 32 pixels and trains for seconds. It shows how
-   to ask, not what FDRL finds on real faces.
+   The network here is small and trains on 630 faces of 32 x 32 pixels for seconds. It shows how to
+   measure this, not what FDRL finds on real faces.
 """
 
 import torch
@@ -24,8 +24,8 @@ torch.manual_seed(0)
 # Train
 # -----
 #
-# Three convolutions, and the head on what they give. The losses have the paper's weights, and
-# Intra-W is the mean of its gates.
+# The backbone has three convolutions, followed by the head. The losses have the paper's weights,
+# and Intra-W is the mean of its gates.
 
 database = synthetic_faces(train=630, test=280, size=32)
 train, test = database.splits["train"], database.splits["test"]
@@ -37,7 +37,7 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return a convolution that halves the map."""
+    """Return a convolution, with batch normalization and a ReLU, that halves the map."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
@@ -70,30 +70,30 @@ print(f"accuracy on {len(test)} faces not trained on: {right:.0%}; by guessing: 
 # Intra-W against action units
 # ----------------------------
 #
-# The correlation of each latent's Intra-W with each unit's intensity, over the test faces: above,
-# as it is. An expression brings its units along, so a latent that merely knows the expression
-# correlates with them too. Below, therefore, the mean of each expression is first taken off both:
-# what is left is whether the latent sees the action itself.
+# The upper panel shows the correlation of each latent's Intra-W with each unit's intensity over the
+# test faces. A latent that only encodes the expression also correlates with the units of the
+# expression. In the lower panel, the mean of each expression is therefore first subtracted from
+# both; what remains shows whether the latent encodes the action itself.
 
 assert test.units is not None
 intra, units = output.intra_weights, test.units
 
 
 def within(values: Tensor) -> Tensor:
-    """Take the mean of each expression off."""
+    """Subtract the mean of each expression."""
     means = torch.stack([values[test.labels == k].mean(0) for k in range(7)])
     return torch.sub(values, means[test.labels])
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Return Pearson's correlation of each column of one with each of the other."""
+    """Return Pearson's correlation of each column of one with each column of the other."""
     first, second = first - first.mean(0), second - second.mean(0)
     norms = first.norm(dim=0)[:, None] * second.norm(dim=0)
     return torch.div(first.T @ second, norms.clamp_min(1e-12))
 
 
 def by_chance(first: Tensor, second: Tensor) -> float:
-    """Return the size that one of all correlations reaches in 1 of 20 shuffles of the faces."""
+    """Return the 95 % quantile of the largest absolute correlation over shuffles of the faces."""
     largest = [
         correlation(first[torch.randperm(len(first))], second).abs().max() for _ in range(200)
     ]
@@ -119,16 +119,16 @@ figure.colorbar(panels[0].images[0], ax=panels, label="correlation")
 plt.show()
 
 # %%
-# What the weights know about actions they know through the expression: when its mean is taken
-# off, few dots stay, or none. That is no surprise after seconds of training, with losses that
-# name expressions and no actions, and a distribution loss that asks faces of one expression to
-# have the same weights. A dot that stays on real faces would be a finding.
+# The weights depend on actions through the expression: after its mean is subtracted, few dots
+# remain, or none. This is expected after seconds of training with losses that use expressions
+# and not actions, and with a distribution loss that pulls the weights of faces of one expression
+# together. A dot that remains on real faces would be a finding.
 #
 # Faces that a latent weighs most
 # -------------------------------
 #
-# The paper's figure 3 asks a viewer. Here are the eight test faces with the highest Intra-W of
-# each of the four latents that follow a unit most closely, beside that unit.
+# The paper's figure 3 relies on a viewer. Here are the eight test faces with the highest Intra-W
+# for each of the four latents that correlate most strongly with a unit, titled with that unit.
 
 found = correlation(intra, units)
 closest = found.abs().max(1).values.topk(4).indices
@@ -144,7 +144,7 @@ for row, latent in zip(rows, closest.tolist(), strict=True):
 plt.show()
 
 # %%
-# Whether a group "shows one action" is easily said and hard to check by eye. Count instead: with
-# units at hand, as above, or with annotators who do not know which latent they look at. On real
-# faces train longer, from a backbone pre-trained on faces, and with several seeds: latents have
-# no names, and another seed gives them in another order.
+# It is easy to claim that a group "shows one action" and hard to check this by eye. Measure it
+# instead, with known units as above, or with annotators who do not know which latent they see. On
+# real faces, train longer, from a backbone pretrained on faces, and with several seeds: the order
+# of the latents is arbitrary and differs between seeds.

@@ -2,9 +2,9 @@ r"""
 Losses and centers in pictures
 ==============================
 
-What pulls at what: the centers of equations 2 and 5 on points in a plane, what the balance and
-the distribution loss make of Intra-W, and why gates must not start at one half under the printed
-sum of equation 4.
+This tutorial shows the centers of equations 2 and 5 on points in a plane, the effects of the
+balance and the distribution loss on Intra-W, and why gates must not start at one half with the
+printed sum of equation 4.
 """
 
 from typing import Literal
@@ -19,14 +19,14 @@ from fdrl_layers.functional import balance_loss, distribution_loss
 torch.manual_seed(0)
 
 # %%
-# Who moves a center
-# ------------------
+# How a center is updated
+# -----------------------
 #
-# A center starts at the mean of the first training batch. Here the data then moves away, as
-# features do while a network learns: from the bottom left to the top right, in 12 batches of 8
-# points. The three rules follow it at their own pace. Under ``"alpha"`` and ``"ema"`` the center
-# moves by itself in the forward pass. Under ``"gradient"`` it is a parameter, and an optimizer
-# must have it: here plain SGD.
+# A center starts at the mean of the first training batch. Here the data then moves, as features
+# do while a network learns, from the bottom left to the top right, in 12 batches of 8 points. The
+# three rules follow it at different speeds. With ``"alpha"`` and ``"ema"`` the forward pass updates
+# the center. With ``"gradient"`` the center is a parameter and requires an optimizer, here plain
+# SGD.
 
 steps, batch = 12, 8
 path = torch.linspace(0, 1, steps)[:, None] * torch.tensor([4.0, 2.5])
@@ -36,7 +36,7 @@ batches = path[:, None] + 0.35 * torch.randn(steps, batch, 2)
 def trail(
     rule: Literal["alpha", "ema", "gradient"], rate: float, learning_rate: float | None = None
 ) -> Tensor:
-    """Return where the center of a compactness loss is after each batch."""
+    """Return the position of the center of a compactness loss after each batch."""
     loss = CompactnessLoss(2, num_latents=1, center_update=rule, center_rate=rate)
     sgd = torch.optim.SGD(loss.parameters(), learning_rate) if learning_rate else None
     places = []
@@ -67,19 +67,19 @@ axes.set_aspect("equal")
 plt.show()
 
 # %%
-# Wen et al.'s rule divides by 1 + n: with a batch of 8 and a rate of 0.5 the center covers 4 / 9
-# of the way to the batch's mean. A moving average of rate r takes the path of SGD with a rate of
-# r / 2; these two have 0.2 and 0.1. The last trail is the most common bug of center losses:
-# parameters that no optimizer was given never leave where they started. That is why the default
-# here is a rule that cannot be forgotten.
+# Wen et al.'s rule divides by 1 + n: with a batch of 8 and a rate of 0.5, the center moves 4 / 9
+# of the way to the batch's mean. A moving average with rate r is equivalent to SGD with a rate of
+# r / 2; here r is 0.2, and 0.1 for SGD. The last trail shows the most common bug of center losses:
+# parameters that no optimizer updates stay where they start. The default here is therefore a rule
+# that does not need an optimizer.
 #
-# What the compactness loss pulls at
+# The effect of the compactness loss
 # ----------------------------------
 #
-# Equation 2 pulls every latent to a center that all samples share, whatever their class. On its
-# own it would make all samples alike; the cross-entropy holds against it. Below, three classes of
-# points are free to move. They follow the compactness loss with a growing weight, and the
-# cross-entropy of a fixed linear classifier, for 12 steps.
+# Equation 2 pulls every latent to a center that all samples share, regardless of their class.
+# Alone, it would make all samples equal; the cross-entropy counteracts it. Below, points of three
+# classes move freely for 12 steps. They minimize the compactness loss, with increasing weights, and
+# the cross-entropy of a fixed linear classifier.
 
 corners = torch.tensor([[0.0, 1.6], [-1.4, -0.8], [1.4, -0.8]])
 classes = torch.arange(3).repeat_interleave(40)
@@ -87,7 +87,7 @@ start = corners[classes] + 0.55 * torch.randn(120, 2)
 
 
 def settle(weight: float) -> Tensor:
-    """Return where the points are after 12 steps down cross-entropy and weighted compactness."""
+    """Return the points after 12 SGD steps on cross-entropy plus weighted compactness loss."""
     points = nn.Parameter(start.clone())
     loss = CompactnessLoss(2, num_latents=1)
     sgd = torch.optim.SGD([points], 6.0)
@@ -108,26 +108,26 @@ for axes, weight in zip(panels, (0.0, 0.05, 0.5), strict=True):
 plt.show()
 
 # %%
-# Without it the points run away from each other for ever; with too much of it the classes melt
-# together. The paper's weight, 0.0001, is small because the loss sums over 9 latents of width
+# Without it, the classes keep moving apart; with too large a weight, the classes merge. The
+# paper's weight, 0.0001, is small because the loss sums over 9 latents of width
 # 128.
 #
 # Balance and distribution
 # ------------------------
 #
-# Intra-W says how much each latent counts, for each sample. The balance loss looks at the mean
-# over a batch and asks that no latent takes all. The distribution loss asks that samples of one
-# class agree. Here Intra-W of 60 samples of three classes is moved directly, by each loss and by
-# both.
+# Intra-W is the weight of each latent for each sample. The balance loss prevents that one latent
+# dominates the mean over a batch. The distribution loss pulls the weights of samples of one
+# class together. Here the Intra-W of 60 samples of three classes is optimized directly, with each
+# loss and with both.
 
 target = torch.arange(3).repeat_interleave(20)
 favorite = nn.functional.one_hot(target, 9).float() * 0.3
 raw = (0.05 + favorite + 0.12 * torch.rand(60, 9)).clamp(0, 1)
-raw[:, 4] += 0.45  # the fifth latent takes it all, in every sample
+raw[:, 4] += 0.45  # the fifth latent dominates in every sample
 
 
 def moved(balance: float, distribution: float) -> Tensor:
-    """Return Intra-W after 200 small steps down the two losses."""
+    """Return Intra-W after 200 SGD steps on the two losses."""
     gates = nn.Parameter(raw.logit())
     sgd = torch.optim.SGD([gates], 2.0)
     for _ in range(200):
@@ -159,16 +159,16 @@ figure.colorbar(panels[0].images[0], ax=panels, label="Intra-W")
 plt.show()
 
 # %%
-# Balance brings the mean of every column to 1 / 9, whatever single samples do: the fifth latent
-# gives up its lead, and the noise within a class stays. Distribution makes the rows of a class
-# alike and leaves the fifth latent its lead. The paper wants both.
+# The balance loss moves the mean of every column to 1 / 9 regardless of single samples: the fifth
+# latent no longer dominates, and the noise within a class remains. The distribution loss makes the
+# rows of a class equal, and the fifth latent still dominates. The paper uses both.
 #
 # Where the gates start
 # ---------------------
 #
-# Equation 4 as printed adds up 128 gates. Were they to start near one half, as PyTorch's layers do,
-# Intra-W would be about 64. It scales the latents, so the messages of Inter-RM would lie far apart,
-# and tanh of their distance would be 1. A head starts them where Intra-W is 1 / 9.
+# Equation 4 as printed sums 128 gates. If they started near one half, as with PyTorch's default
+# initialization, Intra-W would be about 64. It scales the latents, so the messages of Inter-RM
+# would be far apart, and tanh of their distance would be 1. By default, Intra-W starts at 1 / 9.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
 features = nn.functional.normalize(torch.randn(256, 512), dim=1) * 512**0.5 / 4
@@ -194,5 +194,5 @@ plt.show()
 
 # %%
 # Where tanh is flat, no gradient reaches the messages: Inter-RM cannot learn until the balance
-# loss has pulled Intra-W down a hundredfold. "uniform" is the default.
-# :doc:`/concepts/intra_relation` has the numbers, and what was measured on real faces.
+# loss has reduced Intra-W by a factor of a hundred. "uniform" is the default.
+# :doc:`/concepts/intra_relation` has the numbers and the measurements on real faces.

@@ -2,8 +2,8 @@ r"""
 Make your own relation
 ======================
 
-The layers are parts. Here Inter-RM, which weighs messages by their distance (equations 8 to 10),
-gives way to a relation of our own: attention between the latents. The rest stays, the losses too.
+The layers can be combined freely. Here we replace Inter-RM, which weights messages by their
+distance (equations 8 to 10), by attention between latents. The other parts and losses stay.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ from fer.data.action_units import EXPRESSIONS, sample_units
 # Data
 # ----
 #
-# To try a relation no image is needed. Each sample is the intensities of twelve action units,
-# drawn for its expression, mixed into a pretended basic feature of width P = 64 with noise on
-# top.
+# Testing a relation requires no images. Each sample consists of the intensities of twelve action
+# units, drawn for its expression, which a random matrix and noise turn into a simulated basic
+# feature of width P = 64.
 
 rng = np.random.default_rng(0)
 labels = torch.arange(2100) % 7
@@ -35,13 +35,13 @@ train, test = slice(0, 1400), slice(1400, None)
 # The relation
 # ------------
 #
-# A relation takes intra-aware features f (N, M, D) and gives inter-aware ones of the same shape,
-# and weights (N, M, M) for those who want to look. Ours lets each latent ask the others, by
-# scaled dot products, and, as the paper does "to avoid self-enhancing", not itself.
+# A relation takes intra-aware features f (N, M, D) and returns inter-aware features of the same
+# shape and weights (N, M, M) for inspection. In ours, each latent attends to the others by scaled
+# dot products, but not to itself, as in the paper, "to avoid self-enhancing".
 
 
 class AttentionRelation(nn.Module):
-    """Let every latent attend to all others."""
+    """Scaled dot-product attention of every latent to all others."""
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class AttentionRelation(nn.Module):
 # The head
 # --------
 #
-# Decomposition and Intra-RM are the library's; equations 11 and 12 are one line each. A head that
-# returns an ``FDRLOutput`` works with ``FDRLLoss`` and with every tool made for it.
+# Decomposition and Intra-RM are the library's layers; one line computes equations 11 and 12. A head
+# that returns an ``FDRLOutput`` works with ``FDRLLoss`` and with every tool for it.
 
 
 class AttentionHead(nn.Module):
-    """FDRL with another Inter-RM."""
+    """FDRL with attention instead of Inter-RM."""
 
     def __init__(self, in_features: int, num_classes: int, latent_dim: int = 128) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class AttentionHead(nn.Module):
         self.classifier = nn.Linear(latent_dim, num_classes)
 
     def forward(self, input: Tensor) -> FDRLOutput:
-        """Return what a head makes of basic features (N, P)."""
+        """Return the output of the head for basic features (N, P)."""
         latents = self.decomposition(input)
         intra_aware, intra_weights = self.intra(latents)
         inter_aware, inter_weights = self.inter(intra_aware)
@@ -87,15 +87,15 @@ class AttentionHead(nn.Module):
 
 
 # %%
-# Train it beside the paper's
+# Compare it with the paper's
 # ---------------------------
 #
-# Same data, same order, same optimizer, one seed each: enough to see that both learn, not to rank
-# them.
+# Both use the same data, order and optimizer and one seed, which is enough to see that both learn
+# but not to rank them.
 
 
 def trained(head: nn.Module) -> tuple[list[float], FDRLOutput]:
-    """Train a head; return its joint loss at each step and what it makes of the test samples."""
+    """Train a head; return its joint loss at each step and its output for the test samples."""
     criterion = FDRLLoss(7, latent_dim=32)
     optimizer = torch.optim.Adam(head.parameters(), lr=2e-3, betas=(0.5, 0.999))
     totals = []
@@ -132,8 +132,8 @@ plt.show()
 # Look at the weights
 # -------------------
 #
-# The mean over the test samples. Inter-W of the paper is symmetric and does not add up to
-# anything; attention has rows that add up to 1, and need not be symmetric.
+# The plots show means over the test samples. The paper's Inter-W is symmetric, and its rows have
+# no fixed sum; the rows of attention sum to 1, and attention need not be symmetric.
 
 figure, panels = plt.subplots(1, 2, figsize=(7.6, 3.4))
 for axes, (name, output) in zip(panels, outputs.items(), strict=True):
@@ -146,7 +146,7 @@ for axes, (name, output) in zip(panels, outputs.items(), strict=True):
 plt.show()
 
 # %%
-# To go further: a relation may take the latents instead of the intra-aware features, look at
-# neighboring frames of a clip through the leading axes, or hold a fixed graph of action units
-# that occur together. Keep ``intra_weights`` in the output and the balance and distribution loss
-# keep working; a head without them gives ones and sets ``lambda_balance=lambda_distribution=0``.
+# Other relations may use the latents instead of the intra-aware features, neighboring frames of a
+# clip along the leading axes, or a fixed graph of action units that occur together. The balance
+# and distribution losses require ``intra_weights`` in the output; a head without them returns ones
+# and is trained with ``lambda_balance=lambda_distribution=0``.

@@ -1,1 +1,1 @@
-"""Faces cut out of pictures and turned upright."""
+"""Detection, cropping and alignment of faces in pictures."""

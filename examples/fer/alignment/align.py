@@ -1,4 +1,4 @@
-"""Faces turned, scaled and cropped so that their eyes come to lie in the same place."""
+"""Rotate, scale and crop faces such that their eyes have fixed positions in the crop."""
 
 import math
 from typing import Literal
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 EYE_DISTANCE = 1 / 3
 EYE_HEIGHT = 3 / 8
-"""Where eyes come to lie, as shares of the crop. The paper does not say; so the chin is just in."""
+"""Eye positions as shares of the crop. The paper gives none; these just include the chin."""
 
 Padding = Literal["border", "zeros", "reflection"]
 
@@ -24,26 +24,26 @@ def align_by_eyes(
     eye_height: float = EYE_HEIGHT,
     padding_mode: Padding = "border",
 ) -> Tensor:
-    r"""Crop faces according to their eye positions, as section 4.2 of the paper does.
+    r"""Crop faces according to their eye positions, as in section 4.2 of the paper.
 
-    With points as complex numbers, the similarity that takes the crop's eyes
+    With points as complex numbers, the similarity transform that maps the crop's eyes
     :math:`l', r'` to the picture's eyes :math:`l, r` is :math:`z = l + a (w - l')` with
-    :math:`a = (r - l) / (r' - l')`. The crop's pixel :math:`w` is read at :math:`z` between the
-    four pixels around it; where the picture shrinks, :math:`|a| > 1`, the mean of
-    :math:`\lceil |a| \rceil^2` such readings, spread evenly over the pixel, keeps out aliasing.
+    :math:`a = (r - l) / (r' - l')`. The crop's pixel :math:`w` is interpolated at :math:`z` from
+    the four pixels around it. If the picture shrinks, :math:`|a| > 1`, it is the mean of
+    :math:`\lceil |a| \rceil^2` such samples, spread evenly over the pixel, to prevent aliasing.
 
-    Points are pixels, x before y, and the middle of the first pixel is (0, 0). Left and right are
-    those of the picture, so the left eye is the person's right one.
+    Points are in pixels, x before y, and the center of the first pixel is (0, 0). Left and right
+    refer to the picture, so the left eye is the person's right eye.
 
     Args:
         images: uint8 or floating, (C, H, W), or (N, C, H, W) for N faces.
-        left: where the left eye lies, (2,), or (N, 2).
-        right: where the right eye lies, likewise.
+        left: the position of the left eye, (2,), or (N, 2).
+        right: the position of the right eye, likewise.
         size: the width and height of the crop. The paper: 256.
-        eye_distance: how far the eyes come to lie from each other, as a share of `size`, in (0, 1).
-        eye_height: how far below the upper edge, as a share of `size`, in (0, 1).
-        padding_mode: what is beyond the picture, as in `torch.nn.functional.grid_sample`: its edge
-            goes on ("border"), it is black ("zeros"), or mirrored ("reflection").
+        eye_distance: the distance of the eyes in the crop, as a share of `size`, in (0, 1).
+        eye_height: their distance from the upper edge, as a share of `size`, in (0, 1).
+        padding_mode: the pixels outside the picture, as in `torch.nn.functional.grid_sample`:
+            its edge is repeated ("border"), they are 0 ("zeros"), or mirrored ("reflection").
 
     Returns:
         The crops, (C, size, size) or (N, C, size, size), in the type of `images`.
@@ -74,7 +74,7 @@ def align_by_eyes(
     start, turn = start.to(images.device), turn.to(images.device)
     axis = torch.arange(size, dtype=torch.float64, device=images.device)
     crop = torch.complex(*torch.meshgrid(axis - target[0, 0], axis - target[0, 1], indexing="xy"))
-    # A picture that keeps its scale is read once, though rounding may put it at 1.0000001.
+    # With an unchanged scale, one sample per pixel is enough, although rounding may give 1.0000001.
     counts = torch.ceil(turn.abs() - 0.01).clamp(min=1).int()
     crops = images.new_empty((len(images), images.shape[1], size, size))
     for count in counts.unique().tolist():
@@ -87,21 +87,21 @@ def align_by_eyes(
 def eye_places(
     size: int, eye_distance: float = EYE_DISTANCE, eye_height: float = EYE_HEIGHT
 ) -> Tensor:
-    """Return where the left and the right eye come to lie in a crop: pixels (2, 2), x before y."""
+    """Return the positions of the left and right eye in a crop: pixels (2, 2), x before y."""
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     for name, share in (("eye_distance", eye_distance), ("eye_height", eye_height)):
         if not 0 < share < 1:
             raise ValueError(f"{name} must be in (0, 1), got {share}")
     xs = (0.5 - eye_distance / 2, 0.5 + eye_distance / 2)
-    # A share counts from the edge, a pixel from its middle.
+    # Shares are measured from the crop's edge, pixel coordinates from the first pixel's center.
     return torch.tensor([(x * size - 0.5, eye_height * size - 0.5) for x in xs]).double()
 
 
 def _read(
     images: Tensor, start: Tensor, turn: Tensor, crop: Tensor, count: int, padding_mode: Padding
 ) -> Tensor:
-    """Return the mean of `count` x `count` readings within each pixel of the crop."""
+    """Return the mean of `count` x `count` samples within each pixel of the crop."""
     precise = images if images.dtype == torch.float64 else images.float()
     height, width = images.shape[-2:]
     total = torch.zeros((), dtype=precise.dtype, device=images.device)

@@ -1,4 +1,4 @@
-"""A picture of what a model says of a face: the face, its probabilities, its Intra-W."""
+"""Draw the prediction of a model for a face: the face, its probabilities and its Intra-W."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def draw_prediction(
     probabilities: Mapping[str, float],
     intra_weights: Sequence[float] | None,
 ) -> None:
-    """Draw a face (3, H, W) in [-1, 1] with what is said of it."""
+    """Draw a face (3, H, W) in [-1, 1] with its prediction."""
     panels = 2 if intra_weights is None else 3
     figure = Figure(figsize=(3.4 * panels, 3.2), layout="constrained")
     axes = figure.subplots(1, panels)

@@ -1,4 +1,4 @@
-"""Detectors of faces: the one protocol, and the packages that follow it; none is needed here."""
+"""Face detectors: the protocol and an adapter for an optional package."""
 
 import importlib
 from typing import Any, Protocol
@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 SURE = 0.9
-"""Faces of which MTCNN is less sure come last, however large."""
+"""Faces that MTCNN detects with a lower probability come last, regardless of their size."""
 
 MISSING = """\
 --detector mtcnn needs facenet-pytorch, whose wheel holds its weights. It asks for an older torch
@@ -16,13 +16,13 @@ than it needs, so install it without what it asks for:
 
 
 class Detector(Protocol):
-    """What finds faces; any object that has this method will do."""
+    """The protocol of face detectors: any object with this method."""
 
     def detect(self, image: Image.Image) -> Any:
-        """Return points (faces, points, 2) of an RGB picture, the face to take first.
+        """Return points (faces, points, 2) of an RGB picture, starting with the face to use.
 
-        The first two points of a face are its eyes: left and right as seen in the picture, in
-        pixels, x before y. None, or no faces, says that there are none.
+        The first two points of a face are its eyes, left and right as seen in the picture, in
+        pixels, x before y. None or an empty result means that there are no faces.
         """
         ...
 
@@ -38,7 +38,7 @@ class MTCNN:
         self.network = package.MTCNN(keep_all=True, device=torch.device(device))
 
     def detect(self, image: Image.Image) -> Any:
-        """Return five points of each face: the largest of those it is sure of first."""
+        """Return five points of each face, faces of high probability first, the largest first."""
         boxes, chances, points = self.network.detect(image, landmarks=True)
         if boxes is None:
             return None
@@ -50,7 +50,7 @@ class MTCNN:
 
 
 def make_detector(name: str, device: str = "cpu") -> Detector:
-    """Return the detector "mtcnn", or what MODULE:NAME makes when it is called without arguments.
+    """Return the detector "mtcnn", or the object that MODULE:NAME() creates.
 
     Raises:
         ValueError: there is no such detector, or a package is missing.

@@ -1,4 +1,4 @@
-"""Where the eyes of a picture are, as a command line says it, and the crop that follows them."""
+"""Find the eyes in pictures according to the command line, and crop the faces accordingly."""
 
 import argparse
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from fer.alignment.landmarks import marked, read_landmarks
 from fer.report.pictures import as_tensor
 
 FindEyes = Callable[[str, Image.Image], tuple[Tensor, int]]
-"""From a picture and its name to the eyes (2, 2) of a face, and how many faces were found.
+"""Function of a picture's name and the picture that returns eyes (2, 2) and a number of faces.
 
-It raises `ValueError`, which says why, where it finds none.
+It raises `ValueError` with the reason if it finds no eyes.
 """
 
 
 def find_by_landmarks(path: Path) -> FindEyes:
-    """Return what looks eyes up in a file or folder of landmarks."""
+    """Return a function that looks eyes up in a file or folder of landmarks."""
     known = read_landmarks(path)
 
     def find(name: str, picture: Image.Image) -> tuple[Tensor, int]:
@@ -35,13 +35,13 @@ def find_by_landmarks(path: Path) -> FindEyes:
 
 
 def find_by_detector(name: str, device: str = "cpu") -> FindEyes:
-    """Return what asks a detector; of several faces it takes the one that comes first."""
+    """Return a function that calls a detector and uses the first face that it returns."""
     detector = make_detector(name, device)
 
     def find(_: str, picture: Image.Image) -> tuple[Tensor, int]:
         try:
             faces = detector.detect(picture.convert("RGB"))
-        except Exception as error:  # Whatever a package raises, the other pictures go on.
+        except Exception as error:  # A failed picture must not stop the others.
             raise ValueError(f"the detector {name} failed: {error}") from error
         if faces is None or len(faces) == 0:
             raise ValueError("no face found")
@@ -57,7 +57,7 @@ def find_by_detector(name: str, device: str = "cpu") -> FindEyes:
 
 
 def _plausible(eyes: Tensor, picture: Image.Image) -> Tensor:
-    """Return the eyes if they can be those of a face in the picture."""
+    """Return the eyes; raise `ValueError` if they cannot be those of a face in the picture."""
     (x1, y1), (x2, y2) = eyes.tolist()
     for name, x, y in (("left", x1, y1), ("right", x2, y2)):
         if not (-0.5 <= x <= picture.width - 0.5 and -0.5 <= y <= picture.height - 0.5):
@@ -74,7 +74,7 @@ def _plausible(eyes: Tensor, picture: Image.Image) -> Tensor:
 
 @dataclass(frozen=True)
 class Crop:
-    """What decides a crop, once the eyes are known; see `align_by_eyes`."""
+    """The parameters of a crop for given eyes; see `align_by_eyes`."""
 
     size: int = 256
     eye_distance: float = EYE_DISTANCE
@@ -89,7 +89,7 @@ class Crop:
 
 
 def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add the options that say where eyes are, and where they are to be."""
+    """Add the options for the eyes' positions in the picture and in the crop."""
     found = parser.add_mutually_exclusive_group(required=required)
     found.add_argument(
         "--landmarks", type=Path, metavar="FILE",
@@ -123,7 +123,7 @@ def _device(name: str) -> str:
 
 
 def finder_of(said: argparse.Namespace) -> FindEyes | None:
-    """Return what finds eyes as the command line says, if it does."""
+    """Return the function that finds eyes as the options specify, or None if they do not."""
     if said.landmarks is not None:
         return find_by_landmarks(said.landmarks)
     return None if said.detector is None else find_by_detector(said.detector, said.device)

@@ -1,4 +1,4 @@
-"""Eyes that somebody has marked: a CSV file, or the annotations that come with RAF-DB."""
+"""Read annotated eyes from a CSV file or from the annotations that come with RAF-DB."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -14,23 +14,23 @@ RAFDB = "_manu_attri.txt"
 
 
 def read_landmarks(path: Path) -> dict[str, Tensor]:
-    """Return the eyes (2, 2) of every picture that `path` names.
+    """Return the eyes (2, 2) of every picture that `path` lists.
 
     Args:
-        path: a CSV file with the columns name, left_x, left_y, right_x, right_y, which may have a
-            header and more columns. A name is a path within the folder of pictures, with or without
-            ending. Or the folder `Annotation/manual` of RAF-DB, whose files hold five points each
-            (left eye, right eye, nose, corners of the mouth), then gender, race and age.
+        path: a CSV file with the columns name, left_x, left_y, right_x, right_y, optionally with a
+            header and more columns. A name is a path relative to the folder of pictures, with or
+            without suffix. Or the folder `Annotation/manual` of RAF-DB, whose files have five
+            points each (left eye, right eye, nose, corners of the mouth), then gender, race, age.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: a line is malformed, or a name is there twice.
+        FileNotFoundError: `path` does not exist.
+        ValueError: a line is malformed, or a name occurs twice.
     """
     return _read_rafdb(path) if path.is_dir() else _read_csv(path)
 
 
 def marked(landmarks: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Return the eyes of a picture by its name, or by its name without ending."""
+    """Return the eyes of a picture by its name, or by its name without suffix; None if unknown."""
     return landmarks.get(name, landmarks.get(str(PurePosixPath(name).with_suffix(""))))
 
 

@@ -1,9 +1,9 @@
 """Action units of the face, and how likely each is in each of the seven basic expressions.
 
-The units are those of FACS (Ekman and Friesen 1978), by number. Which of them make up an expression
-follows the prototypes of EMFACS; the likelihoods are ours, below 1 and above 0, so that a unit may
-be missing and a foreign one may turn up. Expressions share units and therefore overlap, as on real
-faces: fear with surprise, disgust with anger, faint ones with neutral.
+The units are those of FACS (Ekman and Friesen 1978), by number. The units of an expression follow
+the prototypes of EMFACS. The likelihoods are our choice. They are below 1 and above 0, so that a
+unit may be missing and an unrelated one may occur. Expressions share units and therefore overlap,
+as on real faces: fear with surprise, disgust with anger, faint expressions with neutral.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ LIKELIHOODS: Mapping[str, Mapping[int, float]] = {
 }
 EXPRESSIONS = tuple(LIKELIHOODS)
 
-# Any unit may turn up in any expression: the floor under the likelihoods above.
+# The likelihood of a unit in an expression that is not listed with it above.
 FOREIGN = 0.03
 
 Units = Mapping[int, float]
@@ -47,9 +47,9 @@ Units = Mapping[int, float]
 def sample_units(rng: np.random.Generator, expression: str) -> dict[int, float]:
     """Draw the intensity in [0, 1] of every unit for one sample of an expression.
 
-    How strongly a person shows the expression is drawn first, and scales all its units; a unit
-    foreign to the expression is faint. Two units that exclude or imply one another are settled
-    as FACS codes them: closed eyes show no raised lid, and a dropped jaw parts the lips.
+    The strength of the expression is drawn first and scales all its units; units that do not
+    belong to the expression are faint. Units that exclude or imply one another follow FACS: closed
+    eyes show no raised lid, and a dropped jaw parts the lips.
     """
     own = LIKELIHOODS[expression]
     strength = rng.uniform(0.45, 1.0)

@@ -1,4 +1,4 @@
-"""CK+ (Lucey et al. 2010), as its authors distribute it and as the popular 48 x 48 dump."""
+"""Read CK+ (Lucey et al. 2010) as its authors distribute it or as the popular 48 x 48 dump."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from fer.data.clips import Clip, clips_in_class_folders, last_frames, load_clips
 from fer.data.faces import Database, read_text
 
 CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
-"""In the order of the official codes, 1 to 7; 0 is neutral, which no clip is labeled."""
+"""In the order of the official codes, 1 to 7; no clip has the code 0, neutral."""
 COUNTS: Mapping[str, int] = {"clips": 327, "images": 981, "people": 118}
 IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
 EMOTIONS = ("Emotion", "Emotion_labels/Emotion", "emotion")
@@ -16,21 +16,21 @@ DUMP = "CK+48"
 
 
 def load_ckplus(root: Path, *, check_counts: bool = True, progress: bool = False) -> Database:
-    """Read the last three frames of each labeled sequence of CK+, gray.
+    """Read the last three frames of each labeled sequence of CK+ in gray.
 
-    The official frames are 640 x 490 or 640 x 480 and show more than the face, which the paper
-    crops first: so does align_faces.py.
+    The official frames are 640 x 490 or 640 x 480 and show more than the face. The paper crops the
+    face first, as align_faces.py does.
 
     Args:
-        root: the folder that holds `cohn-kanade-images` and `Emotion`, or the seven folders of
+        root: the folder that contains `cohn-kanade-images` and `Emotion`, or the seven folders of
             the dump (`CK+48/anger/S010_004_00000017.png`), or the folder `CK+48` itself.
         check_counts: require the 327 sequences and 981 images of the paper, of 118 people.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
-        FileNotFoundError: the folder is in neither layout, or has only a part of one.
-        ValueError: the folder is in both layouts, a label cannot be read, a sequence has too few
-            frames, the counts differ, or the images are not of one size.
+        FileNotFoundError: the folder has neither layout or only a part of one.
+        ValueError: the folder has both layouts, a label cannot be read, a sequence has too few
+            frames, the counts differ, or the images differ in size.
     """
     return load_clips(
         "ckplus",
@@ -46,7 +46,7 @@ def load_ckplus(root: Path, *, check_counts: bool = True, progress: bool = False
 
 
 def find_clips(root: Path, *, check_counts: bool = True) -> list[Clip]:
-    """Return the labeled sequences of the one layout that `root` is in."""
+    """Return the labeled sequences in `root`, which must have exactly one layout."""
     dump = root / DUMP
     images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
     emotions = next((root / name for name in EMOTIONS if (root / name).is_dir()), None)
@@ -63,9 +63,9 @@ def find_clips(root: Path, *, check_counts: bool = True) -> list[Clip]:
 
 
 def official_clips(images: Path, emotions: Path, *, check_counts: bool = True) -> list[Clip]:
-    """Read the sequences that have a label; without `check_counts`, those that also have frames.
+    """Return the sequences with a label; without `check_counts`, skip those without frames.
 
-    Most sequences have a folder in `Emotion`, and of these 327 hold a file with the code.
+    Most sequences have a folder in `Emotion`; 327 of these folders contain a file with the code.
     """
     clips: dict[str, Clip] = {}
     paths = (path for path in emotions.glob("*/*/*_emotion.txt") if path.name[0] != ".")
@@ -87,7 +87,7 @@ def official_clips(images: Path, emotions: Path, *, check_counts: bool = True) -
 
 
 def read_code(path: Path) -> int:
-    """Return the label of a file that holds a code like 3.0000000e+00."""
+    """Return the label in a file that contains a code such as 3.0000000e+00."""
     text = read_text(path).strip()
     try:
         code = float(text)

@@ -1,4 +1,4 @@
-"""Folders named after expressions, whatever word their owner took for each."""
+"""Find folders named after expressions, with support for synonyms of the class names."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,11 +25,11 @@ _MEANINGS = {word: name for name, words in SYNONYMS.items() for word in words}
 def class_folders(root: Path, classes: Sequence[str]) -> list[tuple[int, Path]]:
     """Return the label and the folder of each class, in the order of `classes`.
 
-    Folders that name no class are passed over, as databases often hold more than a protocol uses.
+    Other folders are skipped, because databases often contain more than a protocol uses.
 
     Raises:
-        FileNotFoundError: `root` is no folder, or has none for a class.
-        ValueError: two folders stand for one class.
+        FileNotFoundError: `root` is not a folder, or has no folder for a class.
+        ValueError: two folders match the same class.
     """
     found = folders_there(root, classes)
     labels = {label for label, _ in found}
@@ -58,7 +58,7 @@ def folders_there(root: Path, classes: Sequence[str]) -> list[tuple[int, Path]]:
 
 
 def label_of(word: str, classes: Sequence[str]) -> int | None:
-    """Return which class a word stands for: the one of just that name, or else of that meaning."""
+    """Return the class with exactly this name, or else the class with the same meaning, or None."""
     if word in classes:
         return classes.index(word)
     meanings = [_meaning(name) for name in classes]
@@ -66,12 +66,12 @@ def label_of(word: str, classes: Sequence[str]) -> int | None:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Return the folders in `root`, in the order of their numbers, without hidden ones."""
+    """Return the folders in `root`, without hidden ones, in natural order of their names."""
     return _in_order(path for path in root.iterdir() if path.is_dir() and not _hidden(path))
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files in `folder`, in the order of their numbers."""
+    """Return the image files in `folder` in natural order of their names."""
     return _in_order(
         path for path in folder.iterdir() if path.suffix.lower() in IMAGES and not _hidden(path)
     )
@@ -82,12 +82,12 @@ def _meaning(word: str) -> str:
 
 
 def _hidden(path: Path) -> bool:
-    # Archives that were made on a Mac hold a second tree of this name.
+    # Archives created on a Mac contain a second tree with this name.
     return path.name.startswith(".") or path.name == "__MACOSX"
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
-    # Frames are often numbered without zeros in front, and 10 comes after 9.
+    # Frames are often numbered without leading zeros, and 10 must come after 9.
     return sorted(paths, key=lambda path: (_numbers_apart(path.name), path.name))
 
 

@@ -1,4 +1,4 @@
-"""Databases of clips: sequences of frames, of which a protocol takes the few at the peak."""
+"""Databases of clips: sequences of frames from which a protocol selects a few at the peak."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +11,14 @@ from fer.data.class_folders import class_folders, images_in, subfolders
 from fer.data.faces import Database, FaceSet, read_images, require_counts
 
 PEAK = 3
-"""Frames that are taken of each clip (section 4.1)."""
+"""Number of frames selected from each clip (section 4.1)."""
 
 Choice = Callable[[Sequence[Path]], Sequence[Path]]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The frames of one expression of one person, in their order."""
+    """The frames, in order, of one expression of one person."""
 
     subject: str
     name: str
@@ -44,7 +44,7 @@ def clips_in_class_folders(root: Path, classes: Sequence[str]) -> list[Clip]:
 
     Raises:
         FileNotFoundError: `root`, or the folder of a class, is missing.
-        ValueError: a name has no such fields, or a clip is there as a folder and as files.
+        ValueError: a name has no such fields, or a clip exists both as a folder and as files.
     """
     clips = []
     for label, folder in class_folders(root, classes):
@@ -77,12 +77,12 @@ def load_clips(
     check_counts: bool = True,
     progress: bool = False,
 ) -> Database:
-    """Read the frames that `peak` chooses of each clip into one split, "all".
+    """Read the frames that `peak` selects from each clip into one split, "all".
 
     Raises:
-        ValueError: a class has no clip, a frame is there twice, or, with `check_counts`, a clip has
-            too few frames or the counts are not `expected`. This is checked before the first image
-            is read.
+        ValueError: a class has no clip, a frame occurs twice, or, with `check_counts`, a clip has
+            too few frames or the counts are not `expected`. These conditions are checked before
+            the first image is read.
     """
     title = f"{name} in {root}"
     _require_each_class(title, classes, clips)

@@ -1,4 +1,4 @@
-"""Labeled faces in memory, and the steps that every reader of a database on disk shares."""
+"""Labeled faces in memory, and the functions that all database readers share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class FaceSet:
     Attributes:
         images: uint8 (n, C, H, W), with one channel (gray) or three (RGB).
         labels: int64 (n,), indices into `Database.classes`.
-        names: n names, as the database gives them.
-        units: float32 (n, A), the intensity of each action unit in [0, 1]; only synthetic
-            faces have them.
-        subjects: n names of the people shown, where they are known.
-        shares: float32 (n, K), each class's share of the votes for a face; only training faces of
-            FER+ that are trained on their votes have them.
+        names: n names, as given by the database.
+        units: float32 (n, A), the intensity of each action unit in [0, 1]; only for synthetic
+            faces.
+        subjects: n names of the people shown, if known.
+        shares: float32 (n, K), the share of each class in the votes for a face; only for training
+            faces of FER+ when they are trained on their votes.
     """
 
     images: torch.Tensor
@@ -69,9 +69,9 @@ class FaceSet:
 
 @dataclass(frozen=True, eq=False)
 class Database:
-    """A named set of classes and the splits "train", "test" and, where it exists, "valid".
+    """A named set of classes and the splits "train", "test" and, if it exists, "valid".
 
-    A database that is to be cross-validated has one split, "all".
+    A database for cross-validation has one split, "all".
 
     Attributes:
         name: the name of the database.
@@ -87,12 +87,12 @@ class Database:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The number of faces of each split."""
+        """The number of faces in each split."""
         return {split: len(faces) for split, faces in self.splits.items()}
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a label file, or say which file is missing, empty or no text."""
+    """Return the text of a label file; raise if the file is missing, empty or not UTF-8 text."""
     if not path.is_file():
         raise FileNotFoundError(f"label file {path} does not exist")
     try:
@@ -105,7 +105,7 @@ def read_text(path: Path) -> str:
 
 
 def require_counts(name: str, found: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    """Raise `ValueError` unless the numbers are those that are published, of images a split."""
+    """Raise `ValueError` unless the counts, such as images per split, are the published ones."""
     if dict(found) == dict(expected):
         return
     splits = [*expected, *(split for split in found if split not in expected)]
@@ -120,7 +120,7 @@ def require_counts(name: str, found: Mapping[str, int], expected: Mapping[str, i
 
 
 def require_files(paths: Sequence[Path]) -> None:
-    """Raise `FileNotFoundError` that counts the missing files and names the first few."""
+    """Raise `FileNotFoundError` with the number of missing files and the first of their names."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
         named = ", ".join(str(path) for path in missing[:NAMED_AT_MOST])
@@ -137,12 +137,12 @@ def read_images(
 
     Args:
         paths: the files, at least one.
-        gray: give one channel instead of three (RGB).
-        progress: show a bar, labeled with `title`.
+        gray: return one channel instead of three (RGB).
+        progress: show a progress bar, labeled with `title`.
         title: what is being read.
 
     Raises:
-        ValueError: a file cannot be decoded, or differs in size from the first.
+        ValueError: a file cannot be decoded, or its size differs from that of the first.
     """
     if not paths:
         raise ValueError("paths must name at least one image file, got none")
@@ -163,10 +163,9 @@ def read_images(
 
 
 def _read_image(path: Path, mode: str) -> torch.Tensor:
-    # Pillow rather than torchvision.io, whose decoders are deprecated since 0.29 and end the
-    # process with a segmentation fault on a PNG with a wrong checksum. `verify` finds what
-    # decoding alone passes over, such as that checksum or a missing end; the file must then be
-    # opened again.
+    # Use Pillow instead of torchvision.io, whose decoders are deprecated since 0.29 and cause a
+    # segmentation fault on a PNG with a wrong checksum. `verify` detects errors that decoding
+    # alone ignores, such as that checksum or a truncated file; the file must then be opened again.
     try:
         with Image.open(path) as image:
             image.verify()
@@ -174,7 +173,7 @@ def _read_image(path: Path, mode: str) -> torch.Tensor:
             if image.mode[0] in "IF":
                 raise ValueError(f"expected 8 bits a channel, got mode {image.mode}")
             decoded: torch.Tensor = pil_to_tensor(image.convert(mode))
-    except Exception as error:  # Pillow's decoders raise a dozen kinds, SyntaxError among them.
+    except Exception as error:  # Pillow's decoders raise many types, including SyntaxError.
         raise ValueError(f"image file {path} cannot be decoded: {error}") from error
     return decoded
 

@@ -1,4 +1,4 @@
-"""FER+ (Barsoum et al. 2016): the FER-2013 faces with the votes of ten taggers each."""
+"""Read FER+ (Barsoum et al. 2016): the FER-2013 faces with the votes of ten taggers each."""
 
 import csv
 import re
@@ -23,15 +23,15 @@ FOLDERS: Mapping[str, str] = {
     "test": "FER2013Test",
 }
 USAGES: Mapping[str, str] = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
-# The two files are two versions of the votes, so each has its own counts under the one rule.
+# The two files are two versions of the votes, so the same rule gives different counts for them.
 COUNTS: Mapping[str, Mapping[str, int]] = {
     "label.csv": {"train": 25_045, "valid": 3_191, "test": 3_137},
     "fer2013new.csv": {"train": 25_060, "valid": 3_199, "test": 3_153},
 }
-# Of training faces, where they are kept for the shares of their votes.
+# Counts of the training faces that have vote shares.
 SHARED_COUNTS: Mapping[str, int] = {"label.csv": 27_947, "fer2013new.csv": 27_956}
-# `fer2013new.csv` has two rows for each of these, and its published counts are of rows: the
-# first three are in the training set twice; the last keeps one row, the other is no face.
+# `fer2013new.csv` has two rows for each of these, and its published counts are counts of rows.
+# The first three are in the training set twice; of the last, one row is used, the other is no face.
 TWICE = ("fer0006953.png", "fer0008403.png", "fer0011785.png", "fer0033120.png")
 WHOLE_IMAGE = "(0,0,48,48)"
 
@@ -50,21 +50,21 @@ def load_ferplus(
     check_counts: bool = True,
     progress: bool = False,
 ) -> Database:
-    """Read the gray FER+ faces that `majority_label` gives one of eight expressions.
+    """Read the gray FER+ faces to which `majority_label` assigns one of eight expressions.
 
     Args:
-        root: the folder that holds `FER2013Train`, `FER2013Valid` and `FER2013Test`, each with
-            its images and its `label.csv`, and, to read that file, `fer2013new.csv`.
+        root: the folder that contains `FER2013Train`, `FER2013Valid` and `FER2013Test`, each with
+            its images and its `label.csv`, and, if `labels` selects it, `fer2013new.csv`.
         labels: which votes to use, "label.csv" or "fer2013new.csv".
-        shares: keep the training faces that `vote_shares` has a distribution for, more than have
-            a majority, and give them their shares. The faces of valid and test stay those with
-            a majority label.
-        check_counts: require the counts of the full database under these votes.
-        progress: show a bar for each split.
+        shares: keep all training faces for which `vote_shares` returns a distribution, which are
+            more than those with a majority, and store their shares. In valid and test, only faces
+            with a majority label are kept.
+        check_counts: require the counts of the full database for these votes.
+        progress: show a progress bar for each split.
 
     Raises:
         FileNotFoundError: a folder, a label file or an image is missing.
-        ValueError: a label file is malformed, or an image cannot be decoded. Everything but
+        ValueError: a label file is malformed, or an image cannot be decoded. Everything except
             the decoding is checked before the first image is read.
     """
     if labels not in COUNTS:
@@ -99,19 +99,19 @@ def load_ferplus(
 
 
 def keep_majority(rows: Sequence[Row]) -> StoredEvaluation:
-    """Return the names and labels of the rows that have a majority label, in their order."""
+    """Return the names and labels of the rows with a majority label, in order."""
     labels = majority_label(_counts(rows))
     return _names(rows, labels >= 0), labels[labels >= 0], None
 
 
 def keep_shares(rows: Sequence[Row]) -> StoredEvaluation:
-    """Return names, labels and shares of the rows whose votes say enough, in their order.
+    """Return names, labels and shares of the rows for which `vote_shares` is not 0, in order.
 
-    The label is the expression of the most votes, the first in the order of `CLASSES`.
+    The label is the expression with the most votes; ties take the first in the order of `CLASSES`.
     """
     shares = vote_shares(_counts(rows))
     keep = shares.sum(1) > 0
-    # By hand, as which of equal values `argmax` names is not said.
+    # Not `argmax`, which does not specify which of several equal values it returns.
     most = shares == shares.amax(1, keepdim=True)
     labels = (most.cumsum(1) == 0).sum(1)
     return _names(rows, keep), labels[keep], shares[keep]
@@ -126,7 +126,7 @@ def _names(rows: Sequence[Row], keep: torch.Tensor) -> tuple[str, ...]:
 
 
 def require_layout(root: Path) -> None:
-    """Raise `FileNotFoundError` unless `root` holds the three folders of FER+."""
+    """Raise `FileNotFoundError` unless `root` contains the three folders of FER+."""
     if not root.is_dir():
         raise FileNotFoundError(f"root: there is no folder {root}")
     missing = [folder for folder in FOLDERS.values() if not (root / folder).is_dir()]
@@ -156,7 +156,7 @@ def read_split_votes(root: Path) -> dict[str, list[Row]]:
 def read_joint_votes(path: Path) -> dict[str, list[Row]]:
     """Read `fer2013new.csv`: a header, then rows of usage, name and ten counts.
 
-    Rows without a name have no image and are passed over.
+    Rows without a name have no image and are skipped.
     """
     lines = _lines(path)
     header = ["Usage", "Image name", *COLUMNS]

@@ -1,4 +1,4 @@
-"""Any database that lies in class folders, with or without splits."""
+"""Read any database in class folders, with or without splits."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from fer.data.faces import Database, FaceSet, read_images
 
 SPLITS = ("train", "valid", "test")
 SUBJECT = r"[^_-]+"
-"""What names the person in a file's name: all up to the first dash or underscore."""
+"""Pattern of the person in a file's name: everything up to the first dash or underscore."""
 
 Entry = tuple[int, Path]
 
@@ -19,20 +19,20 @@ Entry = tuple[int, Path]
 def load_folder(
     root: Path, classes: Sequence[str], *, subject: str = SUBJECT, progress: bool = False
 ) -> Database:
-    """Read class folders: `train/CLASS`, `test/CLASS` and perhaps `valid/CLASS`, or `CLASS` alone.
+    """Read class folders: `train/CLASS`, `test/CLASS`, optional `valid/CLASS`, or `CLASS` alone.
 
     Args:
         root: the folder.
-        classes: the names of the class folders, in the order that labels are to have. Readers that
-            number classes by their folders' alphabet are how class orders get mixed up.
-        subject: without splits, a regular expression whose first match in a file's name, or its
-            first group there, names the person.
-        progress: show bars.
+        classes: the names of the class folders, in the order of the labels. They are required,
+            because alphabetical numbering by readers is how class orders get mixed up.
+        subject: without splits, a regular expression whose first match in a file's name, or the
+            first group of that match, identifies the person.
+        progress: show progress bars.
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: classes repeat, one has no image, people cannot be told from names, or an image
-            cannot be decoded. Everything but the decoding is checked before the first is read.
+        ValueError: classes repeat, one has no image, names do not identify people, or an image
+            cannot be decoded. Everything except the decoding is checked before the first is read.
     """
     if len(set(classes)) != len(classes) or not all(classes) or not classes:
         raise ValueError(f"classes must be distinct names, got {', '.join(classes) or 'none'}")
@@ -64,7 +64,7 @@ def images_of(root: Path, classes: Sequence[str]) -> list[Entry]:
 
 
 def people_in(entries: Sequence[Entry], pattern: str) -> tuple[str, ...]:
-    """Return who is in each image, by its name."""
+    """Return the person in each image, according to its name."""
     people = tuple(_person(path, pattern) for _, path in entries)
     if pattern == SUBJECT and len(set(people)) == len(people):
         raise ValueError(
@@ -81,7 +81,7 @@ def read_entries(
     progress: bool = False,
     title: str = "images",
 ) -> FaceSet:
-    """Read labeled images, and who is in each where that is known."""
+    """Read labeled images into a `FaceSet`, with the person in each if known."""
     paths = [path for _, path in entries]
     return FaceSet(
         read_images(paths, gray=False, progress=progress, title=title),

@@ -1,4 +1,4 @@
-"""Subject-independent folds: nobody is in the training and in the test part of one."""
+"""Subject-independent folds: no person is in both the training and the test part of a fold."""
 
 import warnings
 
@@ -10,9 +10,9 @@ from fer.data.faces import Database, FaceSet
 
 
 def subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
-    """Return the indices of each fold's test faces: every face in one, every person in one.
+    """Return the indices of each fold's test faces; each face and person is in exactly one fold.
 
-    Folds are balanced in size and classes as far as whole people allow, and depend on `seed` alone.
+    Sizes and classes are as balanced as indivisible people allow. `seed` alone selects the folds.
 
     Raises:
         ValueError: the people are not known or fewer than the folds, or no class has a face for
@@ -32,7 +32,7 @@ def subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
         raise ValueError(f"--folds must be at most the faces of a class, {largest}, got {folds}")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # A class with fewer faces than there are folds is missing in some, and that is all.
+        # A class with fewer faces than folds is missing in some folds, which is acceptable.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         found = [torch.from_numpy(test) for _, test in splitter.split(people, labels, people)]
     if any(len(fold) == 0 for fold in found):
@@ -42,7 +42,7 @@ def subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
 
 
 def _assert_disjoint(folds: list[torch.Tensor], people: np.ndarray) -> None:
-    """Make sure of what the whole protocol rests on."""
+    """Assert that no person is in two folds and each face is in exactly one fold."""
     everyone = [person for fold in folds for person in sorted(set(people[fold.numpy()]))]
     if len(everyone) != len(set(everyone)):
         raise AssertionError("a person is in two folds")
@@ -51,14 +51,14 @@ def _assert_disjoint(folds: list[torch.Tensor], people: np.ndarray) -> None:
 
 
 def folds_of(database: Database, folds: int, seed: int) -> list[torch.Tensor]:
-    """Return the indices of each fold's test faces in a database that comes without splits."""
+    """Return the indices of each fold's test faces in a database without splits."""
     if "all" not in database.splits:
         raise ValueError(f"{database.name} comes with a training and a test split; it has no folds")
     return subject_folds(database.splits["all"], folds, seed)
 
 
 def fold_of(database: Database, fold: int, folds: int, seed: int) -> Database:
-    """Return fold 1 to `folds` of a database with one split as one with train and test."""
+    """Return a database with one split as fold 1 to `folds`, with the splits train and test."""
     parts = folds_of(database, folds, seed)
     if not 1 <= fold <= folds:
         raise ValueError(f"--fold must be from 1 to {folds}, got {fold}")

@@ -1,4 +1,4 @@
-"""MMI (Valstar and Pantic 2010), its videos taken apart into frames, sorted by expression."""
+"""Read MMI (Valstar and Pantic 2010) from frames of its videos in one folder per expression."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +14,19 @@ COUNTS: Mapping[str, int] = {"clips": 205, "images": 615}
 def load_mmi(root: Path, *, check_counts: bool = True, progress: bool = False) -> Database:
     """Read three peak frames of each of MMI's sequences with a basic expression.
 
-    MMI is distributed as videos, one folder a session, that rise from neutral to a peak and fall
-    again. Which three frames the paper calls the peak is not said: these are the middle three of
-    what is there, so a folder with three hand-picked frames gives just those.
+    MMI is distributed as videos, one folder per session, in which the expression rises from neutral
+    to a peak and falls again. The paper does not specify its three peak frames. This function uses
+    the middle three of each folder; three hand-picked frames in a folder are used as they are.
 
     Args:
-        root: the folder with six class folders, in each `S001-001/FRAME.png` for every sequence, or
-            `S001-001_FRAME.png`.
+        root: the folder with six class folders, each of which contains `S001-001/FRAME.png` or
+            `S001-001_FRAME.png` for every sequence.
         check_counts: require the 205 sequences and 615 images of the paper.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
-        FileNotFoundError: the folder, or one of a class, is missing.
-        ValueError: a sequence has too few frames, the counts differ, or the images are not of one
+        FileNotFoundError: the folder or the folder of a class is missing.
+        ValueError: a sequence has too few frames, the counts differ, or the images differ in
             size.
     """
     clips = clips_in_class_folders(root, CLASSES)

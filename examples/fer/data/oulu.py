@@ -1,4 +1,4 @@
-"""Oulu-CASIA (Zhao et al. 2011): visible light, strong illumination."""
+"""Read Oulu-CASIA (Zhao et al. 2011) in visible light and strong illumination."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,16 +29,16 @@ def load_oulu(root: Path, *, check_counts: bool = True, progress: bool = False) 
     """Read the last three frames of each sequence taken in visible, strong light.
 
     Args:
-        root: the folder that holds `VL/Strong/P001/Anger/000.jpeg`, or `VL_Acropped`, or the
+        root: the folder that contains `VL/Strong/P001/Anger/000.jpeg`, or `VL_Acropped`, or the
             database's `OriginalImg` or `PreProcess Img` with one of them.
         check_counts: require the 480 sequences and 1,440 images of the paper, of 80 people.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
         FileNotFoundError: there is no such folder, or, with `check_counts`, a person lacks an
             expression.
-        ValueError: there is more than one such folder or it is of infrared images, a sequence has
-            too few frames, the counts differ, or the images are not of one size.
+        ValueError: there is more than one such folder, the folder is of infrared images, a sequence
+            has too few frames, the counts differ, or the images differ in size.
     """
     base = find_base(root)
     clips = [
@@ -69,7 +69,7 @@ def expressions_of(person: Path, check_counts: bool) -> list[tuple[int, Path]]:
 
 
 def find_base(root: Path) -> Path:
-    """Return the one folder at or under `root` that holds a folder for each person."""
+    """Return the only folder at or under `root` that contains a folder for each person."""
     if not root.is_dir():
         raise FileNotFoundError(f"root: there is no folder {root}")
     inside = [root / light for light in LIGHTS if (root / light).is_dir()]

@@ -1,4 +1,4 @@
-"""RAF-DB (Li et al. 2017), the seven basic expressions, as its authors distribute it."""
+"""Read the seven basic expressions of RAF-DB (Li et al. 2017) as its authors distribute it."""
 
 import re
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ def load_rafdb(root: Path, *, check_counts: bool = True, progress: bool = False)
     """Read the aligned faces of RAF-DB's basic expressions.
 
     Args:
-        root: the folder that holds `basic` (or `raf-basic`), or that folder itself; in it lie
-            `EmoLabel/list_patition_label.txt` and `Image/aligned/`.
+        root: the folder that contains `basic` (or `raf-basic`), or that folder itself, which
+            contains `EmoLabel/list_patition_label.txt` and `Image/aligned/`.
         check_counts: require the 12,271 training and 3,068 test images of the full database.
-        progress: show a bar for each split.
+        progress: show a progress bar for each split.
 
     Raises:
         FileNotFoundError: the folder, the list or an image is missing.
-        ValueError: the list is malformed, or an image cannot be decoded. Everything but the
+        ValueError: the list is malformed, or an image cannot be decoded. Everything except the
             decoding is checked before the first image is read.
     """
     base = find_base(root)
@@ -71,9 +71,9 @@ def load_rafdb(root: Path, *, check_counts: bool = True, progress: bool = False)
 
 
 def find_images(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by their names without ending, of any of :data:`ENDINGS`.
+    """Return the images of a folder with any suffix in :data:`ENDINGS`, by name without suffix.
 
-    Of two that differ in their ending alone, the one whose ending comes first is taken.
+    If two images differ in their suffix alone, the one whose suffix comes first is used.
     """
     order = {ending: i for i, ending in enumerate(ENDINGS)}
     found = [path for path in folder.glob("*") if path.suffix.lower() in order]
@@ -82,7 +82,7 @@ def find_images(folder: Path) -> dict[str, Path]:
 
 
 def find_base(root: Path) -> Path:
-    """Return the one folder at or directly under `root` that holds the list and the images."""
+    """Return the only folder at or directly under `root` that contains the list and the images."""
     if not root.is_dir():
         raise FileNotFoundError(f"root: there is no folder {root}")
     candidates = (root, *(root / name for name in BASE_FOLDERS))

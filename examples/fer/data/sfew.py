@@ -1,4 +1,4 @@
-"""SFEW 2.0 (Dhall et al. 2011): frames of films, its validation set taken for the test set."""
+"""Read SFEW 2.0 (Dhall et al. 2011), frames of films, with its validation set as the test set."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,22 +20,22 @@ LAYOUTS = (
 def load_sfew(root: Path, *, check_counts: bool = True, progress: bool = False) -> Database:
     """Read SFEW's training faces, and its validation faces as the test split.
 
-    The labels of SFEW's own test set were never published, so the field, the paper among it,
-    reports its validation set. `Train` and `Val` are whole frames of films, of which the paper cuts
-    the faces out (align_faces.py); SFEW's own aligned faces lack those that its authors' detector
-    did not find, and so want `check_counts=False`.
+    The labels of SFEW's own test set were never published, so papers, including FDRL's, report
+    results on its validation set. `Train` and `Val` contain whole frames of films, from which the
+    paper crops the faces (see align_faces.py). SFEW's own aligned faces lack those that its
+    authors' detector did not find, so they require `check_counts=False`.
 
     Args:
-        root: the folder that holds `Train` and `Val`, or `Train_Aligned_Faces` and
+        root: the folder that contains `Train` and `Val`, or `Train_Aligned_Faces` and
             `Val_Aligned_Faces` (or `Val_Aligned_Faces_new`), or `train_mtcnn` and `val_mtcnn`,
             each with seven class folders.
         check_counts: require the 958 and 436 images of the paper.
-        progress: show a bar for each split.
+        progress: show a progress bar for each split.
 
     Raises:
         FileNotFoundError: a folder is missing.
         ValueError: there is more than one pair of folders, the counts differ, or an image cannot
-            be decoded. Everything but the decoding is checked before the first image is read.
+            be decoded. Everything except the decoding is checked before the first image is read.
     """
     found = dict(zip(COUNTS, find_pair(root), strict=True))
     entries = {split: images_of(folder, CLASSES) for split, folder in found.items()}
@@ -51,10 +51,10 @@ def load_sfew(root: Path, *, check_counts: bool = True, progress: bool = False) 
 
 
 def find_pair(root: Path) -> tuple[Path, Path]:
-    """Return the one pair of folders in `root`, of training and of validation faces."""
+    """Return the only pair of folders in `root` with training and validation faces."""
     if not root.is_dir():
         raise FileNotFoundError(f"root: there is no folder {root}")
-    # By their spelling, as a file system that ignores case shows one folder under two names.
+    # Compare listed names, because a case-insensitive file system finds a folder by two names.
     there = {path.name for path in root.iterdir() if path.is_dir()}
     pairs = [pair for pair in LAYOUTS if there.issuperset(pair)]
     if not pairs:

@@ -24,20 +24,20 @@ def synthetic_faces(
 ) -> Database:
     """Draw a database of RGB faces with the seven expressions of RAF-DB and their action units.
 
-    Every face has an identity, pose, light and setting of its own. Face i of a split depends on
-    (`seed`, split, i) alone, not on how many are drawn, and its class is i modulo 7. Other versions
-    of NumPy or Pillow may draw other pixels.
+    Every face has its own identity, pose, light and setting. Face i of a split depends only on
+    (`seed`, split, i), not on the number of faces, and its class is i modulo 7. Other versions
+    of NumPy or Pillow may give different pixels.
 
     Args:
         train: the number of faces to train on.
         test: the number of faces to test on.
         size: the width and height in pixels, at least 24.
-        seed: another seed gives other faces.
-        progress: show a bar for each split.
+        seed: the seed of the random faces.
+        progress: show a progress bar for each split.
 
     Raises:
         TypeError: an argument is not an integer.
-        ValueError: a count or the seed is negative, or the size too small to show a face.
+        ValueError: a count or the seed is negative, or the size is too small to show a face.
     """
     _check_integer("train", train, 0)
     _check_integer("test", test, 0)

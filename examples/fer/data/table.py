@@ -1,4 +1,4 @@
-"""The one table of databases: how each is read, and whether it comes in splits or is folded."""
+"""The table of databases: how each is read, and whether it has splits or is cross-validated."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Entry:
     """How a database is read.
 
     Attributes:
-        read: Reads it as the options say.
-        folded: Whether it is cross-validated, as it comes without splits.
+        read: Reads the database as the options specify.
+        folded: Whether it has no splits and is therefore cross-validated.
         printed: Accuracies of the paper's baseline and of FDRL (table 3), in percent.
     """
 
@@ -80,15 +80,15 @@ OF_THE_DATA = (
     "check_counts",
     "faces",
 )
-"""The options that decide which faces are read."""
+"""The options that determine which faces are read."""
 
 _remembered: dict[Options, Database] = {}
 
 
 def read_whole(options: Options, *, progress: bool = False) -> Database:
-    """Decode a database that is not cut into folds.
+    """Read and decode a whole database, without dividing it into folds.
 
-    The last one read is remembered, so that folds, and the runs of a table, share it.
+    The last database read is cached, so that folds and the runs of a table share it.
     """
     asked = Options(**{name: getattr(options, name) for name in OF_THE_DATA})
     if asked not in _remembered:
@@ -98,10 +98,10 @@ def read_whole(options: Options, *, progress: bool = False) -> Database:
 
 
 def read_database(options: Options, *, progress: bool = False) -> Database:
-    """Decode all faces, so that whatever is wrong with them shows before training.
+    """Decode all faces, so that errors in them are found before training.
 
-    A database without splits is given as the fold that `options` name, or whole where they name
-    none.
+    For a database without splits, return the fold that `options` specifies, or the whole database
+    if it specifies none.
     """
     database = read_whole(options, progress=progress)
     if options.fold is None:

@@ -1,6 +1,6 @@
-"""What the ten votes of FER+ come to: a label, or each expression's share.
+"""Convert the ten votes of FER+ to a label or to each expression's share.
 
-Both rules are those of the FER+ authors (Barsoum et al. 2016, and the code that they published).
+Both rules are those of the FER+ authors (Barsoum et al. 2016, and their published code).
 """
 
 import torch
@@ -19,11 +19,11 @@ CLASSES = (
 )
 COLUMNS = (*CLASSES, "unknown", "NF")
 AT_MOST = 3
-"""Expressions that a face may show at once."""
+"""Maximum number of expressions per face."""
 
 
 def without_outliers(votes: torch.Tensor) -> torch.Tensor:
-    """Return counts (n, 10) as int64, a single vote being an outlier and becoming 0."""
+    """Return counts (n, 10) as int64 with single votes, which are outliers, set to 0."""
     if votes.dtype.is_floating_point or votes.dtype.is_complex or votes.dtype == torch.bool:
         raise TypeError(f"votes must be integers, got {votes.dtype}")
     if votes.ndim != 2 or votes.shape[1] != len(COLUMNS):
@@ -35,11 +35,11 @@ def without_outliers(votes: torch.Tensor) -> torch.Tensor:
 
 
 def majority_label(votes: torch.Tensor) -> torch.Tensor:
-    """Return the majority label of each face, or -1 for a face to leave out.
+    """Return the majority label of each face, or -1 for a face to exclude.
 
-    This is the "majority" mode of the FER+ authors: a count of one is an outlier and becomes
-    0, in all ten columns; the largest count must then exceed half of what is left, so a tie
-    and a mere plurality are left out, as is a majority for "unknown" or "not a face".
+    This is the "majority" mode of the FER+ authors. A count of one is an outlier and is set to 0,
+    in all ten columns. The largest count must then exceed half of the remaining votes, so ties
+    and mere pluralities are excluded, as are majorities for "unknown" or "not a face".
 
     Args:
         votes: integer counts (n, 10), in the order of `COLUMNS`.
@@ -54,19 +54,19 @@ def majority_label(votes: torch.Tensor) -> torch.Tensor:
 
 
 def vote_shares(votes: torch.Tensor) -> torch.Tensor:
-    """Return each expression's share of a face's votes, all 0 for a face to leave out.
+    """Return each expression's share of a face's votes, all 0 for a face to exclude.
 
-    This is what the FER+ authors train on in their modes "crossentropy" and "probability". Single
-    votes are outliers and become 0. Expressions are then taken from the most votes down, those
-    of equally many together, until they hold three quarters of the votes or are three; an
-    "unknown" or "not a face" that is reached ends the list and is not taken itself. A face is left
-    out if what was taken holds no more than half of all votes, or is more than three expressions.
+    This is the training target of the FER+ authors' modes "crossentropy" and "probability". Single
+    votes are outliers and are set to 0. Expressions are then selected in decreasing order of votes,
+    ties together, until they have three quarters of the remaining votes or there are three.
+    "Unknown" or "not a face" ends the selection and is not selected. A face is excluded if the
+    selected expressions have no more than half of these votes, or are more than three.
 
     Args:
         votes: integer counts (n, 10), in the order of `COLUMNS`.
 
     Returns:
-        float32 (n, 8); a row sums to 1, or to 0 for a face to leave out.
+        float32 (n, 8); a row sums to 1, or to 0 for a face to exclude.
     """
     left = without_outliers(votes)
     total, taken = left.sum(1), torch.zeros_like(left)
@@ -75,7 +75,7 @@ def vote_shares(votes: torch.Tensor) -> torch.Tensor:
         wanted = (4 * taken.sum(1) < 3 * total) & (count < AT_MOST)
         most = left.amax(1, keepdim=True)
         now = (left == most) & (most > 0) & wanted[:, None]
-        # What is no expression stays the most that is left, and so ends the list.
+        # "Unknown" and "not a face" are never removed, so they remain the maximum and end the loop.
         now[:, len(CLASSES) :] = False
         taken, left = taken.where(~now, left), left.where(~now, 0)
     sums = taken.sum(1)
@@ -85,21 +85,21 @@ def vote_shares(votes: torch.Tensor) -> torch.Tensor:
 
 
 def draw_labels(shares: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return a label (n,) for each face, drawn by its shares (n, K)."""
+    """Draw a label (n,) for each face from its shares (n, K)."""
     drawn = torch.rand(len(shares), 1, generator=generator, dtype=torch.float64)
     bounds = shares.cpu().double().cumsum(1)
-    # Divided by their sum, that no draw falls behind the last expression, whatever the rounding.
+    # Divide by the sum, so that no draw exceeds the last bound because of rounding.
     labels = (drawn >= bounds / bounds[:, -1:]).sum(1)
     return labels.to(shares.device)
 
 
 def training_targets(faces: FaceSet, kind: str, seed: int) -> torch.Tensor:
-    """Return what faces are trained on, labels (n,) or shares (n, K).
+    """Return the training targets of faces, labels (n,) or shares (n, K).
 
     Args:
-        faces: of the training split.
-        kind: "majority", their labels; "votes", their shares; or "drawn", labels drawn by them.
-        seed: of the draw.
+        faces: the faces of the training split.
+        kind: "majority": labels; "votes": shares; "drawn": labels drawn according to the shares.
+        seed: the seed of the draw.
     """
     if kind == "majority":
         return faces.labels

@@ -1,1 +1,1 @@
-"""What a model says of faces, how right that is, and how it is summed up."""
+"""Predictions of a model, their metrics, and summaries."""

@@ -1,4 +1,4 @@
-"""The two pictures that every run leaves: the confusion matrix and the mean Intra-W per class."""
+"""Draw the two figures of a run: the confusion matrix and the mean Intra-W per class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from fer.options import Options
 
 
 def draw_all(folder: Path, found: Evaluation, database: Database, options: Options) -> None:
-    """Draw both pictures of an evaluation on test."""
+    """Draw both figures of an evaluation on test; the second one only if there is Intra-W."""
     scores, classes = found.scores, database.classes
     title = f"{database.name}, {options.head} head: {scores.accuracy:.1f} % on test"
     draw_confusion(scores.confusion, classes, title, folder / "confusion.png")
@@ -34,7 +34,7 @@ def save(figure: Figure, path: Path) -> None:
 def draw_confusion(
     confusion: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draw a confusion matrix, each row in percent of its true class."""
+    """Draw a confusion matrix with each row in percent of its true class."""
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
     percent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -54,7 +54,7 @@ def draw_intra_weights(
     title: str,
     path: Path,
 ) -> None:
-    """Draw the mean Intra-W (K, M) of each class: figure 6 of the paper, as a heat map."""
+    """Draw the mean Intra-W (K, M) of each class as a heat map (figure 6 of the paper)."""
     m = intra_weights.shape[1]
     means = np.full((len(classes), m), np.nan)
     for k in np.unique(labels):

@@ -1,4 +1,4 @@
-"""Accuracy, mean class accuracy and the confusion matrix of predictions."""
+"""Compute accuracy, mean class accuracy and the confusion matrix of predictions."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How predictions compare with labels, in percent where it is a share.
+    """Metrics of predictions; shares are in percent.
 
     Attributes:
-        accuracy: Share of the samples that are right.
-        mean_class_accuracy: Mean over the classes that occur of the share that is right.
+        accuracy: Share of the samples that are correct.
+        mean_class_accuracy: Mean of the recalls of the classes that occur.
         confusion: Counts (K, K), true class by predicted class.
     """
 
@@ -23,7 +23,7 @@ class Scores:
 
 
 def score(labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int) -> Scores:
-    """Hold predictions against labels."""
+    """Compute the metrics of predictions for labels."""
     recall = recall_score(labels, predictions, labels=np.unique(labels), average="macro")
     return Scores(
         accuracy=100 * float(accuracy_score(labels, predictions)),

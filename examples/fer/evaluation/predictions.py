@@ -1,4 +1,4 @@
-"""What a model says of a split, kept so that a report needs the run's folder alone."""
+"""Predictions of a model for a split, stored so that a report requires only the run's folder."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,17 +20,17 @@ from fer.training import augment, precision
 from fer.training.ranks import Ranks
 
 THUMBNAIL = 48
-"""Width and height in pixels of the faces that are kept with an evaluation."""
+"""Width and height in pixels of the faces that are stored with an evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model said of a split, in the split's order.
+    """The predictions of a model for a split, in the split's order.
 
     Attributes:
         labels: The true classes (n,).
-        probabilities: Of each class (n, K).
-        embedding: The feature that the prediction rests on (n, D).
+        probabilities: The probability of each class (n, K).
+        embedding: FDRL's embedding, or the basic feature of another head (n, D).
         intra_weights: Intra-W (n, M) of FDRL.
         inter_weights: The mean Inter-W (M, M) of FDRL.
     """
@@ -49,11 +49,11 @@ class Evaluation:
 
     @property
     def scores(self) -> Scores:
-        """How the predictions compare with the labels."""
+        """The metrics of the predictions for the labels."""
         return score(self.labels, self.predictions, self.probabilities.shape[1])
 
     def intra_spread(self, faces: NDArray[np.int64] | None = None) -> IntraSpread | None:
-        """Say how much Intra-W varies over all faces or those given; None without latents."""
+        """Return how much Intra-W varies over all or the given faces; None without latents."""
         if self.intra_weights is None:
             return None
         chosen = slice(None) if faces is None else faces
@@ -63,9 +63,9 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Ranks) -> Evaluation:
-    """Hold a model's predictions against a split's labels.
+    """Return the predictions of a model for a split together with the labels.
 
-    Each process takes its own part of the split, without padding, so that every face counts once.
+    Each process evaluates its own part of the split without padding, so every face counts once.
     """
     before = model.training
     model.eval()
@@ -103,11 +103,11 @@ def _row(embedding: Tensor, output: FDRLOutput | Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class StoredEvaluation:
-    """An evaluation out of a run's folder, with the faces it is about.
+    """An evaluation from a run's folder, with its faces.
 
     Attributes:
-        evaluation: What the model said.
-        faces: Small pictures of the faces, their names and units.
+        evaluation: The predictions of the model.
+        faces: Small pictures of the faces, their labels, names and units.
         units: The names of the action units.
     """
 
@@ -138,7 +138,7 @@ def save_evaluation(
 
 
 def read_evaluation(path: Path) -> StoredEvaluation:
-    """Read what `save_evaluation` wrote."""
+    """Read an evaluation written by `save_evaluation`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: the run has not ended yet")
     content = checkpoint.load_tensors(path)

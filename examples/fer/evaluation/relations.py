@@ -1,4 +1,4 @@
-"""What Intra-W, Inter-W and the distances behind it do while a head learns."""
+"""Statistics of Intra-W, Inter-W and the distances of messages, to follow while a head learns."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from fdrl_layers import FDRLHead, FDRLOutput
 
 @torch.no_grad()
 def relations(head: nn.Module, basic: Tensor) -> dict[str, float]:
-    """Say in a few numbers what a head's relation weights are on basic features (n, P).
+    """Return statistics of a head's relation weights on basic features (n, P).
 
-    `intra_weight` is the mean Intra-W, and `intra_spread` its deviation over faces, a mean over
-    latents: 0 says that it tells no face from another. `distance` and `inter_weight` are means over
-    pairs of two latents; Inter-W is the hyperbolic tangent of the distance of their messages, and
-    `saturated` the share of it above 0.999, where it hardly learns.
+    `intra_weight` is the mean of Intra-W. `intra_spread` is its deviation over faces, averaged over
+    latents; 0 means that it does not distinguish faces. `distance` and `inter_weight` are means
+    over pairs of two latents: Inter-W is the hyperbolic tangent of the distance of their messages.
+    `saturated` is the share of Inter-W above 0.999, where its gradient almost vanishes.
     """
     if not isinstance(head, FDRLHead):
         return {}

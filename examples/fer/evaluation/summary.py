@@ -1,4 +1,4 @@
-"""What is said of a run: a line an epoch, and a summary at its end."""
+"""Reports of a run: one line per epoch and a summary at the end."""
 
 import os
 import platform
@@ -20,17 +20,17 @@ TERMS = ("classification", "compactness", "balance", "distribution")
 
 
 def best_epoch(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the first epoch of the best accuracy on valid, or on test where there is no valid."""
+    """Return the first epoch with the best accuracy on valid, or on test if there is no valid."""
     return max(history, key=lambda row: row[f"{chosen_on(row)}_accuracy"])
 
 
 def chosen_on(row: dict[str, Any]) -> str:
-    """Return the split that the best epoch is chosen on."""
+    """Return the split on which the best epoch is chosen."""
     return "valid" if "valid_accuracy" in row else "test"
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """Say an epoch in one line."""
+    """Return the results of an epoch as one line of text."""
     parts = [f"epoch {row['epoch']:>2}/{epochs}", f"loss {row['train_total']:.3f}"]
     if f"train_{TERMS[0]}" in row:
         parts.append("(" + ", ".join(f"{t} {row[f'train_{t}']:.3g}" for t in TERMS) + ")")
@@ -51,7 +51,7 @@ def summarize(
     sizes: dict[str, int],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return a run's result, last epoch and best epoch, and how it came about."""
+    """Return the last and the best epoch of a run, its options, duration, machine and versions."""
     return {
         "options": options.plain(),
         "faces": sizes,
@@ -66,7 +66,7 @@ def summarize(
 
 
 def result_lines(summary: dict[str, Any]) -> str:
-    """Say a run's result in a few lines."""
+    """Return the result of a run as a few lines of text."""
     lines = []
     for name in ("last", "best"):
         row = summary[name]
@@ -87,17 +87,17 @@ def result_lines(summary: dict[str, Any]) -> str:
 
 
 def intra_spread_row(found: IntraSpread) -> dict[str, Any]:
-    """Return how much Intra-W varies over the test faces, and what that means."""
+    """Return how much Intra-W varies over the test faces and its interpretation as plain values."""
     return {**asdict(found), "dead": found.dead, "sentence": found.sentence}
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean, and the standard deviation of a sample; 0 of a single value."""
+    """Return the mean and the sample standard deviation, which is 0 for a single value."""
     return fmean(values), stdev(values) if len(values) > 1 else 0.0
 
 
 def greeting(database: Database, options: Options, ranks: Ranks, folder: Path) -> str:
-    """Say what is about to happen, and a warning where it is known to end badly."""
+    """Return a description of the run, with a warning for options known to train badly."""
     sizes = ", ".join(f"{len(faces):,} {split}" for split, faces in database.splits.items())
     where = f"{ranks.world} x {machine(ranks.device)}" if ranks.world > 1 else machine(ranks.device)
     said = f"{database.name}: {sizes} faces; {options.head} head; {where}; writing to {folder}"
@@ -112,7 +112,7 @@ def greeting(database: Database, options: Options, ranks: Ranks, folder: Path) -
 
 
 def machine(device: torch.device) -> str:
-    """Say in a few words what a run ran on."""
+    """Return a short description of the hardware of a run."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -1,1 +1,1 @@
-"""Backbone and head, their losses, and both back from a file."""
+"""Backbone, head and losses, and loading them from files."""

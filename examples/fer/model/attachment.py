@@ -1,8 +1,8 @@
-"""Where the head attaches: to the pooled feature, as the paper does, or to the maps before it.
+"""Attach the head to the feature maps before pooling instead of, as in the paper, to their mean.
 
-Facial actions are local, and pooling before the decomposition throws the places away. Both ways to
-keep them are ours: they are here to be measured, by attachment.py, stages.py and finer.py of
-benchmarks/studies/.
+Facial actions are local, and pooling before the decomposition discards the positions. Both ways to
+keep them are ours, not the paper's. The studies `attachment`, `stages` and `finer` in
+benchmarks/studies/ measure them.
 """
 
 import torch
@@ -13,14 +13,14 @@ from fdrl_layers import FDRLHead, FDRLOutput
 
 
 class OnMaps(nn.Module):
-    """Put a head on maps that come flattened, as a ResNet without its pooling gives them.
+    """Apply a head to flattened maps, as returned by a ResNet without its pooling.
 
     Args:
-        head: What the paper puts on pooled features.
-        attend: Let each latent j pool the maps by its own attention, a softmax over places of
-            :math:`q_j^T` times the layer-normalized feature there, and go on as the paper does.
-            The queries q (M, P) start at zero, where that is the paper's mean. Without it the
-            feature of each place is decomposed, and each latent takes its maximum over places.
+        head: The paper's head for pooled features.
+        attend: Let each latent j pool the maps with its own attention, a softmax over places of
+            :math:`q_j^T` times the layer-normalized feature of a place, and continue as the paper.
+            The queries q (M, P) start at zero, which gives the paper's mean. If False, the feature
+            of each place is decomposed, and each latent is the maximum over places.
     """
 
     def __init__(self, head: FDRLHead, *, attend: bool) -> None:
@@ -47,7 +47,7 @@ class OnMaps(nn.Module):
         return FDRLOutput(logits, embedding, latents, intra_weights, inter_weights)
 
     def attention(self, places: Tensor) -> Tensor:
-        """Return how each latent attends to places (N, T, P): (N, T, M), a sum of 1 over T."""
+        """Return the attention (N, T, M) of latents to places (N, T, P), which sums to 1 over T."""
         assert self.queries is not None
         scores = F.layer_norm(places, places.shape[-1:]) @ self.queries.T
         return scores.softmax(1)

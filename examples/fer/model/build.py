@@ -1,4 +1,4 @@
-"""A ResNet (section 4.2) with a head, its losses, and both back from a run's folder."""
+"""Build a ResNet (section 4.2) with a head and its losses, and load them from a run's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from fer.options import Options, load_options
 
 
 def make_model(options: Options, classes: int) -> nn.Sequential:
-    """Put a head on a ResNet without its own."""
+    """Return a ResNet without its classifier, followed by a head."""
     backbone, _ = make_backbone(options)
     width = 8 * options.width
     if options.head == "linear":
@@ -39,7 +39,7 @@ def make_model(options: Options, classes: int) -> nn.Sequential:
 def make_fdrl_head(
     options: Options, width: int, classes: int, device: str | None = None
 ) -> FDRLHead:
-    """Make the head that this is all about."""
+    """Return the FDRL head."""
     head = FDRLHead(
         width,
         classes,
@@ -72,7 +72,7 @@ def make_fdrl_head(
 
 
 def make_plain_head(options: Options, width: int, classes: int) -> nn.Sequential:
-    """Make a head of FDRL's size without its structure, to tell what the structure gives."""
+    """Return a head of FDRL's size without its structure, to measure the structure's effect."""
     hidden = options.hidden
     last = nn.Linear(options.latent_dim, classes)
     if not hidden:
@@ -87,7 +87,7 @@ def make_plain_head(options: Options, width: int, classes: int) -> nn.Sequential
 
 
 def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
-    """Make a ResNet that gives the basic feature; say what a file of weights gave to it."""
+    """Return a ResNet that computes the basic feature, and what a file of weights filled in it."""
     backbone: nn.Module
     if options.plain_backbone:
         backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
@@ -107,17 +107,17 @@ def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
 
 
 def try_weights(options: Options) -> None:
-    """Say what a file of weights gives, or raise, before a run has a folder."""
+    """Load the file of weights and print what it fills, or raise, before a run has a folder."""
     _, matched = make_backbone(options)
     if matched is not None:
         print(f"{options.backbone_weights}: {matched}", flush=True)
 
 
 def make_criterion(options: Options, classes: int, counts: Tensor | None = None) -> FDRLLoss:
-    """Make the joint loss (equation 13), with its centers.
+    """Return the joint loss (equation 13) with its centers.
 
-    Remedies for rare classes need the numbers `counts` (K,) of training faces.
-    Without Intra-RM there are no relation weights to balance or to gather around centers.
+    Remedies for rare classes require the numbers `counts` (K,) of training faces.
+    Without Intra-RM there are no relation weights, so their losses have the weight 0.
     """
     classification = None if counts is None else make_classification(options, counts)
     weight = None if counts is None else class_weights(counts, options.class_weights)
@@ -147,7 +147,7 @@ def make_criterion(options: Options, classes: int, counts: Tensor | None = None)
 def losses_of(
     criterion: FDRLLoss, output: FDRLOutput | Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
-    """Return the loss of labels (N,) or shares (N, K) as `total`, and for FDRL its terms."""
+    """Return the loss for labels (N,) or shares (N, K) as `total`, and for FDRL its terms."""
     if isinstance(output, FDRLOutput):
         losses: FDRLLossOutput = criterion(output, targets)
         return vars(losses)
@@ -161,7 +161,7 @@ def losses_of(
 def parameter_groups(
     model: nn.Module, criterion: nn.Module, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return what learns, for an optimizer: weights decay, biases, norms and centers do not."""
+    """Return parameter groups: weights with weight decay; biases, norms and centers without."""
     decaying = [
         parameter
         for name, parameter in model.named_parameters()
@@ -183,14 +183,14 @@ def logits_of(output: FDRLOutput | Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A model out of a run's folder, ready to predict.
+    """A model loaded from a run's folder, ready to predict.
 
     Attributes:
         model: Backbone and head, in evaluation mode.
-        classes: Their names, in the order of the logits.
-        options: Of the run.
+        classes: Names of the classes, in the order of the logits.
+        options: Options of the run.
         gray: Whether it was trained on gray faces.
-        epoch: After which it was kept.
+        epoch: Number of completed epochs when it was saved.
     """
 
     model: nn.Sequential
@@ -201,7 +201,7 @@ class Trained:
 
 
 def load_trained(run: Path, which: str = "last", device: str = "cpu") -> Trained:
-    """Read the model of `last.pt` or `best.pt` in a run's folder; the averaged one, if any."""
+    """Load the model, averaged if available, from `last.pt` or `best.pt` in a run's folder."""
     options = load_options(run)
     state: dict[str, Any] = checkpoint.read_checkpoint(run / f"{which}.pt", device)
     classes = tuple(state["classes"])
@@ -212,7 +212,7 @@ def load_trained(run: Path, which: str = "last", device: str = "cpu") -> Trained
 
 @torch.no_grad()
 def outputs(model: nn.Sequential, images: Tensor) -> tuple[Tensor, FDRLOutput | Tensor]:
-    """Return the feature that the prediction rests on, (N, D) or the baseline's (N, P), and all."""
+    """Return FDRL's embedding (N, D), or else the basic feature (N, P), and the head's output."""
     basic = model[0](images)
     output = model[1](basic)
     return output.embedding if isinstance(output, FDRLOutput) else basic, output

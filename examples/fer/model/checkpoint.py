@@ -1,4 +1,4 @@
-"""A run's folder: what lies in it, written so that a kill at any moment leaves it whole."""
+"""Read and write the files in a run's folder, which stay intact if the process is killed."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step: readers see the old file or the new one."""
+    """Write `content` to `path` atomically: readers see either the old or the new file."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
@@ -24,7 +24,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError:
-        # On a full disk, half a checkpoint would be in the way of what there still is room for.
+        # On a full disk, a partial checkpoint would occupy the remaining space.
         part.unlink(missing_ok=True)
         raise
 
@@ -35,13 +35,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote."""
+    """Read a file written by `write_json`."""
     content: dict[str, Any] = json.loads(path.read_text())
     return content
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, with the columns of all of them."""
+    """Write rows as CSV with the union of their columns."""
     text = io.StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
@@ -51,19 +51,19 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, which `read_checkpoint` can read without running code."""
+    """Write tensors and plain values, which `read_checkpoint` reads without executing code."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read a file of tensors and plain values, or say in a line that it is none, and what to do."""
+    """Read a file of tensors and plain values; explain in a `ValueError` if it cannot be read."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # A damaged file makes torch.load raise a dozen kinds.
+    except Exception as error:  # torch.load raises many types of exceptions for damaged files.
         others = [name for name in ("best.pt", "last.pt") if name != path.name]
         whole = [name for name in others if (path.parent / name).is_file()]
         instead = f"; {' or '.join(whole)} beside it may be whole" if whole else ""
@@ -74,7 +74,7 @@ def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `write_checkpoint` wrote."""
+    """Read a checkpoint written by `write_checkpoint`."""
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
     content = load_tensors(path, device)
@@ -84,7 +84,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def new_run(wanted: Path | None, name: str, options: Mapping[str, Any]) -> Path:
-    """Make the folder of a new run, with its config.json, or leave no trace."""
+    """Create the folder of a new run with its config.json; remove it if that fails."""
     folder = new_folder(wanted, name)
     try:
         write_json(folder / "config.json", options)
@@ -95,7 +95,7 @@ def new_run(wanted: Path | None, name: str, options: Mapping[str, Any]) -> Path:
 
 
 def new_folder(wanted: Path | None, name: str) -> Path:
-    """Make the folder of a new run: the one that is wanted, or the next free one of that name."""
+    """Create the folder of a new run: `wanted`, or the next free folder of that name in runs/."""
     if wanted is not None:
         if wanted.exists():
             raise FileExistsError(f"{wanted} exists; go on with --resume {wanted}, or name another")
@@ -113,10 +113,10 @@ def new_folder(wanted: Path | None, name: str) -> Path:
 
 @contextmanager
 def claim_folder(folder: Path, writing: bool = True) -> Iterator[None]:
-    """Hold a run's folder for the length of a block; it is free again however a process ends.
+    """Lock a run's folder within a block; the lock is released however the process ends.
 
-    Of the processes of one run only the first writes and holds it. Parts of files that a killed
-    process left are removed.
+    Only the first process of a run writes and takes the lock. Partial files of a killed process
+    are removed.
     """
     if not writing:
         yield
@@ -135,11 +135,11 @@ def claim_folder(folder: Path, writing: bool = True) -> Iterator[None]:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raise unless `size` bytes can be written to `folder`, which a full disk would show too late.
+    """Raise unless `size` bytes can be written to `folder`, to detect a full disk in advance.
 
     Raises:
-        OSError: the folder cannot be written to.
-        ValueError: there is less room than that.
+        OSError: the folder is not writable.
+        ValueError: there is not enough space.
     """
     write_atomically(folder / "probe", b"written to see whether this folder can be written to")
     (folder / "probe").unlink()

@@ -1,7 +1,7 @@
-"""What takes the cross-entropy's place where classes are not equally common.
+"""Replacements for the cross-entropy if classes are not equally common.
 
-Weights of the classes, logits that are adjusted by how common each is (Menon et al. 2021), and the
-focal loss (Lin et al. 2017), which weighs down what is classified well.
+These are class weights, logits adjusted by the frequency of each class (Menon et al. 2021), and the
+focal loss (Lin et al. 2017), which reduces the weight of samples that are classified well.
 """
 
 import torch
@@ -12,16 +12,16 @@ from fer.options import Options
 
 
 def count_classes(labels: Tensor, classes: int) -> Tensor:
-    """Return how many of `labels` (N,) each class has, (K,), in the host's memory."""
+    """Return the number (K,) of samples of each class in `labels` (N,), as a CPU tensor."""
     return torch.bincount(labels.cpu(), minlength=classes)
 
 
 def class_weights(counts: Tensor, kind: str) -> Tensor | None:
     """Return the weight (K,) of each class, whose mean over the counted samples is 1.
 
-    With "balanced" every class has as much weight in all, N / (K n) each of its samples, for K
-    classes that have samples; "sqrt" goes half the way. A class without samples has weight 0: no
-    sample shows it, and smoothed labels do not count it. "none" is None.
+    With "balanced" every class has the same total weight: N / (K n) for each of its n samples, with
+    K classes that have samples. "sqrt" is proportional to the square root of that. A class without
+    samples has weight 0, so that label smoothing ignores it. "none" gives None.
     """
     if kind == "none":
         return None
@@ -33,24 +33,24 @@ def class_weights(counts: Tensor, kind: str) -> Tensor | None:
 
 
 def log_prior(counts: Tensor) -> Tensor:
-    """Return the logarithm of each class's share (K,); one without samples counts as one sample."""
+    """Return the log of each class's share (K,); a class without samples counts as one sample."""
     counts = counts.clamp_min(1).double()
     return (counts / counts.sum()).log().float()
 
 
 class Classification(nn.Module):
-    """A cross-entropy or focal loss with weights of the classes, or of adjusted logits.
+    """A cross-entropy or focal loss with class weights or adjusted logits.
 
-    Without weights, or of shares, it is the mean over samples, with weights the weighted mean, as
-    in `torch.nn.CrossEntropyLoss`; over the samples of all processes, if their gradients are
-    averaged.
+    Without weights, or for targets that are shares, it is the mean over samples. With weights it is
+    the weighted mean, as in `torch.nn.CrossEntropyLoss`, over the samples of all processes if their
+    gradients are averaged.
 
     Args:
-        weight: Of each class (K,).
-        adjustment: What is added to the logits in training (K,): tau times the log-prior, so that
-            a rare class must win by more while it learns.
-        gamma: Of the focal loss, at least 0; None is the cross-entropy.
-        label_smoothing: Of the cross-entropy.
+        weight: Weight of each class (K,).
+        adjustment: Offset of the logits in training (K,): tau times the log-prior, so that a rare
+            class must win by a larger margin in training.
+        gamma: Exponent of the focal loss, at least 0; None selects the cross-entropy.
+        label_smoothing: Label smoothing of the cross-entropy.
     """
 
     weight: Tensor | None
@@ -65,14 +65,14 @@ class Classification(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        # They follow from the training faces and the options, so that a checkpoint needs neither.
+        # The training faces and the options determine both, so a checkpoint does not store them.
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("adjustment", adjustment, persistent=False)
         self.gamma = gamma
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits (N, K) and class indices (N,), or their shares (N, K)."""
+        """Return the loss of logits (N, K) for class indices (N,) or shares (N, K)."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.adjustment is not None and self.training:
             logits = logits + self.adjustment
@@ -91,14 +91,14 @@ class Classification(nn.Module):
         """Return (1 - p) ** gamma for the probability p of the true class."""
         assert self.gamma is not None
         true = -F.cross_entropy(logits, target, reduction="none")
-        # Where p rounds to 1, the slope of a power below 1 would be infinite.
+        # If p rounds to 1, the gradient for a gamma below 1 would be infinite.
         return (-torch.expm1(true)).clamp_min(torch.finfo(true.dtype).tiny) ** self.gamma
 
 
 def make_classification(options: Options, counts: Tensor) -> Classification | None:
-    """Return what takes the cross-entropy's place, for class counts (K,), or None.
+    """Return the replacement for the cross-entropy, for class counts (K,), or None.
 
-    Weights alone are the joint loss's matter, but a plain head has none.
+    The joint loss handles class weights alone, but only the FDRL head has a joint loss.
     """
     weight = class_weights(counts, options.class_weights)
     focal, tau = options.criterion == "focal", options.logit_adjust

@@ -1,8 +1,8 @@
-"""Three tries at an Intra-W that differs between faces; ours, and not the paper's.
+"""Three attempts to make Intra-W differ between faces. They are ours, not the paper's.
 
-The balance loss (equation 6) wants the mean of Intra-W over a batch to be uniform, and a constant
-fulfills it. These reward a face, or a class, for differing, or give the gates latents of one size.
-The study `living` says what came of them.
+The balance loss (equation 6) requires a uniform mean of Intra-W over a batch, which a constant
+satisfies. The two losses reward differences between a face's weights or between classes; the layer
+gives the gates latents of one size. The study `living` reports the results.
 """
 
 import math
@@ -15,14 +15,14 @@ from fdrl_layers import FDRLLoss, FDRLLossOutput, FDRLOutput, IntraRelation
 from fdrl_layers.functional import intra_relation
 
 MARGIN = 1.0
-"""Distance that two classes are to have, in units of the mean Intra-W."""
+"""Target distance of two classes, in units of the mean Intra-W."""
 
 
 def peak_loss(intra_weights: Tensor) -> Tensor:
-    """Return the mean entropy of a face's Intra-W (N, M) over its latents, as a share of log M.
+    """Return the mean entropy of a face's Intra-W (N, M) over its latents, divided by log M.
 
-    It is 1 where each face's Intra-W is uniform, and 0 where a single latent has all. With the
-    balance loss it is the pair that clustering losses use: each face peaked, their mean uniform.
+    It is 1 if each face's Intra-W is uniform and 0 if a single latent has all the weight. Together
+    with the balance loss it forms the usual pair of clustering losses: peaked faces, uniform mean.
     """
     shares = intra_weights / intra_weights.sum(1, keepdim=True)
     tiny = torch.finfo(shares.dtype).tiny
@@ -31,10 +31,10 @@ def peak_loss(intra_weights: Tensor) -> Tensor:
 
 
 def apart_loss(intra_weights: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Return how much closer the classes' mean Intra-W are than `MARGIN`, squared.
+    """Return the squared shortfall of the distances of the classes' mean Intra-W below `MARGIN`.
 
-    It is the mean over pairs of the classes in the batch, 0 for a batch of one class. The
-    distribution loss (equation 5) draws a class together, and this takes classes apart.
+    It is the mean over pairs of classes in the batch, and 0 for a batch of one class. The
+    distribution loss (equation 5) pulls a class together; this loss pushes classes apart.
 
     Args:
         intra_weights: Intra-W (N, M).
@@ -47,7 +47,7 @@ def apart_loss(intra_weights: Tensor, target: Tensor, num_classes: int) -> Tenso
     means = shares.T @ intra_weights / counts.clamp_min(1e-6).unsqueeze(1)
     # M times Intra-W, which has a mean of about 1.
     gaps = intra_weights.shape[1] * (means.unsqueeze(1) - means)
-    # Away from zero, where a distance has no slope.
+    # A distance of zero has no gradient.
     distances = (gaps.square().sum(2) + 1e-12).sqrt()
     pairs = (counts > 0).unsqueeze(1) & (counts > 0)
     pairs = pairs.triu(1).to(intra_weights.dtype)
@@ -55,13 +55,13 @@ def apart_loss(intra_weights: Tensor, target: Tensor, num_classes: int) -> Tenso
 
 
 class LivingLoss(FDRLLoss):
-    """The joint loss (equation 13) with `peak_loss` and `apart_loss`, weighed, in its total."""
+    """The joint loss (equation 13) plus weighted `peak_loss` and `apart_loss`."""
 
     lambda_peak = 0.0
     lambda_apart = 0.0
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
-        """Return the joint loss and its terms; the two are in the total alone."""
+        """Return the joint loss and its terms; the two additional losses are in the total only."""
         losses = super().forward(output, target)
         weights = output.intra_weights.float()
         total = losses.total
@@ -75,10 +75,10 @@ class LivingLoss(FDRLLoss):
 
 
 class NormalizedIntraRelation(IntraRelation):
-    """Intra-RM whose gates see latents of zero mean and unit variance, as layer norm makes them.
+    """Intra-RM whose gates receive latents that layer norm scales to zero mean and unit variance.
 
-    A gate then cannot saturate, or stay where it starts, for the size of a latent alone. What
-    Intra-W weighs is the latent as it was.
+    The size of a latent alone then cannot saturate a gate or keep it at its initial value. Intra-W
+    weights the original latents.
     """
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
-"""Residual networks for small images: narrower, shallower, or with a stem that keeps the places.
+"""Residual networks for small images: narrower, shallower, or with a stem of higher resolution.
 
-torchvision's ResNet takes 64 channels and divides an image's sides by four before its first block,
-which leaves 2 x 2 places of a 64 x 64 face at its end. The names of the parameters are its own, so
-that weights of either kind are read alike.
+torchvision's ResNet has 64 channels and divides an image's sides by four before its first block,
+which leaves 2 x 2 places of a 64 x 64 face at the end. The parameters have torchvision's names, so
+that weights of both kinds are read in the same way.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ class ResNet(nn.Module):
     """A residual network without a classifier: images (N, 3, H, W) in, basic features (N, P) out.
 
     Args:
-        blocks: How many blocks each of four stages has; each but the first halves the sides.
-        width: Channels of the first stage; the last has eight times as many.
-        small: Whether the stem is a 3 x 3 convolution that halves the sides, for the 7 x 7 one
-            with a maximum after it that quarters them.
-        last_stride: Of the last stage; 1 keeps the sides, so that the maps have four times as many
-            places.
+        blocks: Number of blocks of each of four stages; all stages but the first halve the sides.
+        width: Channels of the first stage; the last stage has eight times as many.
+        small: Whether the stem is a 3 x 3 convolution that halves the sides, instead of a 7 x 7
+            convolution followed by max pooling, which quarters them.
+        last_stride: Stride of the last stage; 1 keeps the sides, so that the maps have four times
+            as many places.
     """
 
     def __init__(

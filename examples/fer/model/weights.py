@@ -1,4 +1,4 @@
-"""Weights that others trained, put into a ResNet-18 with a count of what fitted."""
+"""Load pretrained weights into a backbone and report which tensors match."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 PREFIXES = ("module.", "backbone.", "model.", "0.")
-"""What DataParallel, wrappers and our own checkpoints write before a name."""
+"""Prefixes that DataParallel, wrappers and our own checkpoints add to a name."""
 IN_SEQUENCE = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-"""What those who cut a ResNet into `features.0` to `features.7` number."""
+"""The layers that a ResNet without its classifier numbers as `features.0` to `features.7`."""
 CONTAINERS = ("ema", "model", "state_dict", "model_state_dict")
 
 
 @dataclass(frozen=True)
 class Matched:
-    """What a file gave to a backbone.
+    """The result of loading a file into a backbone.
 
     Attributes:
         filled: Number of the backbone's tensors that the file filled.
-        left: Names in the file that the backbone has no use for, such as its classifier.
+        left: Names in the file that the backbone does not use, such as its classifier.
     """
 
     filled: int
@@ -34,12 +34,12 @@ class Matched:
 
 
 def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
-    """Fill every parameter and statistic of a ResNet-18 from a file.
+    """Fill every parameter and statistic of a backbone from a file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as tensors alone, does not fill the whole backbone, or fills a
-            part of it twice.
+        ValueError: it cannot be read as tensors alone, does not fill the whole backbone, or has
+            two tensors for the same parameter.
     """
     tensors, wanted = read_tensors(path), backbone.state_dict()
     names = {name: _own_name(name) for name in tensors}
@@ -49,7 +49,7 @@ def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
         if names[name] in used:
             raise ValueError(f"{path}: {name} and {used[names[name]]} fill the same tensor")
     found = {own: tensors[name] for own, name in used.items()}
-    # Files from before PyTorch 0.4.1 lack these counters, which only matter without a momentum.
+    # Files from before PyTorch 0.4.1 lack these counters, which matter only without a momentum.
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
     missing = [name for name in wanted if name not in found and name not in optional]
     shapes = [
@@ -68,7 +68,7 @@ def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file, without running any code in it."""
+    """Read the tensors of a checkpoint file without executing code from it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} of weights")
     if path.suffix == ".safetensors":
@@ -80,7 +80,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} does not hold tensors and plain values alone. If you trust it, read it by "
             "torch.load(FILE, weights_only=False), and write its state_dict by torch.save"
         ) from error
-    except Exception as error:  # Of damaged files unpickling raises a dozen kinds, KeyError one.
+    except Exception as error:  # Unpickling raises many types for damaged files, e.g. KeyError.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read: {reason}") from error
     for name in CONTAINERS:
@@ -116,7 +116,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _own_name(name: str) -> str:
-    """Return what a ResNet calls a tensor of that name."""
+    """Return the name in a ResNet of a tensor with a name from a file."""
     while name.startswith(PREFIXES):
         name = name.split(".", 1)[1]
     for number, layer in enumerate(IN_SEQUENCE):

@@ -1,1 +1,1 @@
-"""The parts of a report: what a run's folder says, its numbers and figures, and the page."""
+"""The parts of a report: the content of a run's folder, its numbers and figures, and the page."""

@@ -11,7 +11,7 @@ from fer.report.folder import Reported
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart; None where there is no number."""
+    """A line of a chart; None for values that are not finite."""
 
     name: str
     values: list[float | None]
@@ -27,7 +27,7 @@ class Chart:
 
 
 def charts(run: Reported) -> list[Chart]:
-    """Return the accuracies, the loss, and for FDRL a chart for each of its terms."""
+    """Return charts of the accuracies, of the loss, and for FDRL of each of its terms."""
     names = set(run.histories[0][0])
     splits = [split for split in ("train", "valid", "test") if f"{split}_accuracy" in names]
     found = [
@@ -47,6 +47,6 @@ def charts(run: Reported) -> list[Chart]:
 
 
 def _line(run: Reported, name: str, column: str) -> Line:
-    """Return a column; its mean over folds in a cross-validation, whose folds last equally long."""
+    """Return a column, averaged over the folds of a cross-validation, which have equal lengths."""
     means = np.mean([[row[column] for row in history] for history in run.histories], axis=0)
     return Line(name, [float(v) if math.isfinite(v) else None for v in means])

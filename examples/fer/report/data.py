@@ -1,4 +1,4 @@
-"""What the scripts of the page draw from: every face's numbers, in few digits."""
+"""The data for the scripts of the page: the rounded numbers of every face."""
 
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +14,7 @@ from fer.report.sheet import Sheet
 def script_data(
     run: Reported, baseline: Reported | None, pictures: Sheet, shown: list[int]
 ) -> dict[str, Any]:
-    """Return plain values of all faces; `shown` are those in the maps."""
+    """Return the data of all faces as plain values; `shown` lists the faces in the maps."""
     found, units = run.evaluation, run.faces.units
     weights = found.intra_weights if latents.why_nothing(run) is None else None
     return {
@@ -37,7 +37,7 @@ def script_data(
 
 
 def rounded(values: NDArray[Any]) -> list[list[float | None]]:
-    """Return rows with four digits that count; None for what is not a number."""
+    """Return rows rounded to four significant digits, with None for NaN."""
     return [
         [None if np.isnan(value) else float(f"{value:.4g}") for value in row]
         for row in values.tolist()

@@ -1,4 +1,4 @@
-"""Figure 5: the faces as points of a plane, those with similar features near each other."""
+"""Figure 5: map faces to points in a plane, with similar features near each other."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ FEWEST = 5
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Where t-SNE puts faces.
+    """The t-SNE map of faces.
 
     Attributes:
-        points: Places (n, 2) in the unit square, all to one scale.
-        silhouette: Of the classes, in the features themselves; None where it is not defined.
+        points: Positions (n, 2) in the unit square, with the same scale on both axes.
+        silhouette: Silhouette score of the classes in the original features; None if undefined.
     """
 
     points: NDArray[np.float64]
@@ -25,19 +25,19 @@ class Map:
 
 
 def drawn(faces: NDArray[np.int64], at_most: int = AT_MOST) -> NDArray[np.int64]:
-    """Return the faces that a map shows: all, or `at_most` of them by a fixed seed."""
+    """Return the faces that a map shows: all, or `at_most` of them, sampled with a fixed seed."""
     if len(faces) <= at_most:
         return faces
     return np.sort(np.random.default_rng(0).choice(faces, at_most, replace=False))
 
 
 def flat_map(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Map | None:
-    """Lay features (n, D) out by t-SNE; None of fewer than five faces, or if all are alike."""
+    """Map features (n, D) to a plane by t-SNE; None for fewer than five or identical features."""
     count = len(features)
     if count < FEWEST or not np.ptp(features, axis=0).any():
         return None
     perplexity = min(30.0, (count - 1) / 3)
-    # Two principal components need two columns.
+    # Two principal components require two columns.
     wide = np.pad(features, ((0, 0), (0, max(0, 2 - features.shape[1]))))
     points = TSNE(init="pca", random_state=0, perplexity=perplexity).fit_transform(wide)
     points = points - points.min(axis=0)

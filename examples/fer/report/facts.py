@@ -1,4 +1,4 @@
-"""What was run, in a few words each: the recipe, the faces, the machine and the versions."""
+"""Short descriptions of a run: the recipe, the faces, the machine and the versions."""
 
 import math
 from pathlib import Path
@@ -8,19 +8,19 @@ from fer.report.folder import Reported
 
 
 def title(run: Reported) -> str:
-    """Name a run by its database and head."""
+    """Return the title of a run: its database and head."""
     kind = "FDRL" if run.options.head == "fdrl" else run.options.head
     return f"{database(run)}, {kind} head"
 
 
 def database(run: Reported) -> str:
-    """Name a database, one of class folders by its folder."""
+    """Return the name of the database, or of its folder for class folders."""
     options = run.options
     return Path(options.data or "").name if options.dataset == "folder" else options.dataset
 
 
 def facts(run: Reported) -> list[tuple[str, str]]:
-    """Say what was run."""
+    """Return the names and descriptions of what was run."""
     options, first = run.options, run.first
     counts = ", ".join(f"{count:,} {split}" for split, count in first["faces"].items())
     if run.folds:
@@ -43,7 +43,7 @@ def facts(run: Reported) -> list[tuple[str, str]]:
 
 
 def backbone(run: Reported) -> str:
-    """Say which network it was; of what is the paper's nothing."""
+    """Describe the backbone; settings of the paper are not mentioned."""
     options = run.options
     said = [options.backbone.replace("resnet", "ResNet-")]
     if options.width != 64:
@@ -56,7 +56,7 @@ def backbone(run: Reported) -> str:
 
 
 def recipe(run: Reported) -> str:
-    """Say how it was trained; of what is off unless asked for, what was asked for."""
+    """Describe the training; of the settings that are off by default, only those that are on."""
     options = run.options
     said = [
         f"preset {options.preset}: {options.image_size} pixels, {options.epochs} epochs",
@@ -80,7 +80,7 @@ def recipe(run: Reported) -> str:
 
 
 def head(run: Reported) -> str:
-    """Say which head it was."""
+    """Describe the head."""
     options = run.options
     if options.head == "linear":
         said = ["linear: the paper's baseline"]
@@ -103,7 +103,7 @@ def head(run: Reported) -> str:
 
 
 def losses(run: Reported) -> str:
-    """Say how the terms of the joint loss were weighed."""
+    """Describe the weights of the terms of the joint loss."""
     options = run.options
     shares = (options.lambda_compactness, options.lambda_balance, options.lambda_distribution)
     named = zip(("compactness", "balance", "distribution"), shares, strict=True)
@@ -114,7 +114,7 @@ def losses(run: Reported) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Say a time in the two units that matter."""
+    """Format a duration in its one or two largest units."""
     minutes = math.floor(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"
@@ -122,7 +122,7 @@ def duration(seconds: float) -> str:
 
 
 def all_options(run: Reported) -> list[tuple[str, str]]:
-    """Return every option; of a path its last part, as a report is made to be passed on."""
+    """Return all options; of paths only the last component, because reports are shared."""
     plain = run.options.plain()
     for name in ("data", "backbone_weights"):
         if plain[name] is not None:
@@ -131,7 +131,7 @@ def all_options(run: Reported) -> list[tuple[str, str]]:
 
 
 def printed(run: Reported) -> float | None:
-    """Return the accuracy that the paper prints for this database and head, if it does."""
+    """Return the accuracy that the paper prints for this database and head, or None."""
     options, found = run.options, DATABASES[run.options.dataset].printed
     if found is None or options.batch_norm or options.attach != "pooled":
         return None

@@ -1,4 +1,4 @@
-"""A run's folder, or that of a cross-validation, read for a report."""
+"""Read the folder of a run or of a cross-validation for a report."""
 
 import csv
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ History = list[dict[str, float]]
 
 @dataclass(frozen=True, eq=False)
 class Reported:
-    """What a folder holds: one model, or the models of all folds, and what they say of test.
+    """The content of a folder: one model, or the models of all folds, evaluated on test.
 
     Attributes:
-        folder: Where it was read from.
-        options: Of the run.
-        classes: Their names, in the order of the labels.
-        evaluation: Of all test faces. Inter-W is that of the first model.
-        faces: Small pictures of the test faces, their names and units.
+        folder: The folder.
+        options: Options of the run.
+        classes: Names of the classes, in the order of the labels.
+        evaluation: Evaluation of all test faces. Inter-W is that of the first model.
+        faces: Small pictures of the test faces, their labels, names and units.
         units: The names of the action units; empty unless the faces are synthetic.
-        model_of: Which model was shown each face (n,): all 0, or the fold less 1.
-        histories: A row an epoch, for each model.
-        summary: What the run said at its end.
-        first: What the first model's run said at its end; `summary` where there is one model.
+        model_of: The model that was tested on each face (n,): all 0, or the fold minus 1.
+        histories: For each model, one row per epoch.
+        summary: The summary of the run.
+        first: The summary of the first model's run; the same as `summary` for one model.
     """
 
     folder: Path
@@ -48,21 +48,21 @@ class Reported:
 
     @property
     def folds(self) -> int:
-        """The number of folds; 0 of a plain run."""
+        """The number of folds; 0 for a single run."""
         return len(self.histories) if "folds" in self.summary else 0
 
     @property
     def of_first(self) -> NDArray[np.int64]:
-        """Which faces the first model was shown: another has latents and features of its own."""
+        """The faces that the first model was tested on; latents and features differ by model."""
         return np.flatnonzero(self.model_of == 0)
 
 
 def read_folder(folder: Path) -> Reported:
-    """Read all that a report needs, and nothing outside `folder`.
+    """Read everything a report requires from `folder` alone.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: It holds no run, or one that has not ended.
+        ValueError: The folder contains no run, or a run that has not ended.
     """
     options = _options(folder)
     folds = sorted(path.parent for path in folder.glob("fold[0-9]*/config.json"))

@@ -1,4 +1,4 @@
-"""Figures 3 and 6: what each latent stands for, as its Intra-W tells."""
+"""Figures 3 and 6: show what each latent represents by its Intra-W."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 from fer.report.folder import Reported
 
 LEAST_SPREAD = 1e-3
-"""Deviation over faces, as a share of the mean, below which Intra-W says nothing of a face."""
+"""Deviation over faces, relative to the mean, below which Intra-W does not distinguish faces."""
 
 Weights = NDArray[np.float32]
 
 
 def why_nothing(run: Reported) -> str | None:
-    """Return why the Intra-W of a run tell no face from another; None where they do."""
+    """Return why the Intra-W of a run does not distinguish faces, or None if it does."""
     weights = run.evaluation.intra_weights
     if weights is None:
         return "The linear head has no latents."
@@ -37,7 +37,7 @@ def why_nothing(run: Reported) -> str | None:
 def class_means(
     weights: Weights, labels: NDArray[np.int64], num_classes: int
 ) -> NDArray[np.float64]:
-    """Return the mean Intra-W (K, M) of each class; NaN where a class has no face."""
+    """Return the mean Intra-W (K, M) of each class; NaN for a class without faces."""
     means = np.full((num_classes, weights.shape[1]), np.nan)
     for k in np.unique(labels):
         means[k] = weights[labels == k].mean(axis=0, dtype=np.float64)
@@ -45,7 +45,7 @@ def class_means(
 
 
 def highest(weights: Weights, faces: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return for each latent the `faces` with the highest Intra-W, highest first (M, count)."""
+    """Return, for each latent, the `faces` with the highest Intra-W, highest first (M, count)."""
     order = np.argsort(-weights[faces], axis=0, kind="stable")[:count]
     found: NDArray[np.int64] = faces[order].T
     return found

@@ -1,4 +1,4 @@
-"""Accuracies with 95 % confidence intervals, and what a run and its baseline differ in."""
+"""Compute accuracies with 95 % confidence intervals and the difference of a run and a baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A number in percent, between the ends of its 95 % confidence interval where it has one."""
+    """A number in percent, with the ends of its 95 % confidence interval if it has one."""
 
     value: float
     low: float | None = None
@@ -28,7 +28,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A line of the table of accuracies."""
+    """A row of the table of accuracies."""
 
     split: str
     when: str
@@ -40,7 +40,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How well one class is told from the others; a number is NaN where it is not defined."""
+    """The metrics of one class; undefined ones are NaN."""
 
     faces: int
     predicted: int
@@ -51,13 +51,13 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a run and a baseline differ on the same faces.
+    """The comparison of a run with a baseline on the same faces.
 
     Attributes:
-        difference: Of their accuracies, in points.
-        only_run: Faces that only the run gets right.
-        only_baseline: Faces that only the baseline gets right.
-        p: Of the exact McNemar test, that these two differ by chance alone.
+        difference: Difference of their accuracies, in percentage points.
+        only_run: Number of faces that only the run classifies correctly.
+        only_baseline: Number of faces that only the baseline classifies correctly.
+        p: P-value of the exact McNemar test that these two numbers differ by chance alone.
     """
 
     difference: Interval
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def share(right: int, count: int) -> Interval:
-    """Return the share of `count` that is right, with Wilson's interval."""
+    """Return the share of `right` in `count`, with Wilson's interval."""
     if not count:
         return Interval(float("nan"))
     ends = binomtest(right, count).proportion_ci(method="wilson")
@@ -75,17 +75,16 @@ def share(right: int, count: int) -> Interval:
 
 
 def mean_class_accuracy(labels: Labels, predictions: Labels) -> Interval:
-    """Return the mean over classes of the share that is right; faces are drawn anew in each class.
+    """Return the mean recall of the classes, with a bootstrap interval that resamples each class.
 
-    The interval is that of a bootstrap with a fixed seed, which leaves the size of every class as
-    it is.
+    The bootstrap has a fixed seed and keeps the size of every class.
     """
     return _drawn_anew([(predictions[labels == k] == k).astype(float) for k in np.unique(labels)])
 
 
 def _drawn_anew(samples: Sequence[NDArray[np.float64]]) -> Interval:
-    """Return the mean over samples of each one's mean, with the interval of a bootstrap."""
-    # A single face says nothing of its spread, and scipy wants two.
+    """Return the mean of the samples' means, with a bootstrap interval."""
+    # A single face has no spread, but scipy requires two observations.
     samples = [np.repeat(each, 2) if len(each) == 1 else each for each in samples]
 
     def mean(*each: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
@@ -100,7 +99,7 @@ def _drawn_anew(samples: Sequence[NDArray[np.float64]]) -> Interval:
 
 
 def accuracies(run: Reported) -> list[Accuracy]:
-    """Return the accuracies on every split: the result first, then what is not a result."""
+    """Return the accuracies on every split: first the result, then those that are not results."""
     if run.folds:
         return _of_folds(run)
     last, best, sizes = run.summary["last"], run.summary["best"], run.summary["faces"]
@@ -133,7 +132,7 @@ def _of_faces(run: Reported, split: str, when: str, note: str) -> Accuracy:
 def _of_row(
     row: dict[str, float], split: str, when: str, sizes: dict[str, int], note: str
 ) -> Accuracy:
-    """Return what an epoch's row says; its faces are not kept, so that nothing can be resampled."""
+    """Return the accuracies in an epoch's row; without its faces, they cannot be resampled."""
     right = round(row[f"{split}_accuracy"] * sizes[split] / 100)
     mean_class = Interval(row[f"{split}_mean_class_accuracy"])
     return Accuracy(split, when, sizes[split], share(right, sizes[split]), mean_class, note)
@@ -153,7 +152,7 @@ def _of_folds(run: Reported) -> list[Accuracy]:
 
 
 def class_rows(labels: Labels, predictions: Labels, num_classes: int) -> list[ClassRow]:
-    """Return the numbers of each class."""
+    """Return the metrics of each class."""
     precision, _, f1, _ = precision_recall_fscore_support(
         labels, predictions, labels=np.arange(num_classes), zero_division=np.nan
     )
@@ -169,7 +168,7 @@ def class_rows(labels: Labels, predictions: Labels, num_classes: int) -> list[Cl
 
 
 def compare(run: Reported, baseline: Reported) -> Comparison:
-    """Hold a run against a baseline, face by face."""
+    """Compare a run with a baseline, face by face."""
     labels = run.evaluation.labels
     ours, theirs = (
         (each.evaluation.predictions == labels).astype(float) for each in (run, baseline)

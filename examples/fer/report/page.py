@@ -1,4 +1,4 @@
-"""The page itself: a template, a style and scripts, made into one file that needs no other."""
+"""Render the page from a template, a style and scripts into one self-contained file."""
 
 import base64
 import hashlib
@@ -15,10 +15,10 @@ DASH = "\N{EN DASH}"
 SCRIPTS = ("faces.js", "map.js", "curves.js", "start.js")
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}'"
-"""What a browser may load: nothing from anywhere, and no script but ours."""
+"""Content security policy: the browser loads nothing external and runs only our script."""
 
 
-# A mark for each class, so that color alone never tells: a disk, a triangle, a square and so on.
+# A mark for each class, so that color is not the only cue: a disk, a triangle, a square and so on.
 SHAPES = (
     "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
     "M0-5.4L5 3.6H-5z",
@@ -32,8 +32,8 @@ SHAPES = (
 
 
 def render(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """Fill the template; `data` is what the scripts draw from, in plain values."""
-    # Everything is escaped, names of files and classes among it, and what is missing is an error.
+    """Render the template; `data` contains plain values for the scripts."""
+    # All content is escaped, including names of files and classes; missing variables raise.
     environment = Environment(
         loader=FileSystemLoader(PARTS),
         autoescape=True,
@@ -42,7 +42,7 @@ def render(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "number": number, "sign": sign}
-    # Each script keeps its names to itself; what they share is the argument.
+    # The scripts share one function scope, which keeps their names out of the global scope.
     bodies = "\n".join((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{bodies}}})();\n'
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -57,12 +57,12 @@ def render(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """Write a percentage, or a dash for what is not defined."""
+    """Format a percentage, or return a dash for NaN."""
     return DASH if math.isnan(value) else f"{value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Write a number with so many digits that count, or a dash for what is not defined."""
+    """Format a number with `digits` significant digits, or return a dash for NaN."""
     if math.isnan(value):
         return DASH
     if value and not 1e-3 <= abs(value) < 1e5:
@@ -72,7 +72,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def sign(value: float, digits: int = 2) -> str:
-    """Write a number with its sign; what rounds to 0 has none."""
+    """Format a number with its sign; a number that rounds to 0 has no sign."""
     shown = f"{abs(value):.{digits}f}"
     if not float(shown):
         return shown

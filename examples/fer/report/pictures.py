@@ -1,4 +1,4 @@
-"""Pictures of any kind, as people have them: found in folders, and decoded to gray or RGB."""
+"""Find pictures of common formats in folders and decode them to gray or RGB."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 
 
 def pictures_under(root: Path) -> list[Path]:
-    """Return the pictures in a folder and the folders in it, by name, without hidden ones."""
+    """Return the pictures in a folder and its subfolders, sorted by path, without hidden ones."""
     return sorted(
         path
         for path in root.rglob("*")
@@ -21,9 +21,9 @@ def pictures_under(root: Path) -> list[Path]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Decode a picture, upright as its EXIF says, in mode "L" or "RGB".
+    """Decode a picture with its EXIF orientation, in mode "L" or "RGB".
 
-    What is transparent becomes white. An animation gives its first frame.
+    Transparent areas become white. An animation gives its first frame.
 
     Raises:
         ValueError: there is no such file, it cannot be decoded, or it has more than 8 bits a
@@ -32,13 +32,13 @@ def read_picture(path: Path) -> Image.Image:
     if not path.is_file():
         raise ValueError("there is no such file")
     try:
-        # Decoding alone passes over a wrong checksum, which `verify` finds.
+        # Decoding alone ignores a wrong checksum, which `verify` detects.
         with Image.open(path) as image:
             image.verify()
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
             upright.load()
-    except Exception as error:  # Pillow's decoders raise a dozen kinds, SyntaxError among them.
+    except Exception as error:  # Pillow's decoders raise many types, including SyntaxError.
         raise ValueError(f"cannot be decoded: {error}") from error
     if upright.mode[0] in "IF":
         raise ValueError(f"expected 8 bits a channel, got mode {upright.mode}")

@@ -1,4 +1,4 @@
-"""What each section of the page shows, in plain values for the template."""
+"""The content of each section of the page, as plain values for the template."""
 
 import math
 from collections import Counter
@@ -12,16 +12,16 @@ from fer.report.folder import Reported
 from fer.report.page import sign
 
 ERRORS = 24
-"""Errors shown, the most confident ones."""
+"""Number of errors shown, the most confident ones."""
 
 TOP = 12
-"""Faces shown of each latent, those with the highest Intra-W (figure 3)."""
+"""Number of faces shown for each latent, those with the highest Intra-W (figure 3)."""
 
 Section = dict[str, Any]
 
 
 def accuracy_section(run: Reported, baseline: Reported | None) -> Section:
-    """Say what was run, how well it does, on each class too, and against the baseline."""
+    """Return the facts, the accuracies, overall and by class, and the baseline comparison."""
     section = _scores(run) | {
         "title": facts.title(run),
         "options": facts.all_options(run),
@@ -46,7 +46,7 @@ def _scores(run: Reported) -> Section:
 
 
 def face_section(run: Reported) -> Section:
-    """Say of every face what it is and was taken for, and which errors are the most confident."""
+    """Return the label and prediction of every face and the most confident errors."""
     found = run.evaluation
     right = found.labels == found.predictions
     confidence = found.probabilities.max(axis=1)
@@ -65,7 +65,7 @@ def face_section(run: Reported) -> Section:
 
 
 def embedding_section(run: Reported, baseline: Reported | None) -> Section:
-    """Lay the features of a run, and of its baseline, out in a plane (figure 5)."""
+    """Return maps of the features of a run and of its baseline in a plane (figure 5)."""
     shown = embedding.drawn(run.of_first)
     maps = []
     for each in (run,) if baseline is None else (baseline, run):
@@ -86,7 +86,7 @@ def embedding_section(run: Reported, baseline: Reported | None) -> Section:
 
 
 def latent_section(run: Reported) -> Section | None:
-    """Say what each latent stands for (figures 3 and 6); None without latents."""
+    """Return what each latent represents (figures 3 and 6); None without latents."""
     weights, labels = run.evaluation.intra_weights, run.evaluation.labels
     if weights is None:
         return None
@@ -130,7 +130,7 @@ def _bars(values: NDArray[np.float64], means: NDArray[np.float64]) -> list[dict[
 
 
 def inter_section(run: Reported) -> Section | None:
-    """Say how far apart the messages of two latents are; None without Inter-RM or a pair."""
+    """Return the mean Inter-W of each pair of latents; None without Inter-RM or a pair."""
     weights = run.evaluation.inter_weights
     if weights is None or len(weights) < 2:
         return None
@@ -139,7 +139,7 @@ def inter_section(run: Reported) -> Section | None:
 
 
 def unit_section(run: Reported, baseline: Reported | None) -> Section | None:
-    """Hold Intra-W against action units; None of real faces, or if Intra-W tells nothing."""
+    """Compare Intra-W with action units; None for real faces or if Intra-W is uninformative."""
     weights, first = run.evaluation.intra_weights, run.of_first
     if weights is None or run.faces.units is None or latents.why_nothing(run) is not None:
         return None
@@ -154,7 +154,7 @@ def unit_section(run: Reported, baseline: Reported | None) -> Section | None:
 
 
 def _tables(found: units.Following, faces: int) -> list[Section]:
-    # Spearman's correlation of unrelated values deviates by 1 / sqrt(n - 1).
+    # Spearman's correlation of unrelated values has the deviation 1 / sqrt(n - 1).
     chance = 1.96 / math.sqrt(max(faces - 1, 1))
     return [
         {

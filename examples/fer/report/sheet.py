@@ -1,4 +1,4 @@
-"""All thumbnails as one picture, so that a page holds them once and stays small."""
+"""Combine all thumbnails in one picture, so that the page contains them once and stays small."""
 
 import base64
 import io
@@ -10,21 +10,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LARGEST = 2_400_000
-"""Bytes that a sheet may take; base64 adds a third."""
+"""Maximum size of a sheet in bytes; base64 adds a third."""
 
-# 48 pixels are three blocks of WebP, so that no face bleeds into its neighbors.
+# 48 pixels are three WebP blocks, so that compression does not mix neighboring faces.
 ATTEMPTS = ((48, 80), (48, 55), (32, 60), (16, 40))
-"""Sizes in pixels and qualities, from the best; the last is taken whatever it comes to."""
+"""Sizes in pixels and qualities, best first; the last one is used even if it is too large."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture with a face in each field, row by row.
+    """A picture with faces in a grid, row by row.
 
     Attributes:
         uri: The picture as a data URI.
-        columns: Faces in a row.
-        rows: How many rows.
+        columns: Number of faces in a row.
+        rows: Number of rows.
     """
 
     uri: str
@@ -42,7 +42,7 @@ def _percent(index: int, count: int) -> str:
 
 
 def make_sheet(images: Tensor, largest: int = LARGEST) -> Sheet:
-    """Lay uint8 faces (n, 1 or 3, H, W) out on one sheet of at most about `largest` bytes."""
+    """Arrange uint8 faces (n, 1 or 3, H, W) on one sheet of at most about `largest` bytes."""
     columns = ceil(sqrt(len(images)))
     rows = ceil(len(images) / columns)
     content = b""

@@ -1,4 +1,4 @@
-"""How strongly each latent's Intra-W follows each action unit of synthetic faces."""
+"""Measure how strongly each latent's Intra-W depends on each action unit of synthetic faces."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Following:
-    """How M latents follow A units. A number is NaN where either never changes.
+    """The dependence of M latents on A units. A number is NaN if either is constant.
 
     Attributes:
-        correlation: Spearman's, over all faces (M, A).
-        within: The same with the class held fixed (M, A).
+        correlation: Spearman's correlation over all faces (M, A).
+        within: Spearman's correlation within classes (M, A).
         information: Mutual information in nats (M, A).
-        strongest: The unit that each latent follows most by `correlation` (M,); -1 for none.
+        strongest: The unit with the largest absolute `correlation` for each latent (M,), or -1.
     """
 
     correlation: Array
@@ -29,10 +29,10 @@ class Following:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The one feature of several that follows a unit best.
+    """The feature that correlates best with a unit.
 
     Attributes:
-        feature: Which it is; -1 for none.
+        feature: Index of the feature; -1 for none.
         correlation: Its Spearman correlation.
         information: Its mutual information in nats.
     """
@@ -45,7 +45,7 @@ class Yardstick:
 def follow(
     weights: NDArray[np.float32], units: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Following:
-    """Hold Intra-W (n, M) against the intensities of units (n, A)."""
+    """Compare Intra-W (n, M) with the intensities of units (n, A)."""
     correlation = correlate(_ranks(weights), _ranks(units))
     columns = [_information(weights, units[:, a]) for a in range(units.shape[1])]
     within = correlate(_ranks_within(weights, labels), _ranks_within(units, labels))
@@ -54,7 +54,7 @@ def follow(
 
 
 def yardsticks(features: NDArray[np.float32], units: NDArray[np.float32]) -> list[Yardstick]:
-    """Find for each unit the feature of (n, D) that follows it best by Spearman's correlation."""
+    """Return for each unit the feature of (n, D) with the largest absolute Spearman correlation."""
     correlation = correlate(_ranks(features), _ranks(units))
     found = []
     for a in range(units.shape[1]):
@@ -68,7 +68,7 @@ def yardsticks(features: NDArray[np.float32], units: NDArray[np.float32]) -> lis
 
 
 def correlate(a: Array, b: Array) -> Array:
-    """Return Pearson's correlation of each column of `a` with each of `b`."""
+    """Return Pearson's correlation of each column of `a` with each column of `b`."""
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     lengths = np.outer(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
     found: Array = np.divide(a.T @ b, lengths, out=np.full_like(lengths, np.nan), where=lengths > 0)
@@ -76,8 +76,8 @@ def correlate(a: Array, b: Array) -> Array:
 
 
 def _ranks(values: NDArray[np.float32]) -> Array:
-    # Spearman's correlation is Pearson's of the ranks, ties at their mean.
-    # In double precision, as newer versions of SciPy keep the type that they are given.
+    # Spearman's correlation is Pearson's correlation of the ranks, with mean ranks for ties.
+    # Use double precision, because newer versions of SciPy keep the type of the input.
     ranks: Array = rankdata(values.astype(np.float64), axis=0)
     return ranks
 

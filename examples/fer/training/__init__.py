@@ -1,1 +1,1 @@
-"""A training: batches, steps, and what stops and resumes it."""
+"""Training: batches, steps, stopping and resuming."""

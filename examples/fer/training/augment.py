@@ -1,11 +1,11 @@
-"""From cached uint8 faces to network input, on the device that trains.
+"""Convert cached uint8 faces to network inputs on the training device.
 
 Section 4.2 of the paper: resize to 256 x 256, crop 224 x 224 at random and flip in training, crop
-the center in evaluation. Other sizes keep that ratio. "strong" turns, scales and shifts as well,
-changes brightness and contrast, and hides a rectangle: what other trainings from scratch do.
+the center in evaluation. Other sizes keep that ratio. "strong" also rotates, scales and shifts,
+changes brightness and contrast, and hides a rectangle, as is common in training from scratch.
 
-What happens to a sample is a row of numbers that are drawn first, for the joint batch of all
-processes. So a face looks the same whatever the device, the process or the part it is trained in.
+The augmentation of a sample is a row of random numbers, which are drawn first for the joint batch
+of all processes. A face thus looks the same on every device, process and part of a batch.
 """
 
 import math
@@ -22,23 +22,23 @@ RESIZED_TO_CROPPED = 256 / 224
 ANGLE = math.radians(15)
 SCALES = (0.8, 1.2)
 SHIFT = 0.08
-"""Of the crop's width, either way; the paper's random crop comes to as much."""
+"""Maximum shift, as a share of the resized width; the paper's random crop shifts about as much."""
 CONTRASTS = (0.7, 1.3)
 BRIGHTNESS = 0.2
-"""Of the range from 0 to 1 of pixels scaled to [-1, 1]."""
+"""Maximum change of brightness of pixels in [0, 1]; pixels in [-1, 1] change twice as much."""
 HIDDEN = (0.02, 0.2)
-"""Share of the crop that the rectangle takes, in half of the faces."""
+"""Range of the rectangle's share of the crop, in half of the faces."""
 
 
 def _resized(images: Tensor, crop: int) -> Tensor:
     size = round(crop * RESIZED_TO_CROPPED)
-    # The paper gives no normalization; 0.5 and 0.5 are what its first author's earlier code uses.
+    # The paper gives no normalization; its first author's earlier code uses 0.5 and 0.5.
     scaled = images.float().div_(127.5).sub_(1)
     return F.interpolate(scaled, (size, size), mode="bilinear", antialias=True)
 
 
 def draw(count: int, crop: int, generator: torch.Generator, augment: Augment = "paper") -> Tensor:
-    """Draw a row for each of `count` samples: (top, left, flip), or thirteen numbers."""
+    """Draw a row for each of `count` samples: (top, left, flip), or thirteen for "strong"."""
     if augment == "strong":
         return torch.rand(count, 13, generator=generator)
     margin = round(crop * RESIZED_TO_CROPPED) - crop
@@ -48,7 +48,7 @@ def draw(count: int, crop: int, generator: torch.Generator, augment: Augment = "
 
 
 def for_training(images: Tensor, drawn: Tensor, crop: int, augment: Augment = "paper") -> Tensor:
-    """Return float faces (N, 3, crop, crop), each changed as its row of `drawn` says."""
+    """Return float faces (N, 3, crop, crop), each augmented according to its row of `drawn`."""
     resized, drawn = _resized(images, crop), drawn.to(images.device)
     if augment == "strong":
         made = _hidden(_lit(_moved(resized, drawn[:, :5], crop), drawn[:, 5:7]), drawn[:, 7:])
@@ -75,10 +75,10 @@ def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, crop: int)
 
 
 def _moved(images: Tensor, drawn: Tensor, crop: int) -> Tensor:
-    """Turn, scale, shift and flip, by one look-up; what comes from outside repeats the edge."""
+    """Rotate, scale, shift and flip in one resampling, which repeats the edge outside."""
     turn, scale, right, down, flip = drawn.unbind(1)
     angle = ANGLE * (2 * turn - 1)
-    # The look-up goes from the crop to the resized face, so a scale above 1 looks at less of it.
+    # The grid maps the crop to the resized face, so a scale above 1 covers less of the face.
     scale = 1 / (_between(SCALES, scale) * RESIZED_TO_CROPPED)
     shift = 2 * SHIFT * torch.stack([2 * right - 1, 2 * down - 1], 1)
     mirror = torch.where(flip < 0.5, -1.0, 1.0)
@@ -100,7 +100,7 @@ def _hidden(images: Tensor, drawn: Tensor) -> Tensor:
     share, ratio, down, right, whether, gray = drawn.unbind(1)
     crop = images.shape[-1]
     area = _between(HIDDEN, share) * (whether < 0.5)
-    # Heights from half to twice the width.
+    # The height is from half to twice the width.
     stretch = 2 ** (ratio - 0.5)
     height, width = area.sqrt() * stretch * crop, area.sqrt() / stretch * crop
     pixels = torch.arange(crop, device=images.device) + 0.5

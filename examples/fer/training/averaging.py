@@ -1,4 +1,4 @@
-"""The average of weights over training, without a question to the host."""
+"""Update the average of weights over training without synchronizing with the device."""
 
 from collections import defaultdict
 from itertools import chain
@@ -10,9 +10,9 @@ from torch.optim.swa_utils import AveragedModel
 
 @torch.no_grad()
 def average_weights(averaged: AveragedModel, model: nn.Module, *, begin: bool) -> None:
-    """Move the average of weights and buffers on; with `begin` it becomes a copy.
+    """Update the average of weights and buffers; with `begin` it becomes a copy.
 
-    As :meth:`AveragedModel.update_parameters`, which counts in a tensor, and waits for that.
+    Unlike this function, :meth:`AveragedModel.update_parameters` waits for a counter in a tensor.
     """
     of_average = chain(averaged.module.parameters(), averaged.module.buffers())
     of_model = chain(model.parameters(), model.buffers())

@@ -1,7 +1,7 @@
-"""Batch normalization over the joint batch of all processes, on a CPU too.
+"""Batch normalization over the joint batch of all processes, on a CPU as well.
 
-PyTorch's own runs on accelerators only. This one serves to show, where no GPU is at hand, that
-several processes train as one does.
+PyTorch's own runs on accelerators only. This one shows without a GPU that several processes train
+as one does.
 """
 
 import torch
@@ -11,20 +11,20 @@ from fdrl_layers._ranks import sum_over_ranks
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
-    """Normalize maps (N, C, H, W) by the statistics of every process's batch."""
+    """Normalize maps (N, C, H, W) by the statistics of the joint batch of all processes."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the maps, normalized; in training the running statistics move on."""
+        """Return the normalized maps; in training, update the running statistics."""
         if not self.training:
             return super().forward(input)
         axes = (0, 2, 3)
-        # Under autocast too: sums of thousands of numbers, and their count, want float32 at least.
+        # Sums of thousands of numbers and their count require at least float32, also with autocast.
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
         count = wide.new_full((1,), wide.numel() // wide.shape[1])
         sums = sum_over_ranks(torch.cat([wide.sum(axes), count]))
         mean, total = sums[:-1] / sums[-1], sums[-1]
         centered = wide - mean[:, None, None]
-        # Twice over the data, as the difference of two large sums would lose digits.
+        # Two passes over the data, because the difference of two large sums would lose precision.
         variance = sum_over_ranks(centered.square().sum(axes)) / total
         self._follow(mean.detach(), (variance * total / (total - 1)).detach())
         scale = self.weight * (variance + self.eps).rsqrt()
@@ -36,7 +36,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        # Without a momentum, the plain mean over all batches.
+        # Without a momentum, use the plain mean over all batches.
         momentum = self.momentum
         if momentum is None:
             momentum = 1 / int(self.num_batches_tracked)
@@ -45,7 +45,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
 
 
 def joined_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Let every batch normalization in `model` see the batch of all processes."""
+    """Make every batch normalization in `model` use the joint batch of all processes."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if not isinstance(child, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""An epoch's batches: drawn for all processes together, and ready on the device that trains."""
+"""The batches of an epoch, drawn for all processes together and moved to the training device."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from fer.training.ranks import Ranks
 
 
 def limit_faces(database: Database, options: Options) -> Database:
-    """Return the database with `--limit` training faces, the same ones whatever the seed."""
+    """Return the database with `--limit` training faces, which do not depend on the seed."""
     faces = database.splits["train"]
     if options.limit is not None and options.limit < len(faces):
         drawn = torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))
@@ -35,7 +35,7 @@ def limit_faces(database: Database, options: Options) -> Database:
 
 
 def require_even(options: Options, ranks: Ranks) -> None:
-    """Raise unless every process gets as large a part of each batch, as means of means need."""
+    """Raise unless all processes get parts of equal size, which means of means require."""
     share, rest = divmod(options.batch_size, ranks.world)
     if rest or not share:
         raise ValueError(
@@ -50,7 +50,7 @@ def require_even(options: Options, ranks: Ranks) -> None:
 
 
 def cache_faces(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
-    """Return the faces where batches are cut from them: in memory, or on the GPU that trains."""
+    """Return the faces in memory or, if they fit and `cache` allows, on the training GPU."""
     if ranks.device.type != "cuda" or options.cache == "ram":
         return faces
     free, _ = torch.cuda.mem_get_info(ranks.device)
@@ -62,10 +62,10 @@ def cache_faces(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
 
 
 class Stopwatch:
-    """How long a device is kept from training by the work in `running` blocks.
+    """Measure how long the work in `running` blocks keeps a device from training.
 
-    A GPU works behind the process that feeds it. There the time is that between two marks in its
-    queue of work: small if the batch was copied and augmented while it was busy.
+    A GPU runs asynchronously. There, the time is that between two events in its stream, which is
+    short if the batch was copied and augmented while the GPU was busy.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -75,7 +75,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time of a block."""
+        """Add the time of a block."""
         if self._device.type != "cuda":
             began = time.perf_counter()
             yield
@@ -89,7 +89,7 @@ class Stopwatch:
         self._marks.append((first, last))
 
     def seconds(self) -> float:
-        """Return the time so far, when the device has come to its end."""
+        """Return the total time; waits for the device."""
         for first, last in self._marks:
             last.synchronize()
             self._seconds += first.elapsed_time(last) / 1000
@@ -100,30 +100,30 @@ class Stopwatch:
 class TrainingBatches:
     """This process's part of each batch of an epoch, augmented, with its targets and labels.
 
-    Order, augmentation and which vote counts are drawn for the joint batch from (seed, epoch)
-    alone. So a resumed run meets the faces that an undisturbed one does, and so do two processes
-    and one. The last, smaller batch is left out; the order being new each epoch, no face is left
-    out for long.
+    Order, augmentation and drawn votes are drawn for the joint batch and depend only on (seed,
+    epoch). A resumed run therefore uses the same faces as an uninterrupted run, and any number of
+    processes uses the same faces. The last, smaller batch is dropped; since the order changes each
+    epoch, it consists of different faces.
 
     Attributes:
-        targets: What each face of the split is trained on this epoch: its label (n,), or its
+        targets: Training target of each face of the split in this epoch: its label (n,), or its
             shares of votes (n, K).
     """
 
     def __init__(self, faces: FaceSet, options: Options, epoch: int, ranks: Ranks) -> None:
         self.faces, self.options, self.epoch, self.ranks = faces, options, epoch, ranks
-        # As generators count: a large seed would leave their range.
+        # A large seed would exceed the range of generators.
         self.seed = (1_000_003 * options.seed + epoch) % 2**64
         self.targets = training_targets(faces, options.targets, self.seed)
         self._making = Stopwatch(ranks.device)
 
     @property
     def waited(self) -> float:
-        """Seconds in which the training waited for batches to be made."""
+        """Seconds for which the training waited for batches."""
         return self._making.seconds()
 
     def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Give the batches of images, targets and labels that follow the first `steps`."""
+        """Yield the batches of images, targets and labels after the first `steps` batches."""
         for index, drawn in self.drawn_after(steps):
             with self._making.running():
                 batch = make_batch(
@@ -132,7 +132,7 @@ class TrainingBatches:
             yield batch
 
     def drawn_after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give what those batches are made of: the faces' indices, and what is drawn for each."""
+        """Yield, for the same batches, the indices of the faces and the augmentations drawn."""
         options, count = self.options, len(self.faces)
         generator = torch.Generator().manual_seed(self.seed)
         if options.sampler == "balanced":
@@ -155,14 +155,14 @@ class TrainingBatches:
 
 
 def draw_balanced(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` faces, those of each class that has any equally often, to within one.
+    """Draw `count` faces such that the counts of non-empty classes differ by at most one.
 
-    Faces of a class are drawn with replacement, so that a rare one comes many times an epoch.
+    Faces of a class are drawn with replacement, so faces of a rare class occur often per epoch.
     """
     by_class = labels.cpu().argsort(stable=True)
     sizes = torch.bincount(labels.cpu())
     classes = sizes.nonzero().squeeze(1)
-    # Which classes come once more than others, where it does not come out even, is drawn too.
+    # If `count` is not a multiple, the classes with one more face are drawn too.
     classes = classes[torch.randperm(len(classes), generator=generator)]
     drawn = classes.repeat(-(-count // len(classes)))[:count]
     drawn = drawn[torch.randperm(count, generator=generator)]
@@ -178,7 +178,7 @@ def make_batch(
     index: Tensor,
     drawn: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return augmented faces, what they are trained on and their labels, where it is trained."""
+    """Return augmented faces, their training targets and their labels on the training device."""
     index = index.to(faces.images.device)
     images, wanted, labels = (
         every[index].to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""How a command ends before its end: a line for the reader, a status for the shell."""
+"""End a command early with a line of text and an exit status."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from fer.training.stopping import Stopped
 
 @contextmanager
 def report_errors(ranks: Ranks, going_on: Callable[[], str]) -> Iterator[None]:
-    """Exit with an error in a line, or, after a request to stop, with how one goes on.
+    """Exit with a one-line error or, after a request to stop, with a hint on how to resume.
 
-    `going_on` is asked only then, when it is known where a run is kept.
+    `going_on` returns the hint. It is called only then, when the folder of the run is known.
     """
     try:
         yield

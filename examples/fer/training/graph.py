@@ -1,9 +1,9 @@
-"""The training step as one CUDA graph: the host copies what it has drawn, and starts all at once.
+"""Run the training step as one CUDA graph, for which the host only copies random numbers.
 
-On small images a GPU waits for Python, which takes longer to start a step's kernels than they run.
-A graph holds them from the gathering of a batch to the running sums of its losses, over buffers
-that stay where they are. Its first steps run as they always do, on a stream of their own, so that
-everything made on demand is there; they are steps of the training like all others.
+On small images, Python takes longer to launch a step's kernels than the GPU takes to run them.
+A graph contains all of them, from the gathering of a batch to the running sums of its losses, and
+uses static buffers. The first steps run without a graph on a separate stream, so that everything
+that is created lazily exists; they are ordinary steps of the training.
 """
 
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ WARM_UP = 3
 
 
 def obstacle_to_graph(options: Options, ranks: Ranks, faces: torch.device) -> str | None:
-    """Say what keeps a training from a graph, if anything; `faces` is where its images are."""
+    """Return why a training cannot use a graph, or None; `faces` is the device of its images."""
     if ranks.device.type != "cuda":
         return f"it needs a CUDA device, and the training is on {ranks.device.type}"
     if ranks.world > 1:
@@ -45,10 +45,10 @@ def obstacle_to_graph(options: Options, ranks: Ranks, faces: torch.device) -> st
 
 
 def wants_graph(options: Options, ranks: Ranks, faces: torch.device) -> bool:
-    """Whether a training runs as a graph: where it can, unless the options say otherwise.
+    """Return whether a training runs as a graph: if possible, unless the options disable it.
 
     Raises:
-        ValueError: If the options ask for a graph and there can be none; it says why.
+        ValueError: If the options require a graph that is not possible, with the reason.
     """
     if options.graph is False:
         return False
@@ -59,12 +59,12 @@ def wants_graph(options: Options, ranks: Ranks, faces: torch.device) -> bool:
 
 
 class GraphedStep:
-    """A step of a run over buffers that stay where they are.
+    """A step of a run with static buffers.
 
-    Where the run is not on a GPU the same function is called in place of a graph.
+    If the run is not on a GPU, the same function is called instead of a graph.
 
     Attributes:
-        sums: Of every loss, and of the accuracy, over the steps of an epoch.
+        sums: Sums of every loss and of the accuracy over the steps of an epoch.
     """
 
     def __init__(self, run: "Run") -> None:
@@ -82,7 +82,7 @@ class GraphedStep:
         self._steps = 0
 
     def begin(self, progress: Progress, targets: Tensor) -> None:
-        """Begin an epoch of these targets, or go on with it; the sums become the epoch's."""
+        """Start or resume an epoch with these targets; `progress` shares the sums from now on."""
         if self._targets is None:
             self._targets = targets.clone()
         self._targets.copy_(targets)
@@ -93,7 +93,7 @@ class GraphedStep:
         progress.sums = self.sums
 
     def __call__(self, index: Tensor, drawn: Tensor) -> None:
-        """Learn from the faces of `index` (N,), changed as `drawn` says, and add to the sums."""
+        """Train on the faces `index` (N,), augmented by `drawn`, and update the sums."""
         self._index.copy_(index, non_blocking=True)
         self._drawn.copy_(drawn, non_blocking=True)
         if self._stream is None:
@@ -103,7 +103,7 @@ class GraphedStep:
         self.run.schedule.step()
 
     def learn(self) -> None:
-        """Do what a graph holds; nothing in it may wait for the device."""
+        """Run the work that the graph captures; it must not wait for the device."""
         run = self.run
         assert self._targets is not None
         batch = make_batch(

@@ -1,10 +1,10 @@
-"""A batch too large for memory, through the backbone in parts, with the whole batch's losses.
+"""Train on a batch too large for memory in parts, with the losses of the whole batch.
 
-Adding up the gradients of parts would average losses that are not averages (the balance loss is
-the distance of the batch's mean), and move the centers once a part. So the parts go through the
-backbone twice, once without a graph: head and losses see all features at once, and each part then
-gets the gradient of its own. Only batch normalization sees parts (Gao et al. 2021, "gradient
-cache").
+Accumulating the gradients of parts would average losses that are not averages (the balance loss is
+the distance of the batch's mean), and would update the centers once per part. Instead, the parts
+pass through the backbone twice, the first time without an autograd graph. Head and losses use all
+features at once, and each part then receives the gradient of its features. Only batch normalization
+uses the statistics of parts (Gao et al. 2021, "gradient cache").
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def backward_in_parts(
 
 @contextmanager
 def _statistics_at_rest(model: nn.Module) -> Iterator[None]:
-    """Normalize by the batch as in training, but let running statistics be within a block."""
+    """Normalize by the batch as in training, but do not update running statistics in a block."""
     layers = [each for each in model.modules() if isinstance(each, _BatchNorm)]
     tracking = [layer.track_running_stats for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Which type the products of a training have."""
+"""Select the dtype of the matrix products of a training."""
 
 from contextlib import AbstractContextManager
 
@@ -8,7 +8,7 @@ from fer.options import Options
 
 
 def product_type(options: Options, device: torch.device) -> torch.dtype:
-    """Return the type that products are cast to; float32 where they are not."""
+    """Return the type to which autocast casts products; float32 if it is disabled."""
     if options.amp == "bf16":
         return torch.bfloat16
     if options.amp == "fp16":
@@ -23,7 +23,7 @@ def product_type(options: Options, device: torch.device) -> torch.dtype:
 def autocast(
     options: Options, device: torch.device, *, cache: bool = True
 ) -> AbstractContextManager[object]:
-    """Return autocast to that type; without `cache` it casts a weight each time it is used."""
+    """Return autocast to that type; without `cache` weights are cast each time they are used."""
     dtype = product_type(options, device)
     lowered = dtype is not torch.float32
     return torch.autocast(
@@ -32,6 +32,6 @@ def autocast(
 
 
 def gradient_scaler(options: Options, device: torch.device) -> torch.amp.GradScaler:
-    """Return what keeps small gradients above float16's smallest number; idle elsewhere."""
+    """Return a gradient scaler, which prevents underflow in float16 and is disabled otherwise."""
     needed = product_type(options, device) is torch.float16
     return torch.amp.GradScaler(device.type, enabled=needed)

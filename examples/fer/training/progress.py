@@ -1,4 +1,4 @@
-"""How far an epoch has come: what a run that stops in its middle must remember."""
+"""The progress within an epoch, which a run that stops in the middle must store."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from fer.training.ranks import Ranks
 
 
 class Diverged(Exception):
-    """A loss or a weight is no number any more."""
+    """A loss or a weight is not finite any more."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -21,9 +21,9 @@ class Diverged(Exception):
 
 
 def require_finite_state(tensors: Iterable[Tensor], epoch: int, ranks: Ranks) -> None:
-    """Raise unless all of a state's tensors are numbers, so that nothing else is ever kept.
+    """Raise unless all tensors of a state are finite, so that no other state is ever stored.
 
-    The loss alone does not tell: it is that of the weights before the last step.
+    Checking the loss is not enough, because it belongs to the weights before the last step.
     """
     found = [each.isfinite().all() for each in tensors if each.is_floating_point()]
     if ranks.largest(not torch.stack(found).all()):
@@ -35,14 +35,14 @@ def require_finite_state(tensors: Iterable[Tensor], epoch: int, ranks: Ranks) ->
 
 @dataclass
 class Progress:
-    """The steps of an epoch that are done.
+    """The completed steps of an epoch.
 
     Attributes:
         steps: Their number.
-        skipped: How many of them the gradient scaler left out.
-        sums: Of every loss, and of the accuracy, over the others.
-        seconds: That they took.
-        waited: Seconds of these that went into making batches.
+        skipped: Number of steps that the gradient scaler skipped.
+        sums: Sums of every loss and of the accuracy over the other steps.
+        seconds: Their duration.
+        waited: Seconds of the duration spent waiting for batches.
         lr: The learning rate of the first step.
     """
 
@@ -54,18 +54,18 @@ class Progress:
     lr: float = 0.0
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add a step, without waiting for a device; one without values was skipped."""
+        """Add a step without waiting for the device; a step without values was skipped."""
         self.steps += 1
         self.skipped += not values
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def require_finite(self, epoch: int, ranks: Ranks) -> None:
-        """Raise on every process unless all sums of all are numbers.
+        """Raise on every process unless all sums of all processes are finite.
 
-        One step's infinity stays in its sum.
+        A value that is not finite in any step stays in the sum.
         """
-        # All processes skip the same steps, as their gradients are averaged before.
+        # All processes skip the same steps, because their gradients are averaged before.
         if not self.sums:
             return
         if not ranks.largest(not torch.stack(list(self.sums.values())).isfinite().all()):
@@ -78,14 +78,14 @@ class Progress:
         )
 
     def share(self, ranks: Ranks) -> None:
-        """Take the mean of all processes' sums, so that any of them can keep it for all."""
+        """Replace the sums by their mean over all processes, so that one process can store them."""
         every = ranks.gathered({name: value.cpu() for name, value in self.sums.items()})
         for name, value in self.sums.items():
             mean = torch.stack([rank[name] for rank in every]).mean(0)
             self.sums[name] = mean.to(value.device)
 
     def means(self, ranks: Ranks, batch_size: int) -> dict[str, float]:
-        """Return the epoch's means over all processes, and how fast it went."""
+        """Return the means of the epoch over all processes and its speed."""
         if self.steps == self.skipped:
             raise Diverged(f"the gradient scaler skipped all {self.steps} steps of an epoch")
         taken = self.steps - self.skipped
@@ -99,5 +99,5 @@ class Progress:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return plain values and tensors to make this again from."""
+        """Return plain values and tensors from which to restore this object."""
         return vars(self)

@@ -1,4 +1,4 @@
-"""One process or many: who I am, which device is mine, which samples are."""
+"""One or several processes: the rank, the device and the samples of this process."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -20,26 +20,26 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this process writes and prints."""
         return self.rank == 0
 
     @property
     def prompt(self) -> bool:
-        """Whether all processes can be asked in each step without holding up a GPU."""
+        """Whether processes can communicate in each step without blocking a GPU."""
         return self.world == 1 or self.device.type == "cpu"
 
     def mine(self, count: int) -> slice:
-        """Return which of `count` samples of a joint batch are this process's."""
+        """Return the slice of `count` samples of a joint batch that belongs to this process."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Give every process the first one's buffers: each has batch statistics of its own."""
+        """Broadcast the first process's buffers, because each has its own batch statistics."""
         if self.world > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the mean of all processes' gradients, in one exchange."""
+        """Average the gradients over all processes in one all-reduce."""
         gradients = [each.grad for each in parameters if each.grad is not None]
         if self.world == 1 or not gradients:
             return
@@ -51,11 +51,11 @@ class Ranks:
             gradient.copy_(piece.view(gradient.shape))
 
     def largest(self, value: int) -> int:
-        """Return the largest of every process's `value`."""
+        """Return the largest `value` of all processes."""
         return value if self.world == 1 else max(int(each) for each in self.gathered(value))
 
     def gathered(self, value: Any) -> list[Any]:
-        """Return every process's `value`, in the order of ranks."""
+        """Return the `value` of every process, in the order of ranks."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -65,7 +65,7 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: str) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started, if it did, for the length of a block."""
+    """Join the processes started by `torchrun`, if any, within a block."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

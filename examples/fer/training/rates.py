@@ -1,4 +1,4 @@
-"""Learning rates as tensors, which a captured step reads, and as numbers, which are kept."""
+"""Learning rates as tensors, for a captured step, and as numbers, for checkpoints."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def capturable(adam: torch.optim.AdamW, device: torch.device) -> None:
-    """Let a graph hold the optimizer's step: its rate is a tensor that the schedule fills."""
+    """Make the optimizer's step capturable: its rate becomes a tensor that the schedule fills."""
     for group in adam.param_groups:
         if device.type == "cuda":
             group["capturable"] = True
-        # The fused step takes float32 on a GPU, and the exact number elsewhere.
+        # The fused step requires float32 on a GPU and uses the exact number elsewhere.
         exact = torch.float32 if device.type == "cuda" else torch.float64
         group["lr"] = torch.tensor(float(group["lr"]), dtype=exact, device=device)
 
 
 def plain_rates(state: Any) -> Any:
-    """Return an optimizer's or a schedule's state with numbers, as runs without a graph keep it."""
+    """Return an optimizer's or schedule's state with numbers, as runs without a graph store it."""
     if isinstance(state, dict):
         plain = {
             name: value if name == "state" else plain_rates(value) for name, value in state.items()

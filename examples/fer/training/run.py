@@ -1,4 +1,4 @@
-"""A training under way: what is trained, what is known of it, and where it is kept."""
+"""A training run: its model, its state, and the folder in which it is stored."""
 
 import sys
 import time
@@ -46,26 +46,26 @@ from fer.training.rates import capturable, plain_rates
 from fer.training.stopping import Requests, Stopped, listen_for_signals
 
 MOVING = ("adam", "schedule", "scaler")
-"""What a run needs to go on, and a model to predict does not."""
+"""State that is required to resume a run but not to predict."""
 
 CHECK_EVERY = 20
-"""Steps between two looks at whether the loss is finite, as they hold up a GPU."""
+"""Steps between two checks that the loss is finite, because a check blocks a GPU."""
 
 WATCHED = 256
-"""Faces on which the relation weights are followed over training."""
+"""Number of faces on which the relation weights are tracked over training."""
 
 
 def make_schedule(options: Options, adam: torch.optim.AdamW, steps: int) -> LRScheduler:
-    """Divide the rate by 10 after 10, 18, 25 and 32 epochs (section 4.2), or use one cycle."""
+    """Return a schedule: rate / 10 after 10, 18, 25 and 32 epochs (section 4.2), or one cycle."""
     if options.schedule == "steps":
         return MultiStepLR(adam, [epoch * steps for epoch in (10, 18, 25, 32)])
-    # One step more than are taken, as the scheduler moves on after the last step too.
+    # One more than the number of steps, because the scheduler also advances after the last step.
     total = options.epochs * steps + 1
     return OneCycleLR(adam, options.lr, total_steps=total, cycle_momentum=False)
 
 
 class Run:
-    """A training under way: what is trained, what is known of it, and where it is kept."""
+    """A training run: its model, its state, and the folder in which it is stored."""
 
     folder: Path
 
@@ -76,7 +76,7 @@ class Run:
         require_even(options, ranks)
         torch.manual_seed(options.seed)
         classes, device = len(database.classes), ranks.device
-        # What a run goes on from holds its weights, whatever it started from.
+        # The checkpoint of a resumed run contains its weights, so no initial weights are loaded.
         start = options.without_weights() if begun else options
         self.model = make_model(start, classes).to(device)
         self.model[0].requires_grad_(not options.freeze_backbone)
@@ -94,7 +94,7 @@ class Run:
         self.parameters = [*self.model.parameters(), *self.criterion.parameters()]
         # Without weight decay this is the paper's Adam.
         groups = parameter_groups(self.model, self.criterion, options.weight_decay)
-        # Fused, as the plain loop over tensors takes longer than the backbone on small images.
+        # Fused, because the loop over tensors takes longer than the backbone on small images.
         fused = device.type in ("cpu", "cuda")
         self.adam = torch.optim.AdamW(groups, options.lr, betas=(0.5, 0.999), fused=fused)
         self.scaler = precision.gradient_scaler(options, device)
@@ -112,7 +112,7 @@ class Run:
             self.forward = DistributedDataParallel(self.model)
 
     def open(self, folder: Path, *, quiet: bool = False) -> "Run":
-        """Write to `folder` from now on, and go on from what it holds."""
+        """Set the folder to write to, and resume from its checkpoint if there is one."""
         self.folder = folder
         if self.ranks.first:
             checkpoint.require_room(folder, self.checkpoint_size())
@@ -125,9 +125,9 @@ class Run:
         return self
 
     def step(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Learn from a batch; return its losses and its accuracy, nothing if float16 overflowed.
+        """Train on a batch; return its losses and accuracy, or nothing if float16 overflowed.
 
-        The gradient scaler then leaves the weights alone and lowers its scale.
+        In case of an overflow, the gradient scaler skips the update and lowers its scale.
         """
         self.criterion.lambda_balance = self.lambda_balance * self.warmed_up()
         scale = self.scaler.get_scale()
@@ -136,7 +136,7 @@ class Run:
         return {} if self.scaler.get_scale() < scale else values
 
     def learn(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Do the device's part of a step, which a CUDA graph can hold."""
+        """Run the part of a step that a CUDA graph can capture."""
         self.adam.zero_grad()
         losses, output = self.backward(images, targets)
         if self.options.clip is not None:
@@ -150,14 +150,14 @@ class Run:
         return {name: value.detach() for name, value in losses.items()} | {"accuracy": right}
 
     def warmed_up(self) -> float:
-        """Return the share of the balance loss's weight that the step to come has."""
+        """Return the factor of the balance loss's weight in the next step."""
         steps = self.options.balance_warmup * self.options.epochs * self.steps
         return min(1.0, self.schedule.last_epoch / steps) if steps else 1.0
 
     def backward(
         self, images: Tensor, targets: Tensor
     ) -> tuple[dict[str, Tensor], FDRLOutput | Tensor]:
-        """Compute the gradients of a batch, at once or in the parts that fit into memory."""
+        """Compute the gradients of a batch, at once or in parts that fit into memory."""
         if self.options.accumulate > 1:
             return backward_in_parts(self, images, targets)
         cache = self.graph is None
@@ -168,7 +168,7 @@ class Run:
         return losses, output
 
     def how_steps_run(self) -> str:
-        """Say whether a step is one CUDA graph, and if not, why."""
+        """Return whether a step is one CUDA graph, and if not, why, as text."""
         if self.graph is not None:
             return "one CUDA graph each"
         images = self.faces.images.device
@@ -176,7 +176,7 @@ class Run:
         return f"without a CUDA graph: {reason}"
 
     def take_steps(self, batches: TrainingBatches) -> Iterator[None]:
-        """Take a step for each batch that is left, and add to the epoch's sums."""
+        """Take a step for each remaining batch and update the sums of the epoch."""
         progress = self.progress
         if self.graph is None:
             for batch in batches.after(progress.steps):
@@ -190,9 +190,9 @@ class Run:
             yield
 
     def train_epoch(self, epoch: int, requests: Requests) -> dict[str, float]:
-        """Take a step for each batch that is left; return the epoch's means."""
+        """Take a step for each remaining batch and return the means of the epoch."""
         self.model.train()
-        # Features stay as they are, and so does what they are normalized by.
+        # A frozen backbone keeps its batch statistics as well.
         self.model[0].train(not self.options.freeze_backbone)
         progress = self.progress
         batches = TrainingBatches(self.faces, self.options, epoch, self.ranks)
@@ -202,7 +202,7 @@ class Run:
             stop = self.ranks.largest(requests.signal) if due or self.ranks.prompt else 0
             if due or stop:
                 progress.require_finite(epoch, self.ranks)
-            # Asked for in the last step, it is heeded when the epoch has been kept.
+            # A request in the last step is handled after the epoch has been stored.
             if stop and progress.steps < self.steps:
                 progress.seconds += time.perf_counter() - began
                 progress.waited += batches.waited
@@ -217,7 +217,7 @@ class Run:
 
     @torch.no_grad()
     def watched(self) -> dict[str, float]:
-        """Say what the relation weights of some faces of valid, or of test, are now."""
+        """Return statistics of the current relation weights on some faces of valid, or of test."""
         splits, model = self.database.splits, self.averaged()
         if not isinstance(model[1], FDRLHead):
             return {}
@@ -233,17 +233,17 @@ class Run:
         return found
 
     def averaged(self) -> nn.Sequential:
-        """Return the model that is evaluated: as it is now, or its average."""
+        """Return the model to evaluate: the current one, or the average if there is one."""
         return self.model if self.ema is None else cast(nn.Sequential, self.ema.module)
 
     def evaluate(self, split: str) -> evaluation.Evaluation:
-        """Evaluate the model as it is now, or its average."""
+        """Evaluate the current model, or the average if there is one."""
         model = self.averaged()
         self.ranks.share_buffers(model)
         return evaluation.evaluate(model, self.database.splits[split], self.options, self.ranks)
 
     def train(self, quiet: bool = False) -> dict[str, Any]:
-        """Train to the last epoch, keep the folder up to date, and return the summary."""
+        """Train to the last epoch, update the folder after each, and return the summary."""
         with listen_for_signals() as requests:
             for epoch in range(len(self.history) + 1, self.options.epochs + 1):
                 if not self.progress.steps:
@@ -269,14 +269,14 @@ class Run:
         return self.finish()
 
     def tensors(self) -> Iterator[Tensor]:
-        """Return all that a checkpoint holds: weights, statistics, centers and moments."""
+        """Yield the tensors of a checkpoint: weights, statistics, centers and moments."""
         for module in (self.model, self.criterion, *([] if self.ema is None else [self.ema])):
             yield from module.state_dict().values()
         for moments in self.adam.state.values():
             yield from (each for each in moments.values() if isinstance(each, Tensor))
 
     def keep(self) -> None:
-        """Write what is known; last.pt at the end, as a run goes on from there."""
+        """Write the state; last.pt is written last, because a run resumes from it."""
         if not self.ranks.first:
             return
         result = {
@@ -299,7 +299,7 @@ class Run:
         checkpoint.write_checkpoint(self.folder / "last.pt", result | moving)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was kept, with the faces that it was trained on."""
+        """Restore `state`; raise if the number of faces or the classes have changed."""
         now = {"faces": self.database.sizes, "classes": list(self.database.classes)}
         before = {name: state.get(name, value) for name, value in now.items()}
         if before != now:
@@ -314,12 +314,12 @@ class Run:
         self.progress = Progress(**state["progress"])
 
     def checkpoint_size(self) -> int:
-        """Return about how many bytes the checkpoints take: two that stay, one being written."""
+        """Return the approximate bytes of the checkpoints: two stored, one being written."""
         weights = sum(int(each.nbytes) for each in self.model.state_dict().values())
         return weights * (10 if self.ema is None else 13)
 
     def finish(self) -> dict[str, Any]:
-        """Write the summary, the figures and the evaluation, of the last epoch on test."""
+        """Evaluate the last epoch on test; write and return the summary, with figures."""
         sizes, device = self.database.sizes, self.ranks.device
         summary = summarize(self.history, self.options, sizes, device)
         found = self.evaluate("test")
@@ -335,12 +335,12 @@ class Run:
 
 
 def has_begun(folder: Path | None) -> bool:
-    """Whether a run has kept anything; one that was killed before it did begins again."""
+    """Return whether a run has stored a checkpoint; a run killed before that starts over."""
     return folder is not None and (folder / "last.pt").is_file()
 
 
 def build_run(options: Options, ranks: Ranks, *, begun: bool = False) -> Run:
-    """Read the faces and make the model, so that what is wrong with either shows at once."""
+    """Read the faces and build the model, so that errors in either are found immediately."""
     database = read_database(options, progress=ranks.first and sys.stderr.isatty())
     if "all" in database.splits:
         raise ValueError(
@@ -350,5 +350,5 @@ def build_run(options: Options, ranks: Ranks, *, begun: bool = False) -> Run:
 
 
 def open_run(options: Options, folder: Path, ranks: Ranks, *, quiet: bool = False) -> Run:
-    """Begin the run of a folder that is there, or go on with what it holds."""
+    """Start the run of an existing folder, or resume it from its checkpoint."""
     return build_run(options, ranks, begun=has_begun(folder)).open(folder, quiet=quiet)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as requests: the step under way is finished and kept first."""
+"""Handle SIGTERM and Ctrl-C as requests: the current step is finished and stored first."""
 
 import signal
 import threading
@@ -10,10 +10,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """A run was asked to stop, and has kept what it had.
+    """A run has stopped on request and stored its state.
 
     Attributes:
-        signal: The signal that asked.
+        signal: The number of the signal that requested it.
     """
 
     def __init__(self, signal: int) -> None:
@@ -22,24 +22,24 @@ class Stopped(Exception):
 
 
 class Requests:
-    """What was asked for so far: 0, or the number of a signal."""
+    """The requested signal: 0 for none, or its number."""
 
     signal = 0
 
 
 @contextmanager
 def listen_for_signals() -> Iterator[Requests]:
-    """Turn signals into requests within a block; the same one again acts as it always does.
+    """Turn signals into requests within a block; the same signal again has its usual effect.
 
-    Another one does not: of Ctrl-C, torchrun's processes get a SIGINT from the terminal and a
-    SIGTERM from torchrun.
+    A different signal does not, because after Ctrl-C the processes of torchrun receive a SIGINT
+    from the terminal and a SIGTERM from torchrun.
     """
     requests = Requests()
-    # Only the main thread may set handlers; elsewhere signals keep what they do.
+    # Only the main thread can set handlers; in other threads, signals keep their usual effect.
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    # None stands for a handler that was not set from Python, which cannot be set again.
+    # None represents a handler that was not set from Python and cannot be restored.
     before = {int(each): signal.getsignal(each) or signal.SIG_DFL for each in SIGNALS}
 
     def heed(number: int, frame: FrameType | None) -> None:

@@ -1,1 +1,1 @@
-"""Faces as polygons: who is drawn, seen how, lit how, and where; `face` puts it together."""
+"""Draw faces as polygons: identity, view, light and setting, which `face` combines."""

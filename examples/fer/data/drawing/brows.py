@@ -1,4 +1,4 @@
-"""The brows, and what AU1, AU2 and AU4 do to them and to the forehead."""
+"""Draw the brows, and the effects of AU1, AU2 and AU4 on them and on the forehead."""
 
 from fer.data.action_units import Units
 from fer.data.drawing.color import mix
@@ -8,10 +8,10 @@ from fer.data.drawing.scene import Scene
 
 
 def draw_brows(scene: Scene, person: Person, units: Units) -> None:
-    """Add both brows and the lines that they push into the forehead."""
+    """Add both brows and the lines that raised or lowered brows cause on the forehead."""
     x, y, slant = person.eye_x, person.brow_y, person.brow_slant
     raised, arched, wrinkled = units[1], units[2], units[9]
-    # AU1 and AU4 together draw the brows up and together; alone, AU4 draws them down.
+    # AU1 and AU4 together raise the brows and draw them together; AU4 alone lowers them.
     knit, lowered = 0.09 * units[4], units[4] * (1.0 - 0.75 * raised)
     inner = (x - 0.25 - knit, y + 0.01 - slant - 0.19 * raised + 0.16 * lowered + 0.06 * wrinkled)
     middle_y = y - 0.05 - 0.09 * raised - 0.12 * arched + 0.10 * lowered + 0.05 * wrinkled

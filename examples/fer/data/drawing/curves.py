@@ -46,7 +46,7 @@ def stroke(line: Points, width: float, start: float = 0.0, end: float = 0.0) -> 
         start: the width at the first point, as a share of `width`.
         end: the width at the last point, as a share of `width`.
     """
-    # As complex numbers, a quarter turn is a product, and one pass does for x and y.
+    # With complex numbers, a quarter turn is a product, and one pass handles both x and y.
     middle = np.ascontiguousarray(line).view(np.complex128)[:, 0]
     along = np.empty_like(middle)
     along[1:-1] = middle[2:] - middle[:-2]

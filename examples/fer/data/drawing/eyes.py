@@ -1,4 +1,4 @@
-"""The eyes, and what the units around them do: AU5, AU6, AU43 and the squint of AU4 and AU9."""
+"""Draw the eyes and the effects of AU5, AU6, AU43 and of the squint of AU4 and AU9."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def lid_edges(person: Person, units: Units) -> tuple[Points, Points]:
 
 
 def eye_middles(person: Person) -> Points:
-    """Return the middles (2, 2) of the left and the right iris of one who looks straight ahead."""
+    """Return the centers (2, 2) of the left and right iris of a person who looks straight ahead."""
     y = person.eye_y - 0.015
     return np.array([(-person.eye_x, y), (person.eye_x, y)])
 
@@ -54,7 +54,7 @@ def _draw_irises(scene: Scene, person: Person, upper: Points, lower: Points, gaz
     radius = person.iris_radius
     colors = (mix(person.iris, BLACK, 0.45), person.iris, BLACK, WHITE)
     for side in (-1, 1):
-        # The eye is shaped as the right one and mirrored; the gaze and the highlight are not.
+        # The shape is that of the right eye, mirrored; the gaze and the highlight are not mirrored.
         x, y = eye_middles(person)[1] + (side * gaze, 0.0)
         middles = np.array([(x, y)] * 3 + [(x - side * 0.35 * radius, y - 0.35 * radius)])
         disks = middles[:, None] + CIRCLE * (radius * _RINGS)
@@ -70,7 +70,7 @@ def _draw_irises(scene: Scene, person: Person, upper: Points, lower: Points, gaz
 def _draw_lid_folds(
     scene: Scene, person: Person, units: Units, upper: Points, lower: Points
 ) -> None:
-    # The crease stays where it is when the lid comes down over the eye.
+    # The crease does not move when the lid closes over the eye.
     rest = person.eye_y - 0.8 * person.eye_height * _ARCH
     crease = upper.copy()
     crease[:, 1] += units[43] * (rest - crease[:, 1]) - 0.062

@@ -1,4 +1,4 @@
-"""A whole face: who, showing what, seen how and where."""
+"""Draw a whole face from a person, action units, a view and a setting."""
 
 from PIL import Image
 
@@ -33,7 +33,7 @@ def draw_face(person: Person, units: Units, view: View, setting: Setting, size: 
         size: the width and height in pixels.
     """
     scene = Scene()
-    # Within a layer, what is added later lies in front: hair behind the neck, shirt before it.
+    # Within a layer, later shapes are in front: the hair is behind the neck, the shirt before it.
     draw_backdrop(scene, setting)
     draw_hair(scene, person)
     draw_head(scene, person, units)
@@ -49,9 +49,9 @@ def draw_face(person: Person, units: Units, view: View, setting: Setting, size: 
 
 
 def eyes_of(person: Person, view: View, size: int) -> Points:
-    """Return where the left and the right eye of a drawn face lie: pixels (2, 2), x before y.
+    """Return the positions of the left and right eye of a drawn face: pixels (2, 2), x before y.
 
-    The middle of the first pixel is (0, 0), whatever the gaze.
+    The center of the first pixel is (0, 0). The positions do not depend on the gaze.
     """
-    # So it is where polygons are filled; in the picture a pixel is the mean of a block of those.
+    # Polygons use this convention at the supersampled size; a final pixel is the mean of a block.
     return (view.project(eye_middles(person), size * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5

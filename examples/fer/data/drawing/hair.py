@@ -37,7 +37,7 @@ def draw_hair(scene: Scene, person: Person) -> None:
 
 
 def draw_beard(scene: Scene, person: Person, units: Units) -> None:
-    """Add a beard, which a dropped jaw takes along, with its moustache."""
+    """Add a beard, which moves with a dropped jaw, and its moustache."""
     rim = lower_outline(person, chin_height(person, units))
     cheek, low, lip = (0.93, 0.3), (0.7, 0.9), (0.45, person.mouth_y - 0.2)
     right = (lip, low, cheek)

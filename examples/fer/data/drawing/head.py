@@ -1,4 +1,4 @@
-"""The head without its features: outline, neck, ears and the shading of the skin."""
+"""Draw the head without its features: outline, neck, ears and the shading of the skin."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _NECK = np.array([(-0.5, 0.7), (0.5, 0.7), (0.56, 2.2), (-0.56, 2.2)])
 
 
 def chin_height(person: Person, units: Units) -> float:
-    """Return how far down the chin is: a dropped jaw takes it along."""
+    """Return the vertical position of the chin, which moves down with a dropped jaw."""
     return person.chin + 0.2 * units[26]
 
 
@@ -42,7 +42,7 @@ def draw_head(scene: Scene, person: Person, units: Units) -> None:
 def _shade(scene: Scene, person: Person, outline: Points, chin: float) -> None:
     dark, light = mix(person.skin, person.shadow, 0.7), mix(person.skin, WHITE, 0.35)
     blush = mix(person.skin, (230, 60, 50), 0.35)
-    # A dark rim, into which the lit front of the face is painted.
+    # A dark rim; the lit front of the face is painted over it.
     scene.add("shade", outline * 1.3, dark)
     scene.add("shade", outline * 0.93, person.skin)
     scene.add("shade", ellipse(0.0, -0.68, 0.5, 0.22), light, 0.6)

@@ -1,4 +1,4 @@
-"""Light and camera: what happens to a picture between the face and the file."""
+"""Simulate the light and the camera that change a picture of a face."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 @dataclass(frozen=True)
 class Light:
-    """How a picture is lit and taken; the defaults leave it as it is."""
+    """The light and camera parameters of a picture; the defaults do not change it."""
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -22,7 +22,7 @@ class Light:
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Draw light and camera."""
+    """Draw random light and camera parameters."""
     return Light(
         brightness=rng.uniform(0.65, 1.15),
         contrast=rng.uniform(0.75, 1.15),

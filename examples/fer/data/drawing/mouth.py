@@ -1,4 +1,4 @@
-"""The mouth, and what the units of the lower face do to it: AU12, 15, 20, 25 and 26."""
+"""Draw the mouth and the effects of the units of the lower face: AU12, 15, 20, 25 and 26."""
 
 from dataclasses import dataclass, field
 
@@ -29,11 +29,11 @@ class Lips:
 
 
 def shape_lips(person: Person, units: Units) -> Lips:
-    """Return where the lips lie."""
+    """Return the edges of the lips."""
     gap = 0.13 * units[25] * (1.0 - 0.3 * units[26]) + 0.36 * units[26]
     stretch = 0.22 * units[12] + 0.04 * units[15] + 0.34 * units[20] - 0.16 * units[26]
     sag = person.mouth_rest - 0.17 * units[12] + 0.15 * units[15] + 0.03 * units[20]
-    sag += 0.12 * units[26]  # the corners follow the jaw a part of the way
+    sag += 0.12 * units[26]  # the corners partly follow the jaw
     y = person.mouth_y - 0.05 * units[9] - 0.02 * units[12]
     lift = 0.2 * gap * _FLAT + (0.07 * units[9] + 0.03 * units[15]) * _ROUND
     upper = y - lift + sag * _BEND
@@ -47,7 +47,7 @@ def shape_lips(person: Person, units: Units) -> Lips:
 
 
 def draw_mouth(scene: Scene, person: Person, units: Units) -> None:
-    """Add the mouth: the lips, what shows between them and the folds at the corners."""
+    """Add the lips, the visible inside of the mouth and the folds at the corners."""
     lips = shape_lips(person, units)
     red = mix(person.skin, (176, 40, 48), person.lip_red)
     under = ellipse(0.0, float(lips.bottom[10, 1]) + 0.06, 0.19, 0.05)

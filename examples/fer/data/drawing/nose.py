@@ -1,4 +1,4 @@
-"""The nose and the folds beside it, with AU9, and AU6 and AU12 where they lift the cheeks."""
+"""Draw the nose and the folds next to it, with AU9, and AU6 and AU12, which lift the cheeks."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from fer.data.drawing.scene import Scene
 
 
 def draw_nose(scene: Scene, person: Person, units: Units) -> None:
-    """Add the nose, whose wings a wrinkled nose raises, and the folds of the cheeks."""
+    """Add the nose, whose wings rise when it is wrinkled, and the folds of the cheeks."""
     lift = 0.08 * units[9]
     wide = person.nose_width * (1.0 + 0.12 * units[9] + 0.1 * units[12])
     _shade_nose(scene, person, lift, wide)
@@ -35,7 +35,7 @@ def _shade_nose(scene: Scene, person: Person, lift: float, wide: float) -> None:
     low = tip - lift
     base = bezier((-wide, low + 0.06), (-0.08, low + 0.2), (0.08, low + 0.2), (wide, low + 0.06))
     scene.add("fold", base, dark, 0.4)
-    # The light comes from the left, so the other flank is the darker one.
+    # The light comes from the left, so the right side of the nose is darker.
     for side, depth in ((-1, 0.08), (1, 0.24)):
         flank = bezier((0.17 * side, -0.24), (0.07 * side, 0.0), (0.1 * side, tip - 0.12))
         scene.brush("fold", flank, 0.07, dark, depth, ends=(1.4, 0.3))

@@ -1,4 +1,4 @@
-"""Who is drawn: the geometry and the colors that make one face differ from another."""
+"""The identity of a drawn face: its geometry and its colors."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _SKINS: tuple[Color, ...] = (
     (150, 100, 68),
     (104, 68, 48),
 )
-# The darker half of the skins goes with the first two of these hairs and irises.
+# The darker half of the skins is combined only with the first two of these hairs and irises.
 _HAIRS: tuple[Color, ...] = (
     (32, 26, 26),
     (58, 38, 28),
@@ -68,16 +68,16 @@ class Person:
 
     @property
     def shadow(self) -> Color:
-        """The color of folds and of the shaded side of things."""
+        """The color of folds and shaded areas."""
         return mix(self.skin, (60, 20, 10), 0.6)
 
     @property
     def creases(self) -> float:
-        """How deep the folds cut that a smooth face has as well."""
+        """The depth of the folds that a smooth face has as well."""
         return 0.4 + 0.6 * self.lines
 
 
-# The spread of each length over people; a drawn length stays within 2.2 of it.
+# The standard deviation of each length over people; draws are clipped to 2.2 deviations.
 _SPREADS = {
     "jaw": 0.2,
     "chin": 0.06,
@@ -102,7 +102,7 @@ _SPREADS = {
 
 
 def sample_person(rng: np.random.Generator) -> Person:
-    """Draw an identity."""
+    """Draw a random identity."""
     steps = np.clip(rng.standard_normal(len(_SPREADS)), -2.2, 2.2)
     typical = Person()
     lengths = {

@@ -1,4 +1,4 @@
-"""A face as colored polygons in layers, and the painting of them."""
+"""Represent a face as colored polygons in layers, and paint them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Scene:
             layer: one of `LAYERS`.
             points: (n, 2), the corners.
             color: the color to fill it with.
-            alpha: 1 covers what lies under it, 0 is invisible.
+            alpha: the opacity; 1 is opaque, 0 is invisible.
             both: add the mirror image on the other half of the face as well.
         """
         if alpha < _INVISIBLE:
@@ -56,7 +56,7 @@ class Scene:
         ends: tuple[float, float] = (0.0, 0.0),
         both: bool = False,
     ) -> None:
-        """Add a brush stroke along a line; `ends` are its widths there as shares of `width`."""
+        """Add a brush stroke along a line; `ends` are its widths there relative to `width`."""
         if alpha >= _INVISIBLE:
             self.add(layer, stroke(line, width, *ends), color, alpha, both=both)
 
@@ -69,7 +69,7 @@ class Scene:
         mask = Image.new("1", (wide, wide))
         for outline, _ in shapes["skin"]:
             ImageDraw.Draw(mask).polygon(outline.ravel().tolist(), fill=1)
-        # The mean over blocks at the end undoes this enlargement, so no smoother one is needed.
+        # The final mean over blocks reverses this enlargement, so nearest neighbors are sufficient.
         soft = _soft_skin(shapes, size, skin)
         picture.paste(soft.resize((wide, wide), Image.Resampling.NEAREST), mask=mask)
         for layer in ("beard", "face", "hair", "front"):
@@ -91,7 +91,7 @@ class Scene:
 
 
 def _fill(picture: Image.Image, shapes: Iterable[Shape], *, shrink: float = 1.0) -> None:
-    # Blending is the slower way to paint, so only what is not opaque takes it.
+    # Blending is slower, so it is used only for polygons that are not opaque.
     cover, blend = ImageDraw.Draw(picture), ImageDraw.Draw(picture, "RGBA")
     for points, color in shapes:
         corners = (points * shrink).ravel().tolist()
@@ -102,7 +102,7 @@ def _fill(picture: Image.Image, shapes: Iterable[Shape], *, shrink: float = 1.0)
 
 
 def _soft_skin(shapes: dict[str, list[Shape]], size: int, skin: Color) -> Image.Image:
-    """Paint shading and folds at the final size, where a blur is cheap."""
+    """Paint shading and folds at the final size, at which a blur is cheap."""
     soft = Image.new("RGB", (size, size), skin)
     _fill(soft, shapes["shade"], shrink=1 / SUPERSAMPLING)
     soft = soft.filter(ImageFilter.BoxBlur(size / 24)).filter(ImageFilter.BoxBlur(size / 30))

@@ -1,4 +1,4 @@
-"""What is around a face and in front of it."""
+"""Draw the surroundings of a face and the objects in front of it."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _LENS = np.sign(CIRCLE) * np.abs(CIRCLE) ** 0.75 * (0.31, 0.23)
 
 @dataclass(frozen=True)
 class Setting:
-    """Background, clothes and, if there is one, the place of a hand in front of the face."""
+    """The background, the clothes and the optional position of a hand in front of the face."""
 
     background: Color = (200, 205, 210)
     patch: Color = (200, 205, 210)  # the color of a second, round part of the background
@@ -27,7 +27,7 @@ class Setting:
 
 
 def sample_setting(rng: np.random.Generator) -> Setting:
-    """Draw a setting; one in sixteen has a hand that covers a cheek or the chin."""
+    """Draw a random setting; one in sixteen has a hand that covers a cheek or the chin."""
     side = -1.0 if rng.random() < 0.5 else 1.0
     tips = (side * rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.9))
     return Setting(
@@ -40,13 +40,13 @@ def sample_setting(rng: np.random.Generator) -> Setting:
 
 
 def _sample_color(rng: np.random.Generator) -> Color:
-    """Draw a color near some gray, so that few walls shout."""
+    """Draw a color near a random gray, so that strong colors are rare."""
     red, green, blue = (rng.integers(60, 210) + rng.integers(-45, 45, 3)).tolist()
     return red, green, blue
 
 
 def draw_backdrop(scene: Scene, setting: Setting) -> None:
-    """Add what lies behind the head."""
+    """Add the background behind the head."""
     scene.add("back", ellipse(setting.patch_x, -0.4, 0.9, 1.6), setting.patch)
 
 
@@ -70,7 +70,7 @@ def draw_glasses(scene: Scene, person: Person) -> None:
 
 
 def draw_hand(scene: Scene, person: Person, setting: Setting) -> None:
-    """Add the fingers of a hand that comes from below."""
+    """Add the fingers of a hand that points up from below."""
     if setting.hand is None:
         return
     x, y = setting.hand

@@ -1,8 +1,8 @@
-"""How the head is turned and framed, and the projection from the face to the picture.
+"""The pose and framing of the head, and the projection from the face to the picture.
 
-Face coordinates: the origin is the middle of the face, on the bridge of the nose, x runs to the
-right and y down, and 1 is half the width of the face. Points lie on the front of an ellipsoid, so
-that a turn of the head moves the features while the outline stays.
+Face coordinates have their origin at the middle of the face, on the bridge of the nose. x points
+right, y points down, and 1 is half the width of the face. Points lie on the front of an ellipsoid,
+so that a turn of the head moves the features but not the outline.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class View:
 
 
 def sample_view(rng: np.random.Generator) -> View:
-    """Draw a pose close to frontal, as in a picture cut out by a face detector."""
+    """Draw a random pose close to frontal, as in a picture cropped by a face detector."""
     spread = np.clip(rng.standard_normal(7), -2.2, 2.2)
     roll, yaw, pitch, zoom, right, down, gaze = spread * _SPREADS
     return View(roll, yaw, pitch, 1.0 + zoom, right, down, gaze)

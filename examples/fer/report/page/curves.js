@@ -1,4 +1,4 @@
-// Training curves, drawn to the width they have, so that their numbers stay readable.
+// Training curves, drawn at their actual width, so that their numbers stay readable.
 
 const HEIGHT = 200;
 const EDGE = { left: 48, right: 12, top: 10, bottom: 36 };

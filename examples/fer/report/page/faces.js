@@ -1,11 +1,11 @@
-// Faces: their pictures, what is said of one, and the panel that the address chooses (#face-17).
+// Faces: their pictures, descriptions, and the panel that the address selects (#face-17).
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const panel = document.getElementById("panel");
 const tip = document.getElementById("tip");
 let opener = null;
 
-// Text goes into the page as text alone: names of files may hold anything.
+// Text is inserted as text only, because file names may contain anything.
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -72,7 +72,7 @@ function button(text, act) {
   return made;
 }
 
-// The faces beside the one that was chosen, or all.
+// The previous or next face in the list of the selected face, or among all faces.
 function neighbor(i, step) {
   const list = opener?.closest(".faces");
   const order = list ? [...list.querySelectorAll(".face")].map((each) => Number(each.hash.slice(6))) : null;
@@ -134,7 +134,7 @@ function showTip(event, ...children) {
   tip.style.top = `${Math.max(top, 4)}px`;
 }
 
-// The faces of a field of the confusion matrix, those of the highest probability first.
+// The faces of a cell of the confusion matrix, by decreasing probability of the predicted class.
 function showCell(chosen) {
   const [truth, said] = [Number(chosen.dataset.true), Number(chosen.dataset.predicted)];
   const sure = (i) => data.probabilities[i][said];

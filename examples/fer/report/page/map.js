@@ -1,4 +1,4 @@
-// Figure 5: the faces as points. One map or two, which show the same faces.
+// Figure 5: the faces as points, in one map or in two maps of the same faces.
 
 const MARKS = data.shapes;
 const maps = [...document.querySelectorAll(".map")].map(drawMap);
@@ -31,7 +31,7 @@ function drawMap(root) {
   return map;
 }
 
-// The mark under the pointer, or the nearest within a finger's reach.
+// The mark under the pointer, or the nearest one within the width of a finger.
 function nearest(map, event) {
   const hit = map.marks.indexOf(event.target);
   if (hit >= 0) return hit;
@@ -69,7 +69,7 @@ function middle(map, at) {
 
 const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-// The next face in a direction: near, and not far off to the side.
+// The next face in a direction, which is close and not far to the side.
 function move(map, event) {
   if (event.key === "Enter" && map.at >= 0) {
     opener = map.root;
@@ -90,7 +90,7 @@ function move(map, event) {
   if (best >= 0) point(map, best);
 }
 
-// Values of a latent or a unit, from 0 to 1 between the 2nd and the 98th of a hundred.
+// Values of a latent or a unit, scaled to [0, 1] between their 2nd and 98th percentiles.
 function shades(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const [low, high] = [0.02, 0.98].map((q) => sorted[Math.round(q * (sorted.length - 1))]);
@@ -114,7 +114,7 @@ function paint() {
   }
 }
 
-// A click shows a class alone; further ones add to it or take away; none left shows all.
+// A click shows a class alone; further clicks add or remove classes; without any, all are shown.
 const chosenClasses = new Set(data.classes.keys());
 function toggleClass(k) {
   const all = chosenClasses.size === data.classes.length;

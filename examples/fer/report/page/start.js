@@ -1,4 +1,4 @@
-// What the page listens to.
+// Event listeners of the page.
 
 addEventListener("hashchange", show);
 addEventListener("keydown", (event) => {
