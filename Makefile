@@ -5,7 +5,7 @@ SPHINX = $(PYTHON) -m sphinx -W --keep-going -n
 # The oldest versions that pyproject.toml admits, for test-min.
 MIN_VENV ?= .venv-min
 # With a NumPy that the Triton of then knows.
-MIN_VERSIONS = torch==2.6.0 torchvision==0.21.0 einops==0.8.0 numpy==2.1.3
+MIN_VERSIONS = torch==2.6.0 torchvision==0.21.0 numpy==2.1.3
 
 .DEFAULT_GOAL := help
 .PHONY: help install check lint format types test test-slow test-fast test-min docs doctest dist bench gpu bench-faces studies ci clean

@@ -81,5 +81,5 @@ def _commit() -> str:
 
     commit = git("rev-parse", "--short", "HEAD")
     return commit + (
-        "+" if commit and git("status", "--porcelain", "fdrl_layers", "examples") else ""
+        "+" if commit and git("status", "--porcelain", "fdrl_layers", "examples", "benchmarks/*.py") else ""
     )

@@ -94,9 +94,9 @@ def test_imports_have_no_cycle() -> None:
 
 
 @FILE
-def test_the_core_imports_torch_einops_and_the_standard_library(path: Path) -> None:
+def test_the_core_imports_torch_and_the_standard_library(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(path)}
-    allowed = {"fdrl_layers", "torch", "einops", *sys.stdlib_module_names}
+    allowed = {"fdrl_layers", "torch", *sys.stdlib_module_names}
     if module_of(path).startswith("ops.triton."):
         allowed.add("triton")
     assert roots <= allowed
