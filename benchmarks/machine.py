@@ -23,7 +23,8 @@ class Machine:
         python: Version of Python.
         torch: Version of PyTorch.
         triton: Version of Triton; empty if it is not installed.
-        commit: The measured commit, with "+" if files in fdrl_layers or examples differed from it.
+        commit: The measured commit, with "+" if files in fdrl_layers, examples or
+            benchmarks differed from it.
     """
 
     cpu: str
@@ -80,6 +81,5 @@ def _commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "--short", "HEAD")
-    return commit + (
-        "+" if commit and git("status", "--porcelain", "fdrl_layers", "examples", "benchmarks/*.py") else ""
-    )
+    changed = git("status", "--porcelain", "../fdrl_layers", "../examples", "*.py")
+    return commit + ("+" if commit and changed else "")

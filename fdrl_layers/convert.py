@@ -66,7 +66,8 @@ def head_from_branches(
         A head in the type and on the device of the checkpoint, without shared memory.
 
     Raises:
-        TypeError: If a value is not a floating-point tensor, or the types differ.
+        TypeError: If `checkpoint` is not a mapping of text, a value is not a floating-point tensor,
+            or the types differ.
         ValueError: If a key is missing or not part of this layout, the shapes do not fit, the
             devices differ, or an option is out of range.
 
@@ -124,7 +125,7 @@ def backbone_from_branches(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         A state dict for ``torchvision.models.resnet18`` without its ``fc``; all tensors are copies.
 
     Raises:
-        TypeError: If a value is not a tensor.
+        TypeError: If `checkpoint` is not a mapping of text, or a value is not a tensor.
         ValueError: If a key is missing or not part of this layout.
 
     Reference:

@@ -52,6 +52,7 @@ class HubMixin:
 
         Raises:
             ImportError: If safetensors is not installed (the extra "hub").
+            TypeError: If `classes` is a string.
             ValueError: If `classes` are not as many as the logits, or JSON cannot store an option.
         """
         module = cast(nn.Module, self)

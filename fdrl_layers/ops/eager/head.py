@@ -14,7 +14,7 @@ from fdrl_layers.ops.eager.relations import (
     Options,
     Saved as Related,
     embed,
-    nodes_of,
+    open_workspace,
     relate,
     relate_backward,
     split,
@@ -61,7 +61,8 @@ class Head:
         latents, related = saved[0], Related._make(saved[1:])
         assert latents is not None
         m = latents.shape[1]
-        product, nodes = nodes_of(latents, p.relations, related, options)
+        workspace = open_workspace(latents, p.relations, related, options, returned=False)
+        nodes = workspace.nodes
         _embedding_gradient(grad_logits, grad_embedding, p.classifier_weight, nodes[:, m])
         found: dict[str, Tensor | None] = {}
         if grad_logits is not None and p.classifier_weight is not None:
@@ -70,23 +71,21 @@ class Head:
                 found["classifier_weight"] = grad_logits.mT @ y.to(grad_logits.dtype)
             if needs[8]:
                 found["classifier_bias"] = grad_logits.sum(0)
-        scratch = torch.empty_like(latents, dtype=nodes.dtype)
         through = relate_backward(
-            nodes,
+            workspace,
             grad_intra,
             grad_inter,
             grad_latents,
             latents,
-            product,
             p.relations,
             related,
             options,
             (any(needs[:3]), *needs[3:7]),
-            scratch,
         )
         found |= through._asdict()
         if through.latents is not None:
-            dz = scratch if scratch.dtype == input.dtype else torch.empty_like(latents)
+            dz = workspace.by_sample
+            dz = dz if dz.dtype == input.dtype else torch.empty_like(latents)
             torch.ops.aten.threshold_backward(through.latents, latents, 0, grad_input=dz)
             flat, weight = dz.flatten(1), p.decomposition_weight
             found["input"] = flat @ weight.flatten(0, 1) if needs[0] else None

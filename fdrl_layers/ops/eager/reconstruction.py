@@ -8,7 +8,7 @@ from fdrl_layers.ops.by_hand import Needs, Tensors
 from fdrl_layers.ops.eager.relations import (
     Options,
     Saved,
-    nodes_of,
+    open_workspace,
     relate,
     relate_backward,
     split,
@@ -39,11 +39,11 @@ class Reconstruction:
             # Intra-W does not depend on Inter-RM.
             needs = (*needs[:3], False, False)
         kept = Saved._make(saved)
-        product, nodes = nodes_of(latents, p, kept, options)
-        dy = nodes[:, -1]
+        workspace = open_workspace(latents, p, kept, options, returned=True)
+        dy = workspace.nodes[:, -1]
         dy.zero_() if grad_embedding is None else dy.copy_(grad_embedding)
         found = relate_backward(
-            nodes, grad_intra, grad_inter, None, latents, product, p, kept, options, needs
+            workspace, grad_intra, grad_inter, None, latents, p, kept, options, needs
         )
         return tuple(
             None if grad is None or each is None else grad.to(each.dtype)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from fdrl_layers._precision import widen
 from fdrl_layers.ops.by_hand import Tensors
+from fdrl_layers.ops.eager.scratch import scratch
 from fdrl_layers.ops.reference.head import HeadParameters, Reduction, RelationParameters
 
 
@@ -82,7 +83,8 @@ def relate(
     """Return y in at least float32, Intra-W, Inter-W and what backward needs."""
     product = _product(latents, p, options.reduction)
     intra_weights = _intra_weights(product[0], options.reduction)
-    messages = _messages(product[1], intra_weights, p.inter_bias)
+    (room,) = scratch(latents, tuple(latents.shape))
+    messages = _messages(product[1], intra_weights, p.inter_bias, out=room)
     distances = distances_of(messages)
     inter_weights = distances.tanh()
     saved = Saved(intra_weights, inter_weights.sum(-1), distances, product if keep else None)
@@ -142,13 +144,9 @@ def _intra_weights(gates: Tensor, reduction: Reduction) -> Tensor:
     return intra_weights
 
 
-def _messages(
-    q: Tensor, intra_weights: Tensor, bias: Tensor | None, out: Tensor | None = None
-) -> Tensor:
+def _messages(q: Tensor, intra_weights: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     """Return the messages (N, M, D) in at least float32."""
     rows, scale = widen(q).transpose(0, 1), intra_weights.unsqueeze(-1)
-    if out is None:
-        out = torch.empty_like(rows, memory_format=torch.contiguous_format)
     if bias is None:
         torch.mul(rows, scale, out=out)
     else:
@@ -156,48 +154,66 @@ def _messages(
     return out.relu_()
 
 
-def nodes_of(
-    latents: Tensor, p: RelationParameters, saved: Saved, options: Options
-) -> tuple[Tensor, Tensor]:
-    """Return the product, and the messages followed by memory for the gradient of y.
+class Workspace(NamedTuple):
+    """The memory of a backward pass.
 
-    One matrix product then reads both: the nodes are (N, M + 1, D).
+    Attributes:
+        product: The gates and the products q (2, M, N, D).
+        nodes: The messages, followed by the gradient of y, as one matrix product reads both
+            (N, M + 1, D).
+        entering: The gradients of the sigmoid's input, and of that of the ReLU or of q
+            (2, M, N, D).
+        by_sample: A stack (N, M, D) of the messages' type, which is free afterwards.
+        by_branch: A stack (M, N, D) of that type, which then holds the gradient of the latents.
+    """
+
+    product: Tensor
+    nodes: Tensor
+    entering: Tensor
+    by_sample: Tensor
+    by_branch: Tensor
+
+
+def open_workspace(
+    latents: Tensor, p: RelationParameters, saved: Saved, options: Options, *, returned: bool
+) -> Workspace:
+    """Return the memory of a backward pass, in which the messages are.
+
+    If the gradient of the latents is `returned`, it has memory of its own.
     """
     product = saved.product
     if product is None:
         product = _product(latents, p, options.reduction)
     n, m, d = latents.shape
-    nodes = _room(saved.distances, n, m + 1, d)
+    nodes, by_sample, by_branch, entering = scratch(
+        latents, (n, m + 1, d), (n, m, d), (m, n, d), (2, m, n, d)
+    )
+    if entering.dtype != product.dtype:
+        entering = torch.empty_like(product)
+    if returned:
+        by_branch = torch.empty_like(by_branch)
     _messages(product[1], saved.intra_weights, p.inter_bias, out=nodes[:, :m])
-    return product, nodes
+    return Workspace(product, nodes, entering, by_sample, by_branch)
 
 
 def relate_backward(
-    nodes: Tensor,
+    workspace: Workspace,
     grad_intra: Tensor | None,
     grad_inter: Tensor | None,
     grad_latents: Tensor | None,
     latents: Tensor,
-    product: Tensor,
     p: RelationParameters,
     saved: Saved,
     options: Options,
     needs: Sequence[bool],
-    scratch: Tensor | None = None,
 ) -> Gradients:
-    """Return the gradients, given messages and the gradient of y in `nodes`.
+    """Return the gradients, given messages and the gradient of y in the workspace.
 
-    `grad_latents` is added to the latents' own gradient. `scratch` may be a stack (N, M, D) of the
-    messages' type, which is overwritten and not used afterwards.
+    `grad_latents` is added to the latents' own gradient.
     """
     m = latents.shape[1]
-    (gates, q), dy = product, nodes[:, m]
-    # Gradients of the sigmoid's and of the ReLU's input; that of q later replaces the latter.
-    entering = torch.empty_like(product)
-    da, dp = entering
-    # Two more stacks are written to three times each, since cached memory is faster.
-    by_sample = torch.empty_like(latents, dtype=nodes.dtype) if scratch is None else scratch
-    by_branch = torch.empty_like(da, dtype=nodes.dtype)
+    (gates, q), nodes, entering, by_sample, by_branch = workspace
+    (da, dp), dy = entering, nodes[:, m]
     _message_gradient(nodes, saved, grad_inter, options.delta, by_sample, dp.transpose(0, 1))
     dalpha = _intra_gradient(grad_intra, latents, dy, dp, q, options.delta, by_branch)
     _gate_gradient(dalpha, gates, saved.intra_weights, options.reduction, da)
