@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, metavar="X",
         help="begin no run that would end later, by the longest so far; the studies in the order "
-        "of their names, a first seed of each row before a second",
+        "given, a first seed of each row before a second",
     )  # fmt: skip
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where to train")
