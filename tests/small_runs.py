@@ -84,6 +84,22 @@ def begin(folder: Path, **changes: Any) -> Run:
     return open_run(options, folder, ALONE, quiet=True)
 
 
+def trained(folder: Path, **changes: Any) -> Run:
+    """Train to the end in a new folder, or go on with what it holds."""
+    run = begin(folder, **changes)
+    run.train(quiet=True)
+    return run
+
+
+def take_steps(run: Run, count: int, epoch: int = 1) -> None:
+    """Take the first steps of an epoch."""
+    run.progress.lr = float(run.schedule.get_last_lr()[0])
+    run.model.train()
+    batches = TrainingBatches(run.faces, run.options, epoch, run.ranks)
+    for _, _ in zip(range(count), run.take_steps(batches), strict=False):
+        pass
+
+
 def run_command(arguments: Sequence[str], output: Path) -> None:
     """Run fer_rafdb.py on the small backbone, in a process that was made for it."""
     torch.set_num_threads(1)

@@ -14,8 +14,18 @@ from fer.training.graph import WARM_UP, obstacle_to_graph, wants_graph
 from fer.training.progress import Progress
 from fer.training.ranks import Ranks
 from fer.training.rates import capturable, plain_rates
-from fer.training.run import Run, build_run, open_run
-from small_runs import ALONE, assert_same, kept, options_of, over_buffers, use_small_backbone
+from fer.training.run import build_run
+from small_runs import (
+    ALONE,
+    assert_same,
+    begin,
+    kept,
+    make_run,
+    options_of,
+    over_buffers,
+    take_steps,
+    trained,
+)
 
 CUDA = Ranks(0, 1, torch.device("cuda"))
 GPU = torch.device("cuda")
@@ -34,53 +44,29 @@ RECIPES: dict[str, dict[str, Any]] = {
     "linear": {"head": "linear", "ema": 0.9},
 }
 RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_backbone(monkeypatch)
-
-
-def trained(folder: Path, recipe: dict[str, Any], *, buffers: bool) -> dict[str, Any]:
-    folder.mkdir()
-    run = open_run(options_of(**recipe), folder, ALONE, quiet=True)
-    (over_buffers(run) if buffers else run).train(quiet=True)
-    return kept(folder)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @RECIPE
 def test_a_training_over_buffers_is_the_same_bit_for_bit(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    before = trained(tmp_path / "before", recipe, buffers=False)
-    assert_same(trained(tmp_path / "buffers", recipe, buffers=True), before)
+    trained(tmp_path / "before", **recipe)
+    over_buffers(begin(tmp_path / "buffers", **recipe)).train(quiet=True)
+    assert_same(kept(tmp_path / "buffers"), kept(tmp_path / "before"))
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["first without", "first over buffers"])
 def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) -> None:
     recipe = RECIPES["strong"] | {"epochs": 3}
-    folder = tmp_path / "run"
-    folder.mkdir()
-    begun = open_run(options_of(**recipe), folder, ALONE, quiet=True)
-    if first:
-        over_buffers(begun)
-    take(begun, 1, 3)
+    begun = begin(tmp_path / "run", **recipe)
+    take_steps(over_buffers(begun) if first else begun, 3)
     begun.keep()
-    again = open_run(options_of(**recipe), folder, ALONE, quiet=True)
-    if not first:
-        over_buffers(again)
+    again = begin(tmp_path / "run", **recipe)
     assert again.progress.steps == 3
-    again.train(quiet=True)
-    assert_same(kept(folder), trained(tmp_path / "whole", recipe, buffers=False))
-
-
-def take(run: Run, epoch: int, count: int) -> None:
-    """Take some steps of an epoch."""
-    run.progress.lr = float(run.schedule.get_last_lr()[0])
-    run.model.train()
-    batches = TrainingBatches(run.faces, run.options, epoch, run.ranks)
-    for _, _ in zip(range(count), run.take_steps(batches), strict=False):
-        pass
+    (again if first else over_buffers(again)).train(quiet=True)
+    trained(tmp_path / "whole", **recipe)
+    assert_same(kept(tmp_path / "run"), kept(tmp_path / "whole"))
 
 
 class Waiting(TorchDispatchMode):
@@ -103,8 +89,8 @@ class Waiting(TorchDispatchMode):
             chosen = args[1] if name.startswith("index") and isinstance(args[1], list) else ()
             if any(each is not None and each.dtype == torch.bool for each in chosen):
                 raise AssertionError(f"{func} by a mask has a size that the host waits for")
-            if "device" in (kwargs or {}) and name in ("_to_copy", "empty", "full", "arange"):
-                device = (kwargs or {})["device"]
+            if name in ("_to_copy", "empty", "full", "arange"):
+                device = (kwargs or {}).get("device", "that of its argument")
                 assert device is not None, f"{func} makes a tensor wherever the default is"
         return func(*args, **(kwargs or {}))
 
@@ -124,8 +110,8 @@ def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 @RECIPE
 @pytest.mark.usefixtures("as_on_an_accelerator")
 def test_what_a_graph_holds_waits_for_no_device(recipe: dict[str, Any]) -> None:
-    run = over_buffers(build_run(options_of(**recipe), ALONE))
-    take(run, 1, WARM_UP)
+    run = over_buffers(make_run(**recipe))
+    take_steps(run, WARM_UP)
     assert run.graph is not None
     with Waiting(refuse=True) as mode:
         run.graph.learn()
@@ -144,23 +130,15 @@ def test_the_mode_refuses_what_waits() -> None:
             wait()
 
 
-class Replayed:
-    """Stands in for a graph: what it holds costs the host nothing."""
-
-    def replay(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize("recipe", ["paper", "strong"])
 def test_a_replayed_step_takes_few_operations_of_the_host(
     recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = over_buffers(build_run(options_of(**RECIPES[recipe]), ALONE))
-    take(run, 1, WARM_UP)
-    assert run.graph is not None
-    monkeypatch.setattr(run.graph, "learn", Replayed().replay)
-    batches = TrainingBatches(run.faces, run.options, 2, run.ranks)
-    steps = run.take_steps(batches)
+    run = over_buffers(make_run(**RECIPES[recipe]))
+    take_steps(run, WARM_UP)
+    # What a graph holds costs the host nothing.
+    monkeypatch.setattr(run.graph, "learn", lambda: None)
+    steps = run.take_steps(TrainingBatches(run.faces, run.options, 2, run.ranks))
     next(steps)
     with Waiting(refuse=False) as mode:
         next(steps)
@@ -190,7 +168,7 @@ def test_what_cannot_be_a_graph_says_why() -> None:
 
 
 def test_a_run_says_how_its_steps_run() -> None:
-    run = build_run(options_of(), ALONE)
+    run = make_run()
     assert "it needs a CUDA device" in run.how_steps_run()
     assert over_buffers(run).how_steps_run() == "one CUDA graph each"
 
@@ -213,7 +191,7 @@ def fifty_steps(recipe: dict[str, Any], *, graph: bool) -> tuple[Any, dict[str, 
     sums = []
     for epoch in range(1, 6):
         run.progress = Progress()
-        take(run, epoch, 10)
+        take_steps(run, 10, epoch)
         sums.append({name: float(value) for name, value in run.progress.sums.items()})
     return sums, {name: value.cpu() for name, value in run.model.state_dict().items()}
 

@@ -1,5 +1,7 @@
 """A model out of a run's folder says what the trained one said."""
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer.data import Database, FaceSet
+from fer.data import Database
 from fer.model import checkpoint
 from fer.model.build import (
     Trained,
@@ -22,7 +24,7 @@ from fer.model.build import (
 from fer.options import Options
 from fer.training import augment
 from fer.training.run import Run
-from small_runs import ALONE, begin, make_run, options_of
+from small_runs import ALONE, assert_same, begin, make_run, options_of, trained
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -33,9 +35,9 @@ def said(model: torch.nn.Sequential, run: Run) -> Tensor:
     return logits_of(outputs(model, images)[1])
 
 
-def assert_says(trained: Trained, model: Any, run: Run) -> None:
-    assert not trained.model.training
-    assert torch.equal(said(trained.model, run), said(model.eval(), run))
+def assert_says(loaded: Trained, model: Any, run: Run) -> None:
+    assert not loaded.model.training
+    assert torch.equal(said(loaded.model, run), said(model.eval(), run))
 
 
 @pytest.mark.parametrize(
@@ -60,73 +62,56 @@ def assert_says(trained: Trained, model: Any, run: Run) -> None:
     ids=str,
 )
 def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", epochs=1, **changes)
-    run.train(quiet=True)
-    trained = load_trained(tmp_path / "run")
-    assert_says(trained, run.model, run)
-    assert trained.classes == run.database.classes
-    assert trained.options == run.options
-    assert (trained.gray, trained.epoch) == (False, 1)
+    run = trained(tmp_path / "run", epochs=1, **changes)
+    loaded = load_trained(tmp_path / "run")
+    assert_says(loaded, run.model, run)
+    assert loaded.classes == run.database.classes
+    assert loaded.options == run.options
+    assert (loaded.gray, loaded.epoch) == (False, 1)
 
 
 @pytest.mark.parametrize(("last_stride", "places"), [(1, 36), (2, 9)])
 def test_the_last_stride_is_that_of_the_options(last_stride: int, places: int) -> None:
-    options = Options(
-        attach="places", backbone="resnet10", width=8, small_stem=True, last_stride=last_stride
-    )
-    backbone, _ = make_backbone(options)
+    shape: dict[str, Any] = {"backbone": "resnet10", "width": 8, "small_stem": True}
+    backbone, _ = make_backbone(Options(attach="places", last_stride=last_stride, **shape))
     assert backbone(torch.zeros(2, 3, 42, 42)).shape == (2, 64 * places)
 
 
 def test_averaged_weights_come_first(tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", epochs=1, ema=0.5)
-    run.train(quiet=True)
+    run = trained(tmp_path / "run", epochs=1, ema=0.5)
     assert run.ema is not None
-    trained = load_trained(tmp_path / "run")
-    assert_says(trained, run.ema.module, run)
-    assert not torch.equal(said(trained.model, run), said(run.model.eval(), run))
+    loaded = load_trained(tmp_path / "run")
+    assert_says(loaded, run.ema.module, run)
+    assert not torch.equal(said(loaded.model, run), said(run.model.eval(), run))
 
 
 def test_the_best_epoch_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = begin(tmp_path / "run", epochs=2)
     monkeypatch.setattr("fer.training.run.best_epoch", lambda history: history[0])
-    run.train(quiet=True)
+    run = trained(tmp_path / "run", epochs=2)
     best, last = (load_trained(tmp_path / "run", which) for which in ("best", "last"))
     assert (best.epoch, last.epoch) == (1, 2)
     assert not torch.equal(said(best.model, run), said(last.model, run))
 
 
 def test_neither_the_faces_nor_the_first_weights_need_be_there_any_more(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    run = begin(folder, epochs=1)
-    run.train(quiet=True)
-    moved = run.options.plain() | {
-        "dataset": "rafdb",
-        "data": "gone",
-        "backbone_weights": "gone.pt",
-    }
-    checkpoint.write_json(folder / "config.json", moved)
-    assert_says(load_trained(folder), run.model, run)
+    with pytest.raises(FileNotFoundError):
+        load_trained(tmp_path)
+    run = trained(tmp_path / "run", epochs=1)
+    moved = {"dataset": "rafdb", "data": "gone", "backbone_weights": "gone.pt"}
+    checkpoint.write_json(tmp_path / "run" / "config.json", run.options.plain() | moved)
+    assert_says(load_trained(tmp_path / "run"), run.model, run)
 
 
 def test_gray_faces_are_remembered(tmp_path: Path) -> None:
     faces = make_run().database.splits
-    gray = {
-        split: FaceSet(each.images[:, :1].contiguous(), each.labels, each.names)
-        for split, each in faces.items()
-    }
+    gray = {split: replace(each, images=each.images[:, :1]) for split, each in faces.items()}
     run = Run(options_of(epochs=1), Database("gray", tuple("abcdefg"), gray), ALONE)
     checkpoint.write_json(tmp_path / "config.json", run.options.plain())
     run.open(tmp_path, quiet=True).train(quiet=True)
-    trained = load_trained(tmp_path)
-    assert trained.gray
-    assert trained.classes == tuple("abcdefg")
-    assert_says(trained, run.model, run)
-
-
-def test_rejects_a_folder_without_a_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        load_trained(tmp_path)
+    loaded = load_trained(tmp_path)
+    assert loaded.gray
+    assert loaded.classes == tuple("abcdefg")
+    assert_says(loaded, run.model, run)
 
 
 def test_without_intra_weights_there_is_nothing_to_balance() -> None:
@@ -144,14 +129,11 @@ def test_losses_of_the_baseline_are_its_cross_entropy() -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"num_latents": 3, "latent_dim": 16}], ids=str)
 def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) -> None:
-    counts = [
-        sum(
-            each.numel() for each in make_model(options_of(head=head, **changes), 7)[1].parameters()
-        )
-        for head in ("fdrl", "plain")
-    ]
+    fdrl, plain = (make_model(options_of(head=head, **changes), 7)[1] for head in ("fdrl", "plain"))
+    more = sum(each.numel() for each in plain.parameters())
+    more -= sum(each.numel() for each in fdrl.parameters())
     # To within half of what one more unit in the middle has.
-    assert abs(counts[1] - counts[0]) <= (512 + 1 + options_of(**changes).latent_dim) / 2
+    assert abs(more) <= (512 + 1 + options_of(**changes).latent_dim) / 2
 
 
 def test_the_plain_head_can_be_given_a_width() -> None:
@@ -162,10 +144,9 @@ def test_the_plain_head_can_be_given_a_width() -> None:
 
 def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
     run = begin(tmp_path / "run", epochs=1, center_update="frozen")
-    before = {name: value.clone() for name, value in run.criterion.state_dict().items()}
+    before = deepcopy(run.criterion.state_dict())
     run.train(quiet=True)
-    for name, value in run.criterion.state_dict().items():
-        assert torch.equal(value, before[name]), name
+    assert_same(run.criterion.state_dict(), before)
     for centers in (run.criterion.compactness.centers, run.criterion.distribution.centers):
         assert centers.value.std() > 0.5
 

@@ -23,25 +23,22 @@ from small_runs import (
     options_of,
     refuses,
     rows_of,
+    trained,
     without_clock,
 )
 
 pytestmark = pytest.mark.usefixtures("small")
 
 
-def test_rejects_resuming_where_nothing_is(
+def test_killed_in_the_first_epoch_begins_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        fer_rafdb.main(["--resume", str(tmp_path)])
-    assert "cannot go on with" in capsys.readouterr().err
-
-
-def test_killed_in_the_first_epoch_begins_again(tmp_path: Path) -> None:
-    begin(tmp_path / "whole").train(quiet=True)
     folder = tmp_path / "young"
     folder.mkdir()
-    (folder / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+    with pytest.raises(SystemExit):
+        fer_rafdb.main(["--resume", str(folder)])
+    assert "cannot go on with" in capsys.readouterr().err
+    checkpoint.write_json(folder / "config.json", trained(tmp_path / "whole").options.plain())
     fer_rafdb.main(["--resume", str(folder)])
     assert_same(kept(folder), kept(tmp_path / "whole"))
 
@@ -58,6 +55,24 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> Non
     monkeypatch.setattr(Run, "step", step_and_signal)
 
 
+def stopped_in_step(step: int, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Stop a run in the middle of a step, and return what it kept."""
+    with pytest.MonkeyPatch.context() as patched:
+        stop_in_step(patched, signal.SIGTERM, step)
+        run = begin(folder, **changes)
+        with pytest.raises(Stopped):
+            run.train(quiet=True)
+    return checkpoint.read_checkpoint(folder / "last.pt")
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """Return all that a run leaves, without what the clock says."""
+    evaluation = torch.load(folder / "evaluation.pt", weights_only=True)
+    files = {name: kept(folder, name) for name in ("last.pt", "best.pt")}
+    rows = [without_clock(row) for row in rows_of(folder)]
+    return {**files, "evaluation": evaluation, "metrics": rows}
+
+
 @pytest.mark.parametrize("step", [1, 5, 8, 10], ids="in step {}".format)
 @pytest.mark.parametrize(
     "changes",
@@ -70,27 +85,14 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> Non
     ids=["plain", "ema, clip, accumulate", "gradient centers, steps, warm-up", "baseline"],
 )
 def test_stopped_and_resumed_equals_never_stopped(
-    changes: dict[str, Any], step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], step: int, tmp_path: Path
 ) -> None:
     # Five steps an epoch: the first, one in the middle, and the last of the first and second.
-    begin(tmp_path / "whole", **changes).train(quiet=True)
-    with monkeypatch.context() as patched:
-        stop_in_step(patched, signal.SIGTERM, step)
-        run = begin(tmp_path / "stopped", **changes)
-        with pytest.raises(Stopped):
-            run.train(quiet=True)
-    state = checkpoint.read_checkpoint(tmp_path / "stopped" / "last.pt")
+    trained(tmp_path / "whole", **changes)
+    state = stopped_in_step(step, tmp_path / "stopped", **changes)
     assert (len(state["history"]), state["progress"]["steps"]) == divmod(step, 5)
-    begin(tmp_path / "stopped", **changes).train(quiet=True)
-    for name in ("last.pt", "best.pt"):
-        assert_same(kept(tmp_path / "stopped", name), kept(tmp_path / "whole", name), name)
-    assert_same(
-        torch.load(tmp_path / "stopped" / "evaluation.pt", weights_only=True),
-        torch.load(tmp_path / "whole" / "evaluation.pt", weights_only=True),
-    )
-    assert [without_clock(row) for row in rows_of(tmp_path / "stopped")] == [
-        without_clock(row) for row in rows_of(tmp_path / "whole")
-    ]
+    trained(tmp_path / "stopped", **changes)
+    assert_same(left(tmp_path / "stopped"), left(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -117,6 +119,11 @@ def numbers_in(content: Any) -> Iterator[Tensor]:
             yield from numbers_in(each)
 
 
+def require_numbers(folder: Path) -> None:
+    state = checkpoint.read_checkpoint(folder / "last.pt")
+    assert all(each.isfinite().all() for each in numbers_in(state))
+
+
 def poisoned(run: Run, where: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put something that is no number into a loss, a weight, a center or a moment."""
     if where == "loss":
@@ -135,11 +142,7 @@ def test_what_is_no_number_is_never_kept(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    with monkeypatch.context() as patched:
-        stop_in_step(patched, signal.SIGTERM, 5)
-        run = begin(folder)
-        with pytest.raises(Stopped):
-            run.train(quiet=True)
+    stopped_in_step(5, folder)
     good = (folder / "last.pt").read_bytes()
     taken = Run.step
 
@@ -149,20 +152,17 @@ def test_what_is_no_number_is_never_kept(
 
     monkeypatch.setattr(Run, "step", last_step_goes_wrong)
     what = "the loss stopped being a number" if where == "loss" else "weights, centers or moments"
-    with pytest.raises(SystemExit, match=f"error: {what}.* in epoch 2.*is untouched"):
-        fer_rafdb.main(["--resume", str(folder)])
+    refuses(f"error: {what}.* in epoch 2.*is untouched", "--resume", str(folder))
     assert (folder / "last.pt").read_bytes() == good
-    state = checkpoint.read_checkpoint(folder / "last.pt")
-    assert all(each.isfinite().all() for each in numbers_in(state))
+    require_numbers(folder)
 
 
 @pytest.mark.parametrize("more", [[], ["--ema", "0.9"], ["--accumulate", "2"]], ids=str)
 def test_a_rate_too_high_ends_with_what_happened(more: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"error: .* in epoch \d.*A lower --lr, --clip 1"):
-        fer_rafdb.main([*COMMAND, "--lr", "1e30", *more, "--out", str(tmp_path / "run")])
+    arguments = [*COMMAND, "--lr", "1e30", *more, "--out", str(tmp_path / "run")]
+    refuses(r"error: .* in epoch \d.*A lower --lr, --clip 1", *arguments)
     if (tmp_path / "run" / "last.pt").exists():
-        state = checkpoint.read_checkpoint(tmp_path / "run" / "last.pt")
-        assert all(each.isfinite().all() for each in numbers_in(state))
+        require_numbers(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("no_training")
@@ -172,19 +172,13 @@ def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
         refuses("another process writes to", "--resume", str(tmp_path))
 
 
-def test_a_run_does_not_go_on_with_other_faces(tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", epochs=1)
-    run.train(quiet=True)
-    options = run.options.plain() | {"faces": 48}
-    checkpoint.write_json(tmp_path / "run" / "config.json", options)
-    refuses("was trained on .*'train': 40.*'train': 48", "--resume", str(tmp_path / "run"))
-
-
-def test_a_checkpoint_says_what_it_is(tmp_path: Path) -> None:
-    begin(tmp_path / "run", epochs=1).train(quiet=True)
+def test_a_checkpoint_says_what_it_is_and_is_of_certain_faces(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", epochs=1)
     for name in ("last.pt", "best.pt"):
         state = torch.load(tmp_path / "run" / name, weights_only=True)
         assert state["version"] == fdrl_layers.__version__
         assert state["classes"][0] == "Surprise"
         assert state["options"]["num_latents"] == 3
         assert state["faces"] == {"train": 40, "test": 16}
+    checkpoint.write_json(tmp_path / "run" / "config.json", run.options.plain() | {"faces": 48})
+    refuses("was trained on .*'train': 40.*'train': 48", "--resume", str(tmp_path / "run"))
