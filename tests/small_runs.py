@@ -131,6 +131,18 @@ def kept(folder: Path, name: str = "last.pt") -> dict[str, Any]:
     return content
 
 
+def left(folder: Path) -> dict[str, Any]:
+    """Return all that a run leaves, without what the clock says."""
+    summary = checkpoint.read_json(folder / "summary.json")
+    return {
+        **{name: kept(folder, name) for name in ("last.pt", "best.pt")},
+        "evaluation": torch.load(folder / "evaluation.pt", weights_only=True),
+        "summary": {name: without_clock(summary[name]) for name in ("last", "best")},
+        "metrics": [without_clock(row) for row in rows_of(folder)],
+        "files": sorted(path.name for path in folder.iterdir()),
+    }
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     """Return the history that a run's folder shows."""
     path = folder / "metrics.csv"

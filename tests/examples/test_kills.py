@@ -5,16 +5,13 @@ import os
 import random
 import time
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from fer.model import checkpoint
-from small_runs import assert_same, kept, run_command, without_clock
+from small_runs import assert_same, left, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -27,11 +24,7 @@ Start = Callable[[list[str]], tuple[BaseProcess, Path]]
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Return what starts a run in a process of its own.
-
-    The process is forked from one that has imported everything and done nothing else, which saves
-    the five seconds that this takes.
-    """
+    """Return what starts a run in a process forked from one that has imported everything."""
     path = os.pathsep.join(str(each) for each in (ROOT, ROOT / "examples", ROOT / "tests"))
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -48,10 +41,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     return begin
 
 
-def wait_until(true: Callable[[], bool], process: BaseProcess) -> None:
+def wait_until(process: BaseProcess, true: Callable[..., bool], *arguments: object) -> None:
     """Wait for something, or for the end of the process."""
     deadline = time.monotonic() + 100
-    while process.is_alive() and not true():
+    while process.is_alive() and not true(*arguments):
         assert time.monotonic() < deadline, "the run came to a halt"
         time.sleep(0.0005)
 
@@ -78,23 +71,6 @@ def kill(process: BaseProcess, folder: Path) -> str:
     return "writing" if is_writing_a_checkpoint(folder) else "training"
 
 
-def result_of(folder: Path) -> dict[str, Any]:
-    """Return all that a run leaves, without what the clock says."""
-    summary = checkpoint.read_json(folder / "summary.json")
-    rows = (folder / "metrics.csv").read_text().splitlines()
-    header = rows[0].split(",")
-    return {
-        "last.pt": kept(folder, "last.pt"),
-        "best.pt": kept(folder, "best.pt"),
-        "evaluation": torch.load(folder / "evaluation.pt", weights_only=True),
-        "summary": {name: without_clock(summary[name]) for name in ("last", "best")},
-        "metrics": [
-            without_clock(dict(zip(header, row.split(","), strict=True))) for row in rows[1:]
-        ],
-        "files": sorted(path.name for path in folder.iterdir()),
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_killed_ten_times_and_resumed_equals_never_killed(tmp_path: Path, start: Start) -> None:
@@ -110,14 +86,12 @@ def test_killed_ten_times_and_resumed_equals_never_killed(tmp_path: Path, start:
     found = []
     for number, while_writing in enumerate(plan):
         there = (killed / "config.json").is_file()
-        process, output = start(
-            ["--resume", str(killed)] if there else [*RUN, "--out", str(killed)]
-        )
-        wait_until(partial(says_that_it_begins, output), process)
+        process, output = start([*(["--resume"] if there else [*RUN, "--out"]), str(killed)])
+        wait_until(process, says_that_it_begins, output)
         # Two in each epoch but the last.
-        wait_until(partial(has_kept, killed, number // 2), process)
+        wait_until(process, has_kept, killed, number // 2)
         if while_writing:
-            wait_until(partial(is_writing_a_checkpoint, killed), process)
+            wait_until(process, is_writing_a_checkpoint, killed)
         else:
             time.sleep(rng.uniform(0, epoch))
         found.append(kill(process, killed))
@@ -130,4 +104,4 @@ def test_killed_ten_times_and_resumed_equals_never_killed(tmp_path: Path, start:
     process, output = start(["--resume", str(killed)])
     process.join()
     assert process.exitcode == 0, output.read_text()
-    assert_same(result_of(killed), result_of(whole))
+    assert_same(left(killed), left(whole))

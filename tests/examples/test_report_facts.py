@@ -6,54 +6,39 @@ from typing import Any
 import pytest
 
 from fer.report import facts
-from fer.report.folder import Reported, read_folder
-from report_runs import plain_faces, write_run
+from report_runs import reported
 
-
-def reported(folder: Path, **changes: Any) -> Reported:
-    return read_folder(write_run(folder / "run", plain_faces(21), **changes))
+ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("name", "changes", "words"),
     [
-        ({}, "ResNet-18"),
-        ({"backbone": "resnet10", "width": 16}, "ResNet-10 of 16 channels"),
-        ({"small_stem": True}, "ResNet-18 with a small stem"),
-        ({"last_stride": 1}, "ResNet-18 with a last stride of 1"),
+        ("Backbone", {}, "ResNet-18 from random weights"),
+        ("Backbone", {"backbone": "resnet10", "width": 16}, "ResNet-10 of 16 channels from"),
+        ("Backbone", {"small_stem": True}, "ResNet-18 with a small stem from"),
+        ("Backbone", {"last_stride": 1}, "ResNet-18 with a last stride of 1 from"),
+        (
+            "Backbone",
+            {"backbone_weights": "x/faces.pt", "freeze_backbone": True},
+            "ResNet-18 from faces.pt, frozen",
+        ),
+        ("Head", {"head": "linear"}, "linear: the paper's baseline"),
+        ("Head", {"head": "linear", "batch_norm": True}, "batch normalization before the last"),
+        ("Head", {"head": "plain"}, "plain: two layers, as many parameters as FDRL and 128"),
+        ("Head", {"head": "plain", "hidden": 64}, "plain: two layers, 64 and 128"),
+        ("Head", {"intra": False}, "without Intra-RM"),
+        ("Head", {"self_feature": "message"}, "messages in equation 11"),
+        ("Head", {"attach": "attention"}, "on maps by attention"),
+        ("Head", ALIVE, "gates of normalized latents"),
+        ("Losses", ALIVE, "λ peak 0.5, λ apart 2; centers"),
     ],
     ids=str,
 )
-def test_it_says_which_backbone(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
-    assert facts.backbone(reported(tmp_path, **changes)) == words
-
-
-def test_it_says_that_a_backbone_was_frozen(tmp_path: Path) -> None:
-    run = reported(tmp_path, backbone_weights="x/faces.pt", freeze_backbone=True)
-    assert dict(facts.facts(run))["Backbone"] == "ResNet-18 from faces.pt, frozen"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"head": "linear"}, "linear: the paper's baseline"),
-        ({"head": "linear", "batch_norm": True}, "batch normalization before the last layer"),
-        ({"head": "plain"}, "plain: two layers, as many parameters as FDRL and 128"),
-        ({"head": "plain", "hidden": 64}, "plain: two layers, 64 and 128"),
-        ({"intra": False}, "without Intra-RM"),
-        ({"self_feature": "message"}, "messages in equation 11"),
-        ({"attach": "attention"}, "on maps by attention"),
-    ],
-    ids=str,
-)
-def test_it_says_which_head(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
-    assert words in facts.head(reported(tmp_path, **changes))
-
-
-def test_it_says_all_that_a_loss_is_made_of(tmp_path: Path) -> None:
-    living = reported(tmp_path, lambda_peak=0.5, lambda_apart=2.0, normalize_latents=True)
-    assert "λ peak 0.5, λ apart 2; centers" in facts.losses(living)
-    assert "gates of normalized latents" in facts.head(living)
+def test_it_says_what_was_run(
+    name: str, changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    assert words in dict(facts.facts(reported(tmp_path, **changes)))[name]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fer.report import numbers
 from fer.report.curves import charts
 from fer.report.folder import read_folder
 from fer.report.page import number, percent, sign
-from report_runs import LATENTS, drawn_evaluation, plain_faces, with_units, write_run
+from report_runs import drawn_evaluation, plain_faces, reported, write_run
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -30,10 +29,6 @@ def test_shares_have_wilsons_interval(right: int, count: int) -> None:
     assert found.high == pytest.approx(high, abs=1e-9)
 
 
-def test_the_share_of_nothing_is_not_defined() -> None:
-    assert np.isnan(numbers.share(0, 0).value)
-
-
 def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 1, 2], [200, 60, 20])
@@ -48,11 +43,8 @@ def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
     assert found.low == pytest.approx(low, abs=0.6)
     assert found.high == pytest.approx(high, abs=0.6)
     assert found == numbers.mean_class_accuracy(labels, predictions)
-
-
-def test_a_class_of_one_face_is_no_obstacle() -> None:
-    found = numbers.mean_class_accuracy(np.array([0, 0, 1]), np.array([0, 0, 1]))
-    assert (found.value, found.low, found.high) == (100, 100, 100)
+    one_of_a_class = numbers.mean_class_accuracy(np.array([0, 0, 1]), np.array([0, 0, 1]))
+    assert one_of_a_class == numbers.Interval(100, 100, 100)
 
 
 def test_class_rows_count_by_hand() -> None:
@@ -72,31 +64,28 @@ def test_class_rows_count_by_hand() -> None:
 def test_the_result_comes_first_and_what_was_chosen_on_test_is_called_too_good(
     tmp_path: Path,
 ) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(60)))
+    run = reported(tmp_path)
     result, best, train = numbers.accuracies(run)
     labels, predictions = run.evaluation.labels, run.evaluation.predictions
-    assert result.when == "last epoch (3)"
+    assert (result.when, result.note) == ("last epoch (3)", "the result")
     assert result.accuracy.value == pytest.approx(100 * (labels == predictions).mean())
-    assert result.note == "the result"
     assert (best.split, best.when) == ("test", "best epoch (2)")
     assert "too good" in best.note
     # One more of 60 is right than at the end, by the row of the second epoch.
     right = round(run.summary["best"]["test_accuracy"] * 0.6)
     assert best.accuracy.low == pytest.approx(wilson(right, 60)[0])
     assert (train.split, train.accuracy.low) == ("train", None)
+    # The last epoch is not shown twice where it is the best.
+    alone = reported(tmp_path / "alone", epochs=1)
+    assert [row.split for row in numbers.accuracies(alone)] == ["test", "train"]
 
 
 def test_an_epoch_chosen_on_valid_is_too_good_on_valid_alone(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(60), valid=True))
-    said = {(row.split, row.when): row.note for row in numbers.accuracies(run)}
+    found = numbers.accuracies(reported(tmp_path, valid=True))
+    said = {(row.split, row.when): row.note for row in found}
     assert said["test", "best epoch (2)"] == "chosen on valid"
     assert "too good" in said["valid", "best epoch (2)"]
     assert ("valid", "last epoch (3)") in said
-
-
-def test_the_last_epoch_is_not_shown_twice_where_it_is_the_best(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(60), epochs=1))
-    assert [row.split for row in numbers.accuracies(run)] == ["test", "train"]
 
 
 def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) -> None:
@@ -125,7 +114,7 @@ def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) 
 
 
 def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(30), valid=True, epochs=4))
+    run = reported(tmp_path, valid=True, epochs=4)
     found = {chart.title: chart for chart in charts(run)}
     assert [line.name for line in found["Accuracy"].lines] == ["train", "valid", "test"]
     assert found["Loss"].lines[0].values == pytest.approx([3, 1.5, 1, 0.75])
@@ -133,11 +122,9 @@ def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None
     doubled = [{name: 3 * value for name, value in row.items()} for row in run.histories[0]]
     both = replace(run, histories=(run.histories[0], doubled))
     assert charts(both)[2].lines[0].values == pytest.approx([6, 3, 2, 1.5])
-
-
-def test_the_linear_head_has_no_curves_of_terms(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(30), head="linear"))
-    assert [chart.title for chart in charts(run)] == ["Accuracy", "Mean class accuracy", "Loss"]
+    # The linear head has no terms.
+    plain = charts(reported(tmp_path / "linear", head="linear"))
+    assert [chart.title for chart in plain] == ["Accuracy", "Mean class accuracy", "Loss"]
 
 
 @pytest.mark.parametrize(
@@ -160,14 +147,3 @@ def test_signs_and_percentages_are_written_as_in_print() -> None:
     assert [sign(v) for v in (0.207, -0.207, -0.001)] == ["+0.21", "\N{MINUS SIGN}0.21", "0.00"]
     assert percent(61.25) == "61.2\N{NO-BREAK SPACE}%"
     assert percent(float("nan")) == "\N{EN DASH}"
-
-
-def test_what_helpers_draw_is_fit_to_report() -> None:
-    faces = with_units(plain_faces(210))
-    found = drawn_evaluation(faces)
-    assert 0.5 < found.scores.accuracy / 100 < 0.95
-    assert found.intra_weights is not None
-    assert found.intra_weights.shape == (210, LATENTS)
-    assert faces.units is not None
-    assert 0 <= faces.units.min() < faces.units.max() <= 1
-    assert torch.equal(faces.labels.unique(), torch.arange(7))

@@ -20,11 +20,10 @@ from small_runs import (
     assert_same,
     begin,
     kept,
+    left,
     options_of,
     refuses,
-    rows_of,
     trained,
-    without_clock,
 )
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -63,14 +62,6 @@ def stopped_in_step(step: int, folder: Path, **changes: Any) -> dict[str, Any]:
         with pytest.raises(Stopped):
             run.train(quiet=True)
     return checkpoint.read_checkpoint(folder / "last.pt")
-
-
-def left(folder: Path) -> dict[str, Any]:
-    """Return all that a run leaves, without what the clock says."""
-    evaluation = torch.load(folder / "evaluation.pt", weights_only=True)
-    files = {name: kept(folder, name) for name in ("last.pt", "best.pt")}
-    rows = [without_clock(row) for row in rows_of(folder)]
-    return {**files, "evaluation": evaluation, "metrics": rows}
 
 
 @pytest.mark.parametrize("step", [1, 5, 8, 10], ids="in step {}".format)
