@@ -1,5 +1,8 @@
 """What tests of the examples share."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from fer.training.run import Run
@@ -21,3 +24,19 @@ def no_training(monkeypatch: pytest.MonkeyPatch, small: None) -> None:
         raise AssertionError("training began")
 
     monkeypatch.setattr(Run, "train", fail)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of both heads on the same faces, as if they had been trained."""
+    from report_pages import write_both_heads
+
+    return write_both_heads(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def page(runs: Path) -> Any:
+    """The report of FDRL beside its baseline."""
+    from report_pages import page_of_both
+
+    return page_of_both(runs)

@@ -1,3 +1,5 @@
+from unittest import mock
+
 import pytest
 import torch
 
@@ -20,14 +22,10 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     ],
 )
 def test_type_of_products(
-    amp: str,
-    device: torch.device,
-    has_bfloat16: bool,
-    wanted: torch.dtype,
-    monkeypatch: pytest.MonkeyPatch,
+    amp: str, device: torch.device, has_bfloat16: bool, wanted: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
-    assert precision.product_type(options_of(amp=amp), device) is wanted
+    with mock.patch("torch.cuda.is_bf16_supported", return_value=has_bfloat16):
+        assert precision.product_type(options_of(amp=amp), device) is wanted
 
 
 def test_rejects_float16_on_a_cpu() -> None:
@@ -36,14 +34,10 @@ def test_rejects_float16_on_a_cpu() -> None:
 
 
 @pytest.mark.parametrize(("amp", "lowered"), [("auto", False), ("off", False), ("bf16", True)])
-def test_autocast_on_a_cpu(amp: str, lowered: bool) -> None:
+def test_autocast_on_a_cpu_needs_no_scaler(amp: str, lowered: bool) -> None:
     with precision.autocast(options_of(amp=amp), CPU):
         assert torch.is_autocast_enabled("cpu") is lowered
         if lowered:
             assert torch.get_autocast_dtype("cpu") is torch.bfloat16
     assert not torch.is_autocast_enabled("cpu")
-
-
-@pytest.mark.parametrize("amp", ["auto", "bf16"])
-def test_nothing_but_float16_is_scaled(amp: str) -> None:
     assert not precision.gradient_scaler(options_of(amp=amp), CPU).is_enabled()

@@ -30,11 +30,12 @@ def row(epoch: int, test: float, valid: float | None = None) -> dict[str, Any]:
 def test_the_best_epoch_is_the_first_best_on_valid_whatever_test_says() -> None:
     history = [row(1, 90, valid=50), row(2, 60, valid=70), row(3, 99, valid=70)]
     assert best_epoch(history)["epoch"] == 2
+    summary = summarize(history, options_of(), {}, ALONE.device)
+    assert summary["best_chosen_on"] == "valid"
+    assert result_lines(summary).endswith("; chosen on valid")
 
 
-def test_without_a_valid_split_the_last_epoch_is_the_result_and_the_best_is_called_too_good() -> (
-    None
-):
+def test_without_valid_the_last_epoch_is_the_result_and_the_best_is_called_too_good() -> None:
     history = [row(1, 90), row(2, 60)]
     summary = summarize(history, options_of(), {"test": 9}, ALONE.device)
     assert summary["last"]["epoch"] == 2
@@ -54,23 +55,11 @@ def test_a_training_ends_with_a_sentence_where_intra_w_has_died(dead: bool) -> N
     assert result_lines(summary).endswith("Intra-RM does nothing here.") == dead
 
 
-def test_with_a_valid_split_it_is_chosen_there() -> None:
-    summary = summarize([row(1, 9, 50), row(2, 8, 40)], options_of(), {}, ALONE.device)
-    assert summary["best_chosen_on"] == "valid"
-    assert result_lines(summary).endswith("; chosen on valid")
-
-
 def test_an_epoch_in_a_line() -> None:
-    given = row(3, 60, valid=70) | {
-        "train_total": 2.5,
-        "train_classification": 1.9,
-        "train_compactness": 3.0,
-        "train_balance": 0.5,
-        "train_distribution": 12.0,
-        "train_accuracy": 33.3,
-        "images_per_second": 456.7,
-        "waiting": 0.051,
-    }
+    losses = {"classification": 1.9, "compactness": 3.0, "balance": 0.5, "distribution": 12.0}
+    learned = losses | {"total": 2.5, "accuracy": 33.3}
+    given = row(3, 60, valid=70) | {f"train_{name}": value for name, value in learned.items()}
+    given |= {"images_per_second": 456.7, "waiting": 0.051}
     assert epoch_line(given, 40) == (
         "epoch  3/40  loss 2.500  (classification 1.9, compactness 3, balance 0.5, distribution 12)"
         "  train 33.3 %  valid 70.0 % (mean class 70.0 %)  test 60.0 % (mean class 60.0 %)"
@@ -86,17 +75,18 @@ def test_mean_and_deviation_of_a_sample() -> None:
 @pytest.mark.parametrize(
     ("changes", "warned"),
     [
-        ({"reduction": "sum", "gate_init": "linear"}, True),
-        ({"reduction": "sum"}, False),
-        ({"reduction": "mean", "gate_init": "linear"}, False),
-        ({"reduction": "sum", "gate_init": "linear", "backbone_weights": "faces.pt"}, False),
-        ({"reduction": "sum", "gate_init": "linear", "imagenet": True}, False),
-        ({"reduction": "sum", "gate_init": "linear", "head": "linear"}, False),
+        ({}, True),
+        ({"gate_init": "uniform"}, False),
+        ({"reduction": "mean"}, False),
+        ({"backbone_weights": "faces.pt"}, False),
+        ({"imagenet": True}, False),
+        ({"head": "linear"}, False),
     ],
 )
 def test_greeting_warns_where_it_is_known_to_end_badly(
     changes: dict[str, Any], warned: bool
 ) -> None:
-    said = greeting(Database("mine", (), {}), options_of(**changes), ALONE, Path("here"))
+    options = options_of(**{"reduction": "sum", "gate_init": "linear", **changes})
+    said = greeting(Database("mine", (), {}), options, ALONE, Path("here"))
     assert said.startswith("mine: ")
     assert ("backbone from scratch hardly learns" in said) is warned
