@@ -63,9 +63,8 @@ def history(options: Options, found: Evaluation, *, valid: bool = False) -> list
     """Make up the rows of a training that ends at an evaluation, and was best an epoch earlier."""
     rows = []
     for epoch in range(1, options.epochs + 1):
-        losses = {"train_total": 3 / epoch}
-        if options.head == "fdrl":
-            losses |= {f"train_{term}": 2 / epoch for term in TERMS}
+        terms = TERMS if options.head == "fdrl" else ()
+        losses = {"train_total": 3 / epoch} | {f"train_{term}": 2 / epoch for term in terms}
         row = {"epoch": epoch, "lr": 1e-3} | losses | {"train_accuracy": 90.0 - 50 / epoch}
         row |= {"images_per_second": 60.0, "waiting": 0.01, "seconds": 10.0}
         lead = 1.0 if epoch == options.epochs - 1 else 3.0 * (epoch - options.epochs)

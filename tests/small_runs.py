@@ -22,15 +22,8 @@ from fer.training.rates import capturable
 from fer.training.run import Run, build_run, open_run
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-SMALL: dict[str, Any] = {
-    "faces": 40,
-    "image_size": 24,
-    "batch_size": 8,
-    "epochs": 2,
-    "num_latents": 3,
-    "latent_dim": 8,
-    "device": "cpu",
-}
+SMALL: dict[str, Any] = {"faces": 40, "image_size": 24, "batch_size": 8, "epochs": 2}
+SMALL |= {"num_latents": 3, "latent_dim": 8, "device": "cpu"}
 COMMAND = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
 """The same, said on a command line."""
 
@@ -43,12 +36,9 @@ class SmallBackbone(nn.Module):
 
     def __init__(self, weights: object = None) -> None:
         super().__init__()
-        self.first = nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=3, bias=False), nn.BatchNorm2d(6), nn.ReLU()
-        )
-        self.second = nn.Sequential(
-            nn.Conv2d(6, 512, 3, stride=2, bias=False), nn.BatchNorm2d(512), nn.ReLU()
-        )
+        first, second = nn.Conv2d(3, 6, 3, 3, bias=False), nn.Conv2d(6, 512, 3, 2, bias=False)
+        self.first = nn.Sequential(first, nn.BatchNorm2d(6), nn.ReLU())
+        self.second = nn.Sequential(second, nn.BatchNorm2d(512), nn.ReLU())
         self.fc: nn.Module = nn.Linear(512, 1000)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,19 +65,28 @@ def make_run(**changes: Any) -> Run:
     return build_run(options_of(**changes), ALONE)
 
 
-def begin(folder: Path, **changes: Any) -> Run:
-    """Begin a run in a new folder, or go on with what it holds."""
+def begin(folder: Path, *, buffers: bool = False, **changes: Any) -> Run:
+    """Begin a run in a new folder, or go on with what it holds; its steps may be over buffers."""
     options = options_of(**changes)
     if not folder.exists():
         folder.mkdir()
         checkpoint.write_json(folder / "config.json", options.plain())
-    return open_run(options, folder, ALONE, quiet=True)
+    run = open_run(options, folder, ALONE, quiet=True)
+    return over_buffers(run) if buffers else run
 
 
 def trained(folder: Path, **changes: Any) -> Run:
-    """Train to the end in a new folder, or go on with what it holds."""
+    """Begin, or go on, and train to the end."""
     run = begin(folder, **changes)
     run.train(quiet=True)
+    return run
+
+
+def stopped(folder: Path, count: int, **changes: Any) -> Run:
+    """Begin, take some steps of the first epoch, and keep what there is."""
+    run = begin(folder, **changes)
+    take_steps(run, count)
+    run.keep()
     return run
 
 
@@ -151,6 +150,12 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in OF_THE_CLOCK}
+
+
+def same_runs(folder: Path, *others: Path) -> None:
+    """Assert that other runs kept what one of them did."""
+    for other in others:
+        assert_same(kept(other), kept(folder))
 
 
 def assert_same(got: Any, want: Any, name: str = "") -> None:

@@ -19,10 +19,11 @@ from small_runs import (
     ALONE,
     assert_same,
     begin,
-    kept,
     make_run,
     options_of,
     over_buffers,
+    same_runs,
+    stopped,
     take_steps,
     trained,
 )
@@ -48,25 +49,21 @@ pytestmark = pytest.mark.usefixtures("small")
 
 
 @RECIPE
-def test_a_training_over_buffers_is_the_same_bit_for_bit(
-    recipe: dict[str, Any], tmp_path: Path
-) -> None:
+def test_over_buffers_a_training_is_the_same(recipe: dict[str, Any], tmp_path: Path) -> None:
     trained(tmp_path / "before", **recipe)
-    over_buffers(begin(tmp_path / "buffers", **recipe)).train(quiet=True)
-    assert_same(kept(tmp_path / "buffers"), kept(tmp_path / "before"))
+    trained(tmp_path / "buffers", buffers=True, **recipe)
+    same_runs(tmp_path / "before", tmp_path / "buffers")
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["first without", "first over buffers"])
 def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) -> None:
     recipe = RECIPES["strong"] | {"epochs": 3}
-    begun = begin(tmp_path / "run", **recipe)
-    take_steps(over_buffers(begun) if first else begun, 3)
-    begun.keep()
-    again = begin(tmp_path / "run", **recipe)
+    stopped(tmp_path / "run", 3, buffers=first, **recipe)
+    again = begin(tmp_path / "run", buffers=not first, **recipe)
     assert again.progress.steps == 3
-    (again if first else over_buffers(again)).train(quiet=True)
+    again.train(quiet=True)
     trained(tmp_path / "whole", **recipe)
-    assert_same(kept(tmp_path / "run"), kept(tmp_path / "whole"))
+    same_runs(tmp_path / "whole", tmp_path / "run")
 
 
 class Waiting(TorchDispatchMode):
@@ -78,9 +75,7 @@ class Waiting(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.refuse, self.count = refuse, 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).split(".")[1]
         self.count += 1
         if self.refuse:
@@ -131,9 +126,7 @@ def test_the_mode_refuses_what_waits() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["paper", "strong"])
-def test_a_replayed_step_takes_few_operations_of_the_host(
-    recipe: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replay_costs_the_host_little(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = over_buffers(make_run(**RECIPES[recipe]))
     take_steps(run, WARM_UP)
     # What a graph holds costs the host nothing.

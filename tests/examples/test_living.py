@@ -11,16 +11,7 @@ from torch.nn import functional as F
 from fdrl_layers import FDRLHead, IntraRelation
 from fer.model.build import losses_of, make_criterion, make_model
 from fer.model.living import LivingLoss, NormalizedIntraRelation, apart_loss, peak_loss
-from small_runs import (
-    assert_same,
-    batch_of,
-    begin,
-    kept,
-    make_run,
-    options_of,
-    take_steps,
-    trained,
-)
+from small_runs import assert_same, batch_of, make_run, options_of, same_runs, stopped, trained
 
 
 def test_the_peak_loss_is_the_entropy_of_each_face() -> None:
@@ -92,15 +83,12 @@ def test_what_they_weigh_is_in_the_total(targets: str) -> None:
 def test_a_normalized_head_is_built_called_and_read_back(tmp_path: Path) -> None:
     changes = {"normalize_latents": True, "lambda_peak": 0.1}
     trained(tmp_path / "whole", **changes)
-    first = begin(tmp_path / "parts", **changes)
-    head = first.model[1]
+    head = stopped(tmp_path / "parts", 0, **changes).model[1]
     assert isinstance(head, FDRLHead)
     choice = head.backend_choice(torch.randn(2, head.in_features))
     assert "NormalizedIntraRelation" in str(choice.reason)
-    take_steps(first, 0)
-    first.keep()
     trained(tmp_path / "parts", **changes)
-    assert_same(kept(tmp_path / "parts"), kept(tmp_path / "whole"))
+    same_runs(tmp_path / "whole", tmp_path / "parts")
     # The same seed draws the same weights, so that only what the gates see differs.
     torch.manual_seed(0)
     plain = make_model(options_of(), 7).state_dict()

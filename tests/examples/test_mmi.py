@@ -34,16 +34,14 @@ def test_three_frames_picked_by_hand_are_all_taken(tmp_path: Path) -> None:
 
 
 def test_reads_the_whole_database_and_notices_what_is_missing(tmp_path: Path) -> None:
-    sequences = [
-        tmp_path / CLASSES[i % 6] / f"S{i % 31 + 1:03}-{i // 31 + 1:03}" for i in range(205)
-    ]
-    for sequence in sequences:
+    names = [f"{CLASSES[i % 6]}/S{i % 31 + 1:03}-{i // 31 + 1:03}" for i in range(205)]
+    for name in names:
         for frame in range(1, 6):
-            write_image(sequence / f"{frame}.png")
+            write_image(tmp_path / name / f"{frame}.png")
     faces = load_mmi(tmp_path).splits["all"]
     assert len(faces) == 615
     assert len(set(faces.subjects or ())) == 31
-    shutil.rmtree(sequences[7])
+    shutil.rmtree(tmp_path / names[7])
     match = r"mmi in .*clips: expected 205, found 204; images: expected 615, found 612"
     with pytest.raises(ValueError, match=match):
         load_mmi(tmp_path)

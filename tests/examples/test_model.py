@@ -10,17 +10,8 @@ import torch
 from torch import Tensor
 
 from fer.data import Database
-from fer.model import checkpoint
-from fer.model.build import (
-    Trained,
-    load_trained,
-    logits_of,
-    losses_of,
-    make_backbone,
-    make_criterion,
-    make_model,
-    outputs,
-)
+from fer.model import build, checkpoint
+from fer.model.build import Trained, load_trained
 from fer.options import Options
 from fer.training import augment
 from fer.training.run import Run
@@ -32,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("small")
 def said(model: torch.nn.Sequential, run: Run) -> Tensor:
     """Return the logits of the test faces."""
     images = augment.for_evaluation(run.database.splits["test"].images, run.options.image_size)
-    return logits_of(outputs(model, images)[1])
+    return build.logits_of(build.outputs(model, images)[1])
 
 
 def assert_says(loaded: Trained, model: Any, run: Run) -> None:
@@ -73,7 +64,7 @@ def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> N
 @pytest.mark.parametrize(("last_stride", "places"), [(1, 36), (2, 9)])
 def test_the_last_stride_is_that_of_the_options(last_stride: int, places: int) -> None:
     shape: dict[str, Any] = {"backbone": "resnet10", "width": 8, "small_stem": True}
-    backbone, _ = make_backbone(Options(attach="places", last_stride=last_stride, **shape))
+    backbone, _ = build.make_backbone(Options(attach="places", last_stride=last_stride, **shape))
     assert backbone(torch.zeros(2, 3, 42, 42)).shape == (2, 64 * places)
 
 
@@ -115,30 +106,30 @@ def test_gray_faces_are_remembered(tmp_path: Path) -> None:
 
 
 def test_without_intra_weights_there_is_nothing_to_balance() -> None:
-    criterion = make_criterion(options_of(intra=False), 7)
+    criterion = build.make_criterion(options_of(intra=False), 7)
     assert (criterion.lambda_balance, criterion.lambda_distribution) == (0, 0)
-    assert make_criterion(options_of(), 7).lambda_balance == 1
+    assert build.make_criterion(options_of(), 7).lambda_balance == 1
 
 
 def test_losses_of_the_baseline_are_its_cross_entropy() -> None:
     logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
-    found = losses_of(make_criterion(options_of(), 7), logits, labels)
+    found = build.losses_of(build.make_criterion(options_of(), 7), logits, labels)
     wanted = -(logits.log_softmax(1)[:, 0]).mean()
     torch.testing.assert_close(found, {"total": wanted})
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_latents": 3, "latent_dim": 16}], ids=str)
 def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) -> None:
-    fdrl, plain = (make_model(options_of(head=head, **changes), 7)[1] for head in ("fdrl", "plain"))
+    options = [options_of(head=head, **changes) for head in ("fdrl", "plain")]
+    fdrl, plain = (build.make_model(each, 7)[1] for each in options)
     more = sum(each.numel() for each in plain.parameters())
     more -= sum(each.numel() for each in fdrl.parameters())
     # To within half of what one more unit in the middle has.
-    assert abs(more) <= (512 + 1 + options_of(**changes).latent_dim) / 2
-
-
-def test_the_plain_head_can_be_given_a_width() -> None:
-    hidden = make_model(options_of(head="plain", hidden=40), 7)[1].get_submodule("0")
-    assert isinstance(hidden, torch.nn.Linear)
+    assert abs(more) <= (512 + 1 + options[0].latent_dim) / 2
+    # Or the width that was asked for.
+    hidden = build.make_model(options_of(head="plain", hidden=40, **changes), 7)[1].get_submodule(
+        "0"
+    )
     assert hidden.out_features == 40
 
 
@@ -154,12 +145,12 @@ def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["fdrl", "linear", "plain"])
 def test_the_last_layer_can_predict_from_what_is_normalized(head: str) -> None:
     torch.manual_seed(0)
-    model = make_model(options_of(head=head, batch_norm=True), 7)
+    model = build.make_model(options_of(head=head, batch_norm=True), 7)
     norms = [each for each in model[1].modules() if isinstance(each, torch.nn.BatchNorm1d)]
     assert len(norms) == 1
     seen: list[Tensor] = []
     norms[0].register_forward_hook(lambda _, taken, made: seen.extend((*taken, made)))
-    feature, output = outputs(model, torch.randn(8, 3, 32, 32))
+    feature, output = build.outputs(model, torch.randn(8, 3, 32, 32))
     assert torch.equal(seen[0], feature if head == "fdrl" else seen[0])
     last = [each for each in model[1].modules() if isinstance(each, torch.nn.Linear)][-1]
-    torch.testing.assert_close(logits_of(output), last(seen[1]))
+    torch.testing.assert_close(build.logits_of(output), last(seen[1]))

@@ -33,11 +33,11 @@ def write_people(base: Path, people: int, frames: int = 4) -> None:
         ("VL_Acropped/Strong", "VL_Acropped"),
     ],
 )
-def test_reads_the_last_three_frames_in_visible_strong_light(
+def test_reads_the_last_frames_in_visible_strong_light(
     tmp_path: Path, base: str, root: str
 ) -> None:
     write_people(tmp_path / base, people=2, frames=11)
-    for other in (*map((Path(base)).with_name, ("Dark", "Weak")), base.replace("VL", "NI")):
+    for other in (*map(Path(base).with_name, ("Dark", "Weak")), base.replace("VL", "NI")):
         write_image(tmp_path / other / "P001" / "Anger" / "000.jpeg")
     database = load_oulu(tmp_path / root, check_counts=False)
     faces = database.splits["all"]

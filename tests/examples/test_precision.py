@@ -1,3 +1,4 @@
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -21,9 +22,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         ("fp16", GPU, True, torch.float16),
     ],
 )
-def test_type_of_products(
-    amp: str, device: torch.device, has_bfloat16: bool, wanted: torch.dtype
-) -> None:
+def test_type_of_products(amp: str, device: torch.device, has_bfloat16: bool, wanted: Any) -> None:
     with mock.patch("torch.cuda.is_bf16_supported", return_value=has_bfloat16):
         assert precision.product_type(options_of(amp=amp), device) is wanted
 

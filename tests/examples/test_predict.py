@@ -20,6 +20,7 @@ from fer.training import augment
 
 CPU = ["--device", "cpu"]
 SMALL = [*CPU, "--faces", "64", "--image-size", "32", "--batch-size", "32", "--epochs", "1"]
+Capture, Faces = pytest.CaptureFixture[str], list[Path]
 KEYS = ["image", "label", "probability", "probabilities", "intra_weights", "eyes", "note", "error"]
 
 
@@ -31,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def faces(run: Path) -> list[Path]:
+def faces(run: Path) -> Faces:
     """The run's own test faces, as files in one folder."""
     (run.parent / "faces").mkdir()
     split = read_database(load_options(run)).splits["test"]
@@ -42,7 +43,7 @@ def faces(run: Path) -> list[Path]:
 
 
 @pytest.fixture
-def told(run: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def told(run: Path, capsys: Capture) -> Any:
     """What predict.py says with --json, having ended with a status."""
 
     def tell(*arguments: object, run: Path = run, status: int = 0) -> list[dict[str, Any]]:
@@ -66,9 +67,7 @@ def probabilities(said: list[dict[str, Any]]) -> torch.Tensor:
     return torch.tensor([list(each["probabilities"].values()) for each in said])
 
 
-def test_says_what_the_run_said_of_its_own_test_faces(
-    run: Path, faces: list[Path], told: Any
-) -> None:
+def test_says_what_the_run_said_of_its_own_test_faces(run: Path, faces: Faces, told: Any) -> None:
     said = told(faces[0].parent)
     kept = evaluation.read_evaluation(run / "evaluation.pt").evaluation
     assert [Path(each["image"]).stem for each in said] == [f"test_{i:05d}" for i in range(25)]
@@ -84,7 +83,7 @@ def test_says_what_the_run_said_of_its_own_test_faces(
         assert each["probability"] == max(each["probabilities"].values())
 
 
-def test_depends_on_neither_batch_nor_order(faces: list[Path], told: Any) -> None:
+def test_depends_on_neither_batch_nor_order(faces: Faces, told: Any) -> None:
     want = probabilities(told(*faces[:7]))
     got = probabilities(told(*faces[6::-1], "--batch-size", "3"))
     torch.testing.assert_close(got.flip(0), want)
@@ -92,7 +91,7 @@ def test_depends_on_neither_batch_nor_order(faces: list[Path], told: Any) -> Non
 
 
 def test_names_what_it_cannot_read_and_predicts_the_rest(
-    run: Path, faces: list[Path], tmp_path: Path, told: Any, capsys: pytest.CaptureFixture[str]
+    run: Path, faces: Faces, tmp_path: Path, told: Any, capsys: Capture
 ) -> None:
     content = bytearray(faces[0].read_bytes())
     content[-13] ^= 1  # the last byte of the pixels' checksum, before the chunk that ends a PNG
@@ -115,7 +114,7 @@ def test_names_what_it_cannot_read_and_predicts_the_rest(
 
 
 def test_a_picture_is_the_same_in_every_mode_and_direction(
-    faces: list[Path], tmp_path: Path, told: Any
+    faces: Faces, tmp_path: Path, told: Any
 ) -> None:
     picture = Image.open(faces[3])
     gray = picture.convert("L")
@@ -135,7 +134,7 @@ def test_a_picture_is_the_same_in_every_mode_and_direction(
 
 
 def test_a_network_of_gray_faces_sees_gray(
-    run: Path, faces: list[Path], tmp_path: Path, told: Any
+    run: Path, faces: Faces, tmp_path: Path, told: Any
 ) -> None:
     got = probabilities(told(faces[2], run=copied(run, tmp_path / "gray", "last.pt", gray=True)))
     gray = as_tensor(Image.open(faces[2]).convert("L"))
@@ -144,9 +143,7 @@ def test_a_network_of_gray_faces_sees_gray(
     assert not torch.allclose(got, probabilities(told(faces[2])), atol=1e-5)
 
 
-def test_best_is_another_checkpoint(
-    run: Path, faces: list[Path], tmp_path: Path, told: Any
-) -> None:
+def test_best_is_another_checkpoint(run: Path, faces: Faces, tmp_path: Path, told: Any) -> None:
     model = checkpoint.read_checkpoint(run / "best.pt")["model"]
     undecided = {name: torch.zeros_like(model[name]) for name in model if "1.classifier" in name}
     folder = copied(run, tmp_path / "two", "best.pt", model=model | undecided)
@@ -157,7 +154,7 @@ def test_best_is_another_checkpoint(
 
 
 def test_the_table_has_a_column_for_each_class_and_latent(
-    run: Path, faces: list[Path], told: Any, capsys: pytest.CaptureFixture[str]
+    run: Path, faces: Faces, told: Any, capsys: Capture
 ) -> None:
     (said,) = told(faces[0])
     assert predict.main([*CPU, str(faces[0]), "--run", str(run)]) == 0
@@ -172,7 +169,7 @@ def test_the_table_has_a_column_for_each_class_and_latent(
 
 
 def test_the_baseline_has_no_intra_weights(
-    tmp_path: Path, faces: list[Path], told: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, faces: Faces, told: Any, capsys: Capture
 ) -> None:
     folder = tmp_path / "linear"
     fer_rafdb.main([*SMALL, "--head", "linear", "--out", str(folder)])
@@ -187,7 +184,7 @@ def test_the_baseline_has_no_intra_weights(
         assert picture.width < 1100  # two panels, where FDRL has three
 
 
-def test_annotates_without_overwriting(faces: list[Path], tmp_path: Path, told: Any) -> None:
+def test_annotates_without_overwriting(faces: Faces, tmp_path: Path, told: Any) -> None:
     for _ in range(2):
         told(faces[0], "--annotate", tmp_path)
     made = sorted(each.name for each in tmp_path.iterdir())
@@ -197,7 +194,7 @@ def test_annotates_without_overwriting(faces: list[Path], tmp_path: Path, told: 
         assert len(picture.convert("RGB").getcolors(2**20) or ()) > 100
 
 
-def test_cuts_the_face_out_of_a_photograph(faces: list[Path], tmp_path: Path, told: Any) -> None:
+def test_cuts_the_face_out_of_a_photograph(faces: Faces, tmp_path: Path, told: Any) -> None:
     photograph = Image.new("RGB", (300, 200), "gray")
     photograph.paste(Image.open(faces[0]), (150, 60))
     photograph.save(tmp_path / "photograph.png")
@@ -218,7 +215,7 @@ def test_cuts_the_face_out_of_a_photograph(faces: list[Path], tmp_path: Path, to
 
 
 def test_rejects_what_no_prediction_can_be_made_with(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     damaged = copied(run, tmp_path / "damaged", "best.pt")
     (damaged / "last.pt").write_bytes(b"half a checkpoint")

@@ -13,13 +13,7 @@ from fer.data.rafdb import load_rafdb
 from image_trees import class_names
 from report_runs import CLASSES
 
-ROWS = (
-    ("test_0002.jpg", 7),
-    ("train_00002.jpg", 5),
-    ("train_00001.jpg", 1),
-    ("test_0001.jpg", 4),
-    ("train_00003.jpg", 2),
-)
+ROWS = {"test_0002": 7, "train_00002": 5, "train_00001": 1, "test_0001": 4, "train_00003": 2}
 IMAGES = "Image/aligned"
 load_uncounted = partial(load_rafdb, check_counts=False)
 
@@ -27,13 +21,13 @@ load_uncounted = partial(load_rafdb, check_counts=False)
 def write_tree(base: Path) -> Path:
     """Write a database of the five `ROWS` and return its list file."""
     (base / IMAGES).mkdir(parents=True)
-    for number, (name, _) in enumerate(ROWS):
+    for number, name in enumerate(ROWS):
         generator = torch.Generator().manual_seed(number)
         image = torch.randint(0, 256, (3, 10, 10), generator=generator, dtype=torch.uint8)
-        to_pil_image(image).save(base / IMAGES / f"{Path(name).stem}_aligned.jpg")
+        to_pil_image(image).save(base / IMAGES / f"{name}_aligned.jpg")
     labels = base / "EmoLabel" / "list_patition_label.txt"
     labels.parent.mkdir()
-    labels.write_text("\n".join(f"{name} {label}" for name, label in ROWS))
+    labels.write_text("\n".join(f"{name}.jpg {label}" for name, label in ROWS.items()))
     return labels
 
 
@@ -152,9 +146,7 @@ def test_bad_images_are_named_and_missing_ones_before_any_is_decoded(tmp_path: P
 
 @pytest.mark.usefixtures("labels")
 @pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".JPEG", ".png", ".PNG"])
-def test_images_of_other_endings_are_found_and_the_published_one_first(
-    tmp_path: Path, ending: str
-) -> None:
+def test_other_endings_are_found_and_the_published_one_first(tmp_path: Path, ending: str) -> None:
     expected = load_uncounted(tmp_path).splits["train"].images
     for path in list((tmp_path / IMAGES).iterdir()):
         path.rename(path.with_suffix(ending))

@@ -9,6 +9,7 @@ from fer.report import facts
 from report_runs import reported
 
 ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
+FROZEN = {"backbone_weights": "x/faces.pt", "freeze_backbone": True}
 
 
 @pytest.mark.parametrize(
@@ -18,11 +19,7 @@ ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
         ("Backbone", {"backbone": "resnet10", "width": 16}, "ResNet-10 of 16 channels from"),
         ("Backbone", {"small_stem": True}, "ResNet-18 with a small stem from"),
         ("Backbone", {"last_stride": 1}, "ResNet-18 with a last stride of 1 from"),
-        (
-            "Backbone",
-            {"backbone_weights": "x/faces.pt", "freeze_backbone": True},
-            "ResNet-18 from faces.pt, frozen",
-        ),
+        ("Backbone", FROZEN, "ResNet-18 from faces.pt, frozen"),
         ("Head", {"head": "linear"}, "linear: the paper's baseline"),
         ("Head", {"head": "linear", "batch_norm": True}, "batch normalization before the last"),
         ("Head", {"head": "plain"}, "plain: two layers, as many parameters as FDRL and 128"),
@@ -35,9 +32,7 @@ ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
     ],
     ids=str,
 )
-def test_it_says_what_was_run(
-    name: str, changes: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_says_what_was_run(name: str, changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     assert words in dict(facts.facts(reported(tmp_path, **changes)))[name]
 
 

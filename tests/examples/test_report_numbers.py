@@ -7,26 +7,24 @@ import pytest
 
 from fer.report import numbers
 from fer.report.curves import charts
-from fer.report.folder import read_folder
+from fer.report.folder import Reported
 from fer.report.page import number, percent, sign
-from report_runs import drawn_evaluation, plain_faces, reported, write_run
+from report_runs import drawn_evaluation, plain_faces, reported
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
+def wilson(right: int, count: int) -> numbers.Interval:
     """Solve the score test for its ends: Wilson 1927."""
     z, p = 1.959963984540054, right / count
     middle = p + z * z / (2 * count)
     half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return tuple(100 * (middle + sign * half) / (1 + z * z / count) for sign in (-1, 1))  # type: ignore[return-value]
+    low, high = (100 * (middle + side * half) / (1 + z * z / count) for side in (-1, 1))
+    return numbers.Interval(100 * p, low, high)
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (7, 7), (3, 7), (2390, 3137)])
 def test_shares_have_wilsons_interval(right: int, count: int) -> None:
-    found = numbers.share(right, count)
-    low, high = wilson(right, count)
-    assert found.value == pytest.approx(100 * right / count)
-    assert found.low == pytest.approx(low, abs=1e-9)
-    assert found.high == pytest.approx(high, abs=1e-9)
+    wanted = pytest.approx(vars(wilson(right, count)), abs=1e-9)
+    assert vars(numbers.share(right, count)) == wanted
 
 
 def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
@@ -39,9 +37,8 @@ def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
     assert found.value == pytest.approx(100 * shares.mean())
     # To draw n faces anew from a class is to draw how many of them are right.
     again = rng.binomial([200, 60, 20], shares, size=(20_000, 3)) / [200, 60, 20]
-    low, high = np.percentile(100 * again.mean(axis=1), [2.5, 97.5])
-    assert found.low == pytest.approx(low, abs=0.6)
-    assert found.high == pytest.approx(high, abs=0.6)
+    ends = np.percentile(100 * again.mean(axis=1), [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx(ends, abs=0.6)
     assert found == numbers.mean_class_accuracy(labels, predictions)
     one_of_a_class = numbers.mean_class_accuracy(np.array([0, 0, 1]), np.array([0, 0, 1]))
     assert one_of_a_class == numbers.Interval(100, 100, 100)
@@ -61,9 +58,7 @@ def test_class_rows_count_by_hand() -> None:
     assert np.isnan([fourth.recall.value, fourth.precision, fourth.f1]).all()
 
 
-def test_the_result_comes_first_and_what_was_chosen_on_test_is_called_too_good(
-    tmp_path: Path,
-) -> None:
+def test_the_result_comes_first_and_the_best_on_test_is_called_too_good(tmp_path: Path) -> None:
     run = reported(tmp_path)
     result, best, train = numbers.accuracies(run)
     labels, predictions = run.evaluation.labels, run.evaluation.predictions
@@ -73,7 +68,7 @@ def test_the_result_comes_first_and_what_was_chosen_on_test_is_called_too_good(
     assert "too good" in best.note
     # One more of 60 is right than at the end, by the row of the second epoch.
     right = round(run.summary["best"]["test_accuracy"] * 0.6)
-    assert best.accuracy.low == pytest.approx(wilson(right, 60)[0])
+    assert best.accuracy.low == pytest.approx(wilson(right, 60).low)
     assert (train.split, train.accuracy.low) == ("train", None)
     # The last epoch is not shown twice where it is the best.
     alone = reported(tmp_path / "alone", epochs=1)
@@ -90,25 +85,21 @@ def test_an_epoch_chosen_on_valid_is_too_good_on_valid_alone(tmp_path: Path) -> 
 
 def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) -> None:
     faces = plain_faces(40)
-    labels = faces.labels.numpy()
-    found = drawn_evaluation(faces)
+    labels, found = faces.labels.numpy(), drawn_evaluation(faces)
 
-    def right_in(which: range, name: str) -> Path:
+    def right_in(which: range) -> Reported:
         said = np.where(np.isin(np.arange(40), which), labels, (labels + 1) % 7)
         evaluation = replace(found, probabilities=np.eye(7, dtype=np.float32)[said])
-        return write_run(tmp_path / name, faces, evaluation)
+        return reported(tmp_path / f"{which}", 40, found=evaluation)
 
-    run = read_folder(right_in(range(10, 40), "run"))
-    baseline = read_folder(right_in(range(16), "baseline"))
-    compared = numbers.compare(run, baseline)
+    run = right_in(range(10, 40))
+    compared = numbers.compare(run, right_in(range(16)))
     assert (compared.only_run, compared.only_baseline) == (24, 10)
     assert compared.difference.value == pytest.approx(100 * 14 / 40)
     # Twice the chance of at most 10 heads in 34 throws.
-    rng = np.random.default_rng(0)
-    chance = 2 * (rng.binomial(34, 0.5, 400_000) <= 10).mean()
-    assert compared.p == pytest.approx(chance, abs=2e-3)
-    assert compared.difference.low is not None
-    assert compared.difference.low > 0
+    throws = np.random.default_rng(0).binomial(34, 0.5, 400_000)
+    assert compared.p == pytest.approx(2 * (throws <= 10).mean(), abs=2e-3)
+    assert (compared.difference.low or 0) > 0
     same = numbers.compare(run, run)
     assert (same.difference.value, same.p) == (0, 1)
 

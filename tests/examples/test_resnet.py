@@ -20,12 +20,10 @@ def test_at_full_size_it_is_torchvisions_resnet_18() -> None:
 
 
 @pytest.mark.parametrize(
-    ("small", "last_stride", "side"), [(True, 2, 3), (False, 2, 2), (True, 1, 6), (False, 1, 3)]
+    ("small", "stride", "side"), [(True, 2, 3), (False, 2, 2), (True, 1, 6), (False, 1, 3)]
 )
-def test_a_small_stem_and_a_last_stride_of_1_keep_more_places(
-    small: bool, last_stride: int, side: int
-) -> None:
-    backbone = ResNet(BLOCKS["resnet10"], 16, small=small, last_stride=last_stride)
+def test_small_stem_and_last_stride_keep_more_places(small: bool, stride: int, side: int) -> None:
+    backbone = ResNet(BLOCKS["resnet10"], 16, small=small, last_stride=stride)
     backbone.avgpool = torch.nn.Identity()
     assert backbone(torch.randn(2, 3, 42, 42)).shape == (2, 128 * side * side)
 

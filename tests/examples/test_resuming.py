@@ -15,31 +15,20 @@ import fer_rafdb
 from fer.model import checkpoint
 from fer.training.run import Run
 from fer.training.stopping import SIGNALS, Stopped
-from small_runs import (
-    COMMAND,
-    assert_same,
-    begin,
-    kept,
-    left,
-    options_of,
-    refuses,
-    trained,
-)
+from small_runs import COMMAND, assert_same, begin, left, options_of, refuses, same_runs, trained
 
+Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("small")
 
 
-def test_killed_in_the_first_epoch_begins_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "young"
-    folder.mkdir()
+def test_killed_in_the_first_epoch_begins_again(tmp_path: Path, capsys: Capture) -> None:
     with pytest.raises(SystemExit):
-        fer_rafdb.main(["--resume", str(folder)])
+        fer_rafdb.main(["--resume", str(tmp_path)])
     assert "cannot go on with" in capsys.readouterr().err
-    checkpoint.write_json(folder / "config.json", trained(tmp_path / "whole").options.plain())
-    fer_rafdb.main(["--resume", str(folder)])
-    assert_same(kept(folder), kept(tmp_path / "whole"))
+    whole = trained(tmp_path / "whole")
+    checkpoint.write_json(tmp_path / "config.json", whole.options.plain())
+    fer_rafdb.main(["--resume", str(tmp_path)])
+    same_runs(tmp_path / "whole", tmp_path)
 
 
 def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> None:
@@ -88,10 +77,7 @@ def test_stopped_and_resumed_equals_never_stopped(
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_the_command_with_128_and_its_number(
-    number: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     stop_in_step(monkeypatch, number, 7)
     with pytest.raises(SystemExit) as ended:

@@ -18,9 +18,7 @@ def write_pair(root: Path, train: str, val: str) -> None:
 
 
 @pytest.mark.parametrize(("train", "val"), LAYOUTS, ids=[train for train, _ in LAYOUTS])
-def test_reads_training_faces_and_takes_validation_for_test(
-    tmp_path: Path, train: str, val: str
-) -> None:
+def test_validation_faces_are_taken_for_test(tmp_path: Path, train: str, val: str) -> None:
     write_pair(tmp_path, train, val)
     # The test faces of the challenge have no labels.
     write_tree(tmp_path / "Test_Aligned_Faces", ["1.png"])

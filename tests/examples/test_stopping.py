@@ -25,9 +25,7 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_becomes_a_request_and_again_acts_as_it_always_does(
-    number: int, before: list[int]
-) -> None:
+def test_a_signal_is_a_request_and_again_acts_as_always(number: int, before: list[int]) -> None:
     with listen_for_signals() as requests:
         assert requests.signal == 0
         send(number)

@@ -41,9 +41,7 @@ def test_every_dataset_of_the_command_line_is_in_the_table() -> None:
     assert printed == PRINTED
 
 
-def test_a_database_is_read_whole_or_as_a_fold_and_counted_unless_told_not_to(
-    tmp_path: Path,
-) -> None:
+def test_a_database_is_read_once_whole_or_as_a_fold_and_counted(tmp_path: Path) -> None:
     options = write_small_dump(tmp_path)
     assert read_database(options).sizes == {"all": 7 * 4 * 3}
     fold = read_database(replace(options, fold=2))
@@ -59,10 +57,9 @@ def test_a_database_is_read_whole_or_as_a_fold_and_counted_unless_told_not_to(
 
 
 def test_the_options_of_a_folder_reach_its_reader(tmp_path: Path) -> None:
-    write_tree(
-        tmp_path, (f"{name}/x{person}-1.png" for name in ("sad", "happy") for person in "ab")
-    )
-    asked: dict[str, Any] = {"data": str(tmp_path), "classes": ["sad", "happy"]}
+    classes = ["sad", "happy"]
+    write_tree(tmp_path, (f"{name}/x{person}-1.png" for name in classes for person in "ab"))
+    asked: dict[str, Any] = {"data": str(tmp_path), "classes": classes}
     database = read_database(Options(dataset="folder", subject="x(.)", **asked))
     assert class_names(database) == ["sad", "sad", "happy", "happy"]
     assert database.splits["all"].subjects == ("a", "b", "a", "b")

@@ -3,6 +3,7 @@
 import pickle
 import shutil
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fer.model.weights import IN_SEQUENCE, Matched, fill_backbone, read_tensors
 from fer.options import Options
 from small_runs import assert_same, refuses
 
+Capture, Tensors = pytest.CaptureFixture[str], dict[str, Tensor]
 OPTIONS = Options(image_size=32)
 EVERY_TENSOR = 120
 COUNTERS = 20
@@ -38,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, Tensor]:
+def trained() -> Tensors:
     """Weights and statistics that no initialization gives, with a classifier of 1,000 people."""
     generator = torch.Generator().manual_seed(0)
     return {
@@ -49,28 +51,26 @@ def trained() -> dict[str, Tensor]:
     }
 
 
-def without_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in tensors.items() if "num_batches" not in name}
+def without(word: str, tensors: Tensors) -> Tensors:
+    return {name: value for name, value in tensors.items() if word not in name}
 
 
-def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def prefixed(tensors: Tensors, prefix: str) -> Tensors:
     return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
-def without_fc(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in tensors.items() if not name.startswith("fc.")}
-
-
-def in_sequence(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_sequence(tensors: Tensors) -> Tensors:
     """Number the layers as `nn.Sequential(*resnet.children())` does."""
-    apart = ((*name.split(".", 1), value) for name, value in without_fc(tensors).items())
+    apart = ((*name.split(".", 1), value) for name, value in without("fc.", tensors).items())
     return {f"features.{IN_SEQUENCE.index(layer)}.{rest}": value for layer, rest, value in apart}
 
 
-def ran(tensors: dict[str, Tensor]) -> dict[str, Any]:
+def ran(tensors: Tensors) -> dict[str, Any]:
     """Lay weights out as RAN and SCN have them: of several processes, with heads of their own."""
     heads = {"feature.weight": torch.zeros(512, 512), "feature.bias": torch.zeros(512)}
-    held = without_counters(without_fc(tensors)) | heads | {"fc.weight": torch.zeros(8, 512)}
+    held = (
+        without("num_batches", without("fc.", tensors)) | heads | {"fc.weight": torch.zeros(8, 512)}
+    )
     return {"epoch": 60, "state_dict": OrderedDict(prefixed(held, "module.")), "best_prec1": 91.5}
 
 
@@ -78,16 +78,14 @@ FILES: dict[str, Any] = {
     "MS-Celeb-1M's, as DACL has it": lambda t: {"state_dict": t},
     "MS-Celeb-1M's, as RAN has it": ran,
     "torchvision's": lambda t: OrderedDict(t),
-    "torchvision's from before the counters": without_counters,
+    "torchvision's from before the counters": partial(without, "num_batches"),
     "a backbone of some wrapper": lambda t: {"model": prefixed(t, "module.backbone.")},
     "numbered": lambda t: {"model_state_dict": prefixed(in_sequence(t), "module.")},
 }
 
 
 @pytest.mark.parametrize("layout", FILES.values(), ids=FILES)
-def test_every_tensor_is_that_of_the_file(
-    path: Path, trained: dict[str, Tensor], layout: Any
-) -> None:
+def test_every_tensor_is_that_of_the_file(path: Path, trained: Tensors, layout: Any) -> None:
     torch.save(layout(trained), path)
     backbone = bare()
     matched = fill_backbone(backbone, path)
@@ -97,12 +95,12 @@ def test_every_tensor_is_that_of_the_file(
             assert torch.equal(value, trained[name]), name
 
 
-def test_files_of_the_format_before_zip_are_read(path: Path, trained: dict[str, Tensor]) -> None:
+def test_files_of_the_format_before_zip_are_read(path: Path, trained: Tensors) -> None:
     torch.save({"state_dict": trained}, path, _use_new_zipfile_serialization=False)
     assert read_tensors(path).keys() == trained.keys()
 
 
-def test_safetensors_are_read(path: Path, trained: dict[str, Tensor]) -> None:
+def test_safetensors_are_read(path: Path, trained: Tensors) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     path = path.with_suffix(".safetensors")
     safetensors.save_file(prefixed(trained, "backbone."), path)
@@ -115,9 +113,7 @@ def test_safetensors_are_read(path: Path, trained: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_a_checkpoint_of_ours_gives_its_backbone_the_averaged_one_first(
-    path: Path, averaged: bool
-) -> None:
+def test_a_checkpoint_of_ours_gives_the_averaged_backbone_first(path: Path, averaged: bool) -> None:
     ours, ema = make_model(OPTIONS, 7), make_model(OPTIONS, 7)
     state = {
         "classes": ["a"] * 7,
@@ -133,7 +129,7 @@ def test_a_checkpoint_of_ours_gives_its_backbone_the_averaged_one_first(
     assert_same(backbone.state_dict(), (ema if averaged else ours)[0].state_dict())
 
 
-def test_what_was_left_is_said(path: Path, trained: dict[str, Tensor]) -> None:
+def test_what_was_left_is_said(path: Path, trained: Tensors) -> None:
     torch.save({"state_dict": trained}, path)
     assert fill_backbone(bare(), path) == Matched(120, ("fc.bias", "fc.weight"))
     torch.save(ran(trained), path)
@@ -144,7 +140,7 @@ def test_what_was_left_is_said(path: Path, trained: dict[str, Tensor]) -> None:
     assert str(Matched(120, tuple("abcde"))) == "120 tensors filled; not used: a, b, c, d, ..."
 
 
-def test_a_part_of_a_backbone_is_not_enough(path: Path, trained: dict[str, Tensor]) -> None:
+def test_a_part_of_a_backbone_is_not_enough(path: Path, trained: Tensors) -> None:
     backbone = bare()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     without = {name: trained[name] for name in trained if name != "layer4.1.bn2.running_var"}
@@ -186,19 +182,13 @@ def test_other_contents_are_refused(path: Path, content: Any, match: str) -> Non
         read_tensors(path)
 
 
-def test_files_that_are_no_checkpoints_are_refused(path: Path, trained: dict[str, Tensor]) -> None:
+def test_files_that_are_no_checkpoints_are_refused(path: Path, trained: Tensors) -> None:
     torch.save(trained, path)
     whole, junk = path.read_bytes(), np.random.default_rng(0).bytes(200)
-    contents = [
-        b"",
-        b"no weights",
-        b"\x80\x02}q\x00.",
-        whole[:1000],
-        whole[: len(whole) // 2],
-        junk,
-    ]
+    parts = [whole[:1000], whole[: len(whole) // 2]]
     match = r"weights\.pth (cannot be read: .|does not hold|holds)"
-    for content in (*contents, pickle.dumps(np.ones(3)), b"PK\x03\x04" + junk):
+    pickled = [b"\x80\x02}q\x00.", pickle.dumps(np.ones(3))]
+    for content in (b"", b"no weights", *parts, *pickled, junk, b"PK\x03\x04" + junk):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=match):
             read_tensors(path)
@@ -207,8 +197,8 @@ def test_files_that_are_no_checkpoints_are_refused(path: Path, trained: dict[str
         read_tensors(path)
 
 
-def test_a_run_begins_with_the_weights_says_what_they_gave_and_has_the_head_as_before(
-    path: Path, trained: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+def test_a_run_says_what_the_weights_gave_and_has_the_head_as_before(
+    path: Path, trained: Tensors, capsys: Capture
 ) -> None:
     torch.save({"state_dict": trained}, path)
     options = Options(backbone_weights=str(path))
@@ -226,7 +216,7 @@ def test_a_run_begins_with_the_weights_says_what_they_gave_and_has_the_head_as_b
 
 
 def test_a_run_goes_on_without_the_file_that_it_started_from(
-    path: Path, tmp_path: Path, trained: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+    path: Path, tmp_path: Path, trained: Tensors, capsys: Capture
 ) -> None:
     torch.save(trained, path)
     quick = ["--faces", "32", "--batch-size", "16", "--image-size", "16", "--epochs", "1"]
