@@ -38,15 +38,12 @@ def with_units(faces: FaceSet, seed: int = 0) -> FaceSet:
     return replace(faces, units=torch.from_numpy(units))
 
 
-def drawn_evaluation(
-    faces: FaceSet, *, head: str = "fdrl", num_classes: int = len(CLASSES), seed: int = 0
-) -> Evaluation:
+def drawn_evaluation(faces: FaceSet, *, head: str = "fdrl", seed: int = 0) -> Evaluation:
     """Draw what a fair model might say: about three of four right, latents that follow units."""
     rng, labels = np.random.default_rng(seed), faces.labels.numpy()
-    width = 16 if head == "fdrl" else 24
-    places = rng.normal(size=(num_classes, width))
-    embedding = places[labels] + rng.normal(scale=0.8, size=(len(labels), width))
-    logits = 2.2 * np.eye(num_classes)[labels] + rng.normal(size=(len(labels), num_classes))
+    places = rng.normal(size=(len(CLASSES), 16 if head == "fdrl" else 24))
+    embedding = places[labels] + 0.8 * rng.normal(size=(len(labels), places.shape[1]))
+    logits = 2.2 * np.eye(len(CLASSES))[labels] + rng.normal(size=(len(labels), len(CLASSES)))
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     said = Evaluation(labels, probabilities.astype("f4"), embedding.astype("f4"))
     if head != "fdrl":

@@ -1,5 +1,6 @@
 """A step over buffers that stay is the step as before, waits for no device, and fits a graph."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fer.options import Options
 from fer.training.batches import TrainingBatches
 from fer.training.graph import WARM_UP, obstacle_to_graph, wants_graph
 from fer.training.progress import Progress
@@ -28,8 +28,8 @@ from small_runs import (
     trained,
 )
 
-CUDA = Ranks(0, 1, torch.device("cuda"))
 GPU = torch.device("cuda")
+CUDA = Ranks(0, 1, GPU)
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {"augment": "paper", "schedule": "steps"},
     "strong": {
@@ -144,7 +144,7 @@ def test_what_cannot_be_a_graph_says_why() -> None:
     reasons = {
         "CUDA device": (options, ALONE, GPU),
         "processes": (options, Ranks(0, 2, GPU), GPU),
-        "--cache device": (options, CUDA, torch.device("cpu")),
+        "--cache device": (options, CUDA, ALONE.device),
         "--amp fp16": (options_of(amp="fp16"), CUDA, GPU),
         "--accumulate": (options_of(amp="bf16", accumulate=2), CUDA, GPU),
         "--compile": (options_of(amp="bf16", compile=True), CUDA, GPU),
@@ -153,9 +153,8 @@ def test_what_cannot_be_a_graph_says_why() -> None:
     for reason, arguments in reasons.items():
         assert reason in str(obstacle_to_graph(*arguments))
         assert not wants_graph(*arguments)
-        asked = Options(**{**arguments[0].plain(), "graph": True})
         with pytest.raises(ValueError, match=f"--graph is not possible: .*{reason}"):
-            wants_graph(asked, *arguments[1:])
+            wants_graph(replace(arguments[0], graph=True), *arguments[1:])
     assert wants_graph(options, CUDA, GPU)
     assert not wants_graph(options_of(amp="bf16", graph=False), CUDA, GPU)
 
@@ -170,7 +169,7 @@ def test_rates_are_kept_as_numbers() -> None:
     layer = torch.nn.Linear(2, 2)
     adam = torch.optim.AdamW(layer.parameters(), 0.5)
     plain = adam.state_dict()
-    capturable(adam, torch.device("cpu"))
+    capturable(adam, ALONE.device)
     adam.param_groups[0]["capturable"] = True
     assert isinstance(adam.param_groups[0]["lr"], Tensor)
     assert plain_rates(adam.state_dict()) == plain

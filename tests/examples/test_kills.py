@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fer.model import checkpoint
-from small_runs import assert_same, left, run_command
+from small_runs import assert_same, left, rows_of, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -41,34 +41,34 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     return begin
 
 
-def wait_until(process: BaseProcess, true: Callable[..., bool], *arguments: object) -> None:
+def wait_until(true: Callable[[], bool], process: BaseProcess) -> None:
     """Wait for something, or for the end of the process."""
     deadline = time.monotonic() + 100
-    while process.is_alive() and not true(*arguments):
+    while process.is_alive() and not true():
         assert time.monotonic() < deadline, "the run came to a halt"
         time.sleep(0.0005)
 
 
-def says_that_it_begins(output: Path) -> bool:
-    return output.is_file() and "writing to" in output.read_text()
+def kill(process: BaseProcess, output: Path, folder: Path, epochs: int, rest: float | None) -> str:
+    """Kill a run that has kept some epochs, after a rest or else as it writes a checkpoint.
 
+    Return what it was at: "writing", "training", or "nothing" any more.
+    """
 
-def has_kept(folder: Path, epochs: int) -> bool:
-    path = folder / "metrics.csv"
-    return epochs == 0 or (path.is_file() and path.read_text().count("\n") > epochs)
+    def is_writing() -> bool:
+        return any(folder.glob("*.pt.part"))
 
-
-def is_writing_a_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("*.pt.part"))
-
-
-def kill(process: BaseProcess, folder: Path) -> str:
-    """Kill a run, and say what it was at: "writing", "training", or "nothing" any more."""
+    wait_until(lambda: output.is_file() and "writing to" in output.read_text(), process)
+    wait_until(lambda: len(rows_of(folder)) >= epochs, process)
+    if rest is None:
+        wait_until(is_writing, process)
+    else:
+        time.sleep(rest)
     process.kill()
     process.join()
     if process.exitcode != -9:
         return "nothing"
-    return "writing" if is_writing_a_checkpoint(folder) else "training"
+    return "writing" if is_writing() else "training"
 
 
 @pytest.mark.slow
@@ -87,14 +87,9 @@ def test_killed_ten_times_and_resumed_equals_never_killed(tmp_path: Path, start:
     for number, while_writing in enumerate(plan):
         there = (killed / "config.json").is_file()
         process, output = start([*(["--resume"] if there else [*RUN, "--out"]), str(killed)])
-        wait_until(process, says_that_it_begins, output)
         # Two in each epoch but the last.
-        wait_until(process, has_kept, killed, number // 2)
-        if while_writing:
-            wait_until(process, is_writing_a_checkpoint, killed)
-        else:
-            time.sleep(rng.uniform(0, epoch))
-        found.append(kill(process, killed))
+        rest = None if while_writing else rng.uniform(0, epoch)
+        found.append(kill(process, output, killed, number // 2, rest))
         assert not (killed / "summary.json").exists() or found[-1] == "nothing"
     # Two may come too late, on a machine that is busy with something else.
     assert found.count("nothing") <= 2, found

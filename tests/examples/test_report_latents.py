@@ -23,13 +23,11 @@ def test_a_map_keeps_groups_together_and_is_the_same_again() -> None:
     labels = np.repeat([0, 1, 2], 25)
     noise = np.random.default_rng(0).normal(size=(75, 8))
     features = (10 * np.eye(8)[labels] + noise).astype(np.float32)
-    found, again = (embedding.flat_map(features, labels) for _ in range(2))
-    assert found is not None
-    assert again is not None
-    np.testing.assert_array_equal(found.points, again.points)
-    assert found.points.shape == (75, 2)
-    assert 0 <= found.points.min() <= found.points.max() <= 1
-    apart = np.linalg.norm(found.points[:, None] - found.points, axis=2) + 9 * np.eye(75)
+    points, again = (embedding.flat_map(features, labels).points for _ in range(2))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(points, again)
+    assert points.shape == (75, 2)
+    assert 0 <= points.min() <= points.max() <= 1
+    apart = np.linalg.norm(points[:, None] - points, axis=2) + 9 * np.eye(75)
     assert (labels[apart.argmin(axis=1)] == labels).all()
 
 

@@ -12,11 +12,8 @@ from small_runs import ALONE, options_of
 
 def row(epoch: int, test: float, valid: float | None = None) -> dict[str, Any]:
     scores = {"test": test} | ({} if valid is None else {"valid": valid})
-    return {"epoch": epoch, "seconds": 2.0} | {
-        f"{split}_{kind}": score
-        for split, score in scores.items()
-        for kind in ("accuracy", "mean_class_accuracy")
-    }
+    row = {"epoch": epoch, "seconds": 2.0} | {f"{name}_accuracy": scores[name] for name in scores}
+    return row | {f"{name}_mean_class_accuracy": scores[name] for name in scores}
 
 
 def test_the_best_epoch_is_the_first_best_on_valid_whatever_test_says() -> None:
@@ -75,7 +72,9 @@ def test_mean_and_deviation_of_a_sample() -> None:
         ({"head": "linear"}, False),
     ],
 )
-def test_greeting_warns_where_it_is_known_to_end_ill(changes: dict[str, Any], warned: bool) -> None:
+def test_greeting_warns_of_what_is_known_to_end_badly(
+    changes: dict[str, Any], warned: bool
+) -> None:
     options = options_of(**{"reduction": "sum", "gate_init": "linear", **changes})
     said = summary.greeting(Database("mine", (), {}), options, ALONE, Path("here"))
     assert said.startswith("mine: ")
