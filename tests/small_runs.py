@@ -51,11 +51,6 @@ def use_small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer.model.build.resnet18", SmallBackbone)
 
 
-def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out a run's pictures, which take longer than a small run."""
-    monkeypatch.setattr("fer.evaluation.figures.draw_all", lambda *_: None)
-
-
 def options_of(**changes: Any) -> Options:
     return Options(**SMALL | changes)
 

@@ -68,29 +68,22 @@ def test_the_last_stride_is_that_of_the_options(last_stride: int, places: int) -
     assert backbone(torch.zeros(2, 3, 42, 42)).shape == (2, 64 * places)
 
 
-def test_averaged_weights_come_first(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", epochs=1, ema=0.5)
-    assert run.ema is not None
-    loaded = load_trained(tmp_path / "run")
-    assert_says(loaded, run.ema.module, run)
-    assert not torch.equal(said(loaded.model, run), said(run.model.eval(), run))
-
-
-def test_the_best_epoch_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer.training.run.best_epoch", lambda history: history[0])
-    run = trained(tmp_path / "run", epochs=2)
-    best, last = (load_trained(tmp_path / "run", which) for which in ("best", "last"))
-    assert (best.epoch, last.epoch) == (1, 2)
-    assert not torch.equal(said(best.model, run), said(last.model, run))
-
-
-def test_neither_the_faces_nor_the_first_weights_need_be_there_any_more(tmp_path: Path) -> None:
+def test_it_is_the_average_of_the_epoch_asked_for_and_needs_neither_faces_nor_first_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(FileNotFoundError):
         load_trained(tmp_path)
-    run = trained(tmp_path / "run", epochs=1)
+    monkeypatch.setattr("fer.training.run.best_epoch", lambda history: history[0])
+    folder = tmp_path / "run"
+    run = trained(folder, epochs=2, ema=0.5)
     moved = {"dataset": "rafdb", "data": "gone", "backbone_weights": "gone.pt"}
-    checkpoint.write_json(tmp_path / "run" / "config.json", run.options.plain() | moved)
-    assert_says(load_trained(tmp_path / "run"), run.model, run)
+    checkpoint.write_json(folder / "config.json", run.options.plain() | moved)
+    best, last = (load_trained(folder, which) for which in ("best", "last"))
+    assert (best.epoch, last.epoch) == (1, 2)
+    assert run.ema is not None
+    assert_says(last, run.ema.module, run)
+    for other in (best.model, run.model.eval()):
+        assert not torch.equal(said(last.model, run), said(other, run))
 
 
 def test_gray_faces_are_remembered(tmp_path: Path) -> None:

@@ -104,17 +104,6 @@ def test_information_is_that_of_two_normal_variables() -> None:
     assert found.information[0, 0] == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.08)
 
 
-def test_within_classes_nothing_is_left_of_what_follows_the_class_alone() -> None:
-    rng = np.random.default_rng(5)
-    labels = np.repeat([0, 1], 300)
-    intensity = labels + rng.random(600)
-    weights = [labels + rng.random(600), intensity + 0.1 * rng.random(600)]
-    found = follow(np.stack(weights, axis=1), intensity[:, None], labels)
-    assert found.correlation[0, 0] > 0.7
-    assert abs(found.within[0, 0]) < 0.12
-    assert found.within[1, 0] > 0.9
-
-
 def test_ranks_within_classes_by_loops() -> None:
     labels = np.repeat([0, 1, 2], [2, 4, 21])
     values = np.random.default_rng(8).random((2, 27, 1))

@@ -16,7 +16,7 @@ import fer_rafdb
 from fer.model import checkpoint
 from fer.training.run import Run
 from fer.training.stopping import SIGNALS, Stopped
-from small_runs import COMMAND, assert_same, begin, left, options_of, refuses, same_runs, trained
+from small_runs import COMMAND, assert_same, begin, left, refuses, same_runs, trained
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("small")
@@ -135,14 +135,9 @@ def test_a_rate_too_high_ends_with_what_happened(more: list[str], tmp_path: Path
         require_numbers(tmp_path / "run")
 
 
-@pytest.mark.usefixtures("no_training")
-def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
-    checkpoint.write_json(tmp_path / "config.json", options_of().plain())
-    with checkpoint.claim_folder(tmp_path):
-        refuses("another process writes to", "--resume", str(tmp_path))
-
-
-def test_a_checkpoint_says_what_it_is_and_is_of_certain_faces(tmp_path: Path) -> None:
+def test_a_checkpoint_says_what_it_is_and_is_of_one_process_and_certain_faces(
+    tmp_path: Path,
+) -> None:
     run = trained(tmp_path / "run", epochs=1)
     for name in ("last.pt", "best.pt"):
         state = torch.load(tmp_path / "run" / name, weights_only=True)
@@ -150,5 +145,7 @@ def test_a_checkpoint_says_what_it_is_and_is_of_certain_faces(tmp_path: Path) ->
         assert state["classes"][0] == "Surprise"
         assert state["options"]["num_latents"] == 3
         assert state["faces"] == {"train": 40, "test": 16}
+    with checkpoint.claim_folder(tmp_path / "run"):
+        refuses("another process writes to", "--resume", str(tmp_path / "run"))
     checkpoint.write_json(tmp_path / "run" / "config.json", run.options.plain() | {"faces": 48})
     refuses("was trained on .*'train': 40.*'train': 48", "--resume", str(tmp_path / "run"))

@@ -35,23 +35,19 @@ def test_a_signal_is_a_request_and_again_acts_as_always(number: int, before: lis
         assert before == [number]
 
 
-def test_another_signal_does_not_break_in_and_the_first_is_told(before: list[int]) -> None:
+def test_the_first_signal_is_told_and_all_act_as_before_however_the_block_ends(
+    before: list[int],
+) -> None:
     # Ctrl-C under torchrun: SIGINT from the terminal, then SIGTERM from torchrun.
-    with listen_for_signals() as requests:
-        send(signal.SIGINT)
-        send(signal.SIGTERM)
-        assert requests.signal == signal.SIGINT
-    assert before == []
-
-
-def test_signals_act_as_before_after_the_block_however_it_ends(before: list[int]) -> None:
     def fail() -> None:
-        with listen_for_signals():
+        with listen_for_signals() as requests:
+            send(signal.SIGINT)
             send(signal.SIGTERM)
-            raise ArithmeticError
+            raise ArithmeticError(requests.signal)
 
-    with pytest.raises(ArithmeticError):
+    with pytest.raises(ArithmeticError, match=f"^{signal.SIGINT:d}$"):
         fail()
+    assert before == []
     for each in SIGNALS:
         send(each)
     assert before == list(SIGNALS)

@@ -168,7 +168,6 @@ class Thing:
         ([torch.zeros(1)], r"holds no dictionary of tensors"),
         ({0: torch.zeros(1)}, r"holds no dictionary of tensors"),
     ],
-    ids=["object", "objects", "arrays", "empty", "list", "numbers"],
 )
 def test_other_contents_are_refused(path: Path, content: Any, match: str) -> None:
     torch.save(content, path)
