@@ -16,8 +16,6 @@ VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
 class Page(HTMLParser):
-    """A page, taken apart as a browser would."""
-
     def __init__(self, text: str) -> None:
         super().__init__()
         self.text = text

@@ -81,7 +81,6 @@ def write_run(
     valid: bool = False,
     **changes: Any,
 ) -> Path:
-    """Write the folder of a run that has ended."""
     if changes.get("dataset") == "folder":
         changes["classes"] = classes
     options = Options(**{"epochs": 3, **changes})

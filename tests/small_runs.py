@@ -47,7 +47,6 @@ class SmallBackbone(nn.Module):
 
 
 def use_small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every model of the examples be built on the small backbone."""
     monkeypatch.setattr("fer.model.build.resnet18", SmallBackbone)
 
 
@@ -56,7 +55,6 @@ def options_of(**changes: Any) -> Options:
 
 
 def make_run(**changes: Any) -> Run:
-    """Make a run that has no folder yet."""
     return build_run(options_of(**changes), ALONE)
 
 
@@ -71,7 +69,6 @@ def begin(folder: Path, *, buffers: bool = False, **changes: Any) -> Run:
 
 
 def trained(folder: Path, **changes: Any) -> Run:
-    """Begin, or go on, and train to the end."""
     run = begin(folder, **changes)
     run.train(quiet=True)
     return run
@@ -86,7 +83,6 @@ def stopped(folder: Path, count: int, **changes: Any) -> Run:
 
 
 def take_steps(run: Run, count: int, epoch: int = 1) -> None:
-    """Take the first steps of an epoch."""
     run.progress.lr = float(run.schedule.get_last_lr()[0])
     run.model.train()
     batches = TrainingBatches(run.faces, run.options, epoch, run.ranks)
@@ -106,7 +102,6 @@ def run_command(arguments: Sequence[str], output: Path) -> None:
 
 
 def refuses(match: str, *arguments: str) -> None:
-    """Assert that fer_rafdb.py ends with a message."""
     with pytest.raises(SystemExit, match=match):
         fer_rafdb.main(arguments)
 
@@ -138,7 +133,6 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    """Return the history that a run's folder shows."""
     path = folder / "metrics.csv"
     return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
@@ -148,7 +142,6 @@ def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_runs(folder: Path, *others: Path) -> None:
-    """Assert that other runs kept what one of them did."""
     for other in others:
         assert_same(kept(other), kept(folder))
 

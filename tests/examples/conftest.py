@@ -18,7 +18,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch, small: None) -> None:
-    """Fail where training begins."""
     monkeypatch.setattr(Run, "train", lambda *_, **__: pytest.fail("training began"))
 
 
@@ -32,7 +31,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def page(runs: Path) -> Any:
-    """The report of FDRL beside its baseline."""
     from report_pages import page_of_both
 
     return page_of_both(runs)

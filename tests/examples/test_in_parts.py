@@ -20,7 +20,6 @@ def _small_and_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def backward(run: Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the losses and gradients of the first batch."""
     images, labels, _ = batch_of(run)
     losses, _ = run.backward(images.double(), labels)
     named = (*run.model.named_parameters(), *run.criterion.named_parameters())

@@ -42,7 +42,6 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 
 def wait_until(true: Callable[[], bool], process: BaseProcess) -> None:
-    """Wait for something, or for the end of the process."""
     deadline = time.monotonic() + 100
     while process.is_alive() and not true():
         assert time.monotonic() < deadline, "the run came to a halt"

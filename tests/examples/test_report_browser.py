@@ -18,7 +18,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 def in_browser(path: Path, profile: Path, fragment: str = "") -> str:
-    """Open a page in a real browser and return what became of it."""
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
     command += [f"--user-data-dir={profile}", "--virtual-time-budget=4000", "--dump-dom"]
     command += [f"{path.resolve().as_uri()}{fragment}"]

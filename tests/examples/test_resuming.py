@@ -2,21 +2,25 @@
 
 import os
 import signal
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import fdrl_layers
 import fer_rafdb
+from fdrl_layers import FDRLOutput
+from fer.evaluation.summary import epoch_line
 from fer.model import checkpoint
+from fer.training.progress import Diverged
 from fer.training.run import Run
 from fer.training.stopping import SIGNALS, Stopped
-from small_runs import COMMAND, assert_same, begin, left, refuses, same_runs, trained
+from small_runs import COMMAND, assert_same, begin, left, refuses, rows_of, same_runs, trained
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("small")
@@ -45,7 +49,6 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> Non
 
 
 def stopped_in_step(step: int, folder: Path, **changes: Any) -> dict[str, Any]:
-    """Stop a run in the middle of a step, and return what it kept."""
     with pytest.MonkeyPatch.context() as patched:
         stop_in_step(patched, signal.SIGTERM, step)
         run = begin(folder, **changes)
@@ -89,11 +92,6 @@ def test_a_signal_ends_the_command_with_128_and_its_number(
     assert summary["last"]["epoch"] == 2
 
 
-def require_numbers(folder: Path) -> None:
-    leaves = tree_leaves(checkpoint.read_checkpoint(folder / "last.pt"))
-    assert all(each.isfinite().all() for each in leaves if isinstance(each, Tensor))
-
-
 def poisoned(run: Run, where: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put something that is no number into a loss, a weight, a center or a moment."""
     if where == "loss":
@@ -122,17 +120,46 @@ def test_what_is_no_number_is_never_kept(
 
     monkeypatch.setattr(Run, "step", last_step_goes_wrong)
     what = "the loss stopped being a number" if where == "loss" else "weights, centers or moments"
-    refuses(f"error: {what}.* in epoch 2.*is untouched", "--resume", str(folder))
+    match = f"error: {what}.* in epoch 2.*is untouched. A lower --lr, --clip 1"
+    refuses(match, "--resume", str(folder))
     assert (folder / "last.pt").read_bytes() == good
-    require_numbers(folder)
+    leaves = tree_leaves(checkpoint.read_checkpoint(folder / "last.pt"))
+    assert all(each.isfinite().all() for each in leaves if isinstance(each, Tensor))
 
 
-@pytest.mark.parametrize("more", [[], ["--ema", "0.9"], ["--accumulate", "2"]], ids=str)
-def test_a_rate_too_high_ends_with_what_happened(more: list[str], tmp_path: Path) -> None:
-    arguments = [*COMMAND, "--lr", "1e30", *more, "--out", str(tmp_path / "run")]
-    refuses(r"error: .* in epoch \d.*A lower --lr, --clip 1", *arguments)
-    if (tmp_path / "run" / "last.pt").exists():
-        require_numbers(tmp_path / "run")
+def overflowing(folder: Path) -> Run:
+    """Begin a run in whose second training batch the logits become infinite."""
+    run, steps = begin(folder, epochs=2), count(1)
+
+    def overflow(head: nn.Module, _: object, output: FDRLOutput) -> FDRLOutput | None:
+        if not head.training or next(steps) != 2:
+            return None
+        return replace(output, logits=output.logits * torch.inf)
+
+    run.model[1].register_forward_hook(overflow)
+    return run
+
+
+def test_a_step_that_the_scaler_skips_is_counted_and_shown(tmp_path: Path) -> None:
+    run = overflowing(tmp_path / "run")
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    before = run.scaler.get_scale()
+    run.train(quiet=True)
+    assert [row["skipped_steps"] for row in run.history] == [1, 0]
+    assert all(0 < row["train_total"] < float("inf") for row in run.history)
+    assert run.scaler.get_scale() == before / 2
+    assert "1 steps skipped, as float16 overflowed" in epoch_line(run.history[0], 2)
+    assert "skipped" not in epoch_line(run.history[1], 2)
+    assert rows_of(tmp_path / "run")[0]["skipped_steps"] == "1"
+    for state in (run.model.state_dict(), run.criterion.state_dict()):
+        assert all(each.isfinite().all() for each in state.values())
+
+
+def test_without_a_scaler_it_is_an_end(tmp_path: Path) -> None:
+    run = overflowing(tmp_path / "run")
+    with pytest.raises(Diverged):
+        run.train(quiet=True)
+    assert not run.history
 
 
 def test_a_checkpoint_says_what_it_is_and_is_of_one_process_and_certain_faces(

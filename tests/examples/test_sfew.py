@@ -12,7 +12,6 @@ FOLDERS = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
 
 
 def write_pair(root: Path, train: str, val: str) -> None:
-    """Write two training faces and one validation face of each class."""
     write_tree(root / train, (f"{name}/Film_{i}.png" for name in FOLDERS for i in (0, 1)))
     write_tree(root / val, (f"{name}/Other_0.png" for name in FOLDERS))
 
