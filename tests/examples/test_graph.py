@@ -32,15 +32,8 @@ GPU = torch.device("cuda")
 CUDA = Ranks(0, 1, GPU)
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {"augment": "paper", "schedule": "steps"},
-    "strong": {
-        "augment": "strong",
-        "schedule": "onecycle",
-        "ema": 0.9,
-        "clip": 0.5,
-        "weight_decay": 0.05,
-        "label_smoothing": 0.1,
-        "channels_last": True,
-    },
+    "strong": {"augment": "strong", "schedule": "onecycle", "ema": 0.9, "clip": 0.5}
+    | {"weight_decay": 0.05, "label_smoothing": 0.1, "channels_last": True},
     "gradient": {"center_update": "gradient", "reduction": "sum"},
     "linear": {"head": "linear", "ema": 0.9},
 }

@@ -16,14 +16,12 @@ def test_reads_the_middle_three_frames_of_each_sequence(tmp_path: Path) -> None:
     write_tree(tmp_path, (f"{each}/{frame}.jpg" for each in SESSIONS for frame in range(1, 20)))
     database = load_mmi(tmp_path, check_counts=False)
     faces = database.splits["all"]
-    assert database.name == "mmi"
-    assert database.classes == CLASSES
+    assert (database.name, database.classes) == ("mmi", CLASSES)
     assert faces.images.shape == (18, 3, 4, 4)
     assert faces.names[:3] == tuple(f"anger/S001-006/{frame}.jpg" for frame in (9, 10, 11))
     assert levels(database)[:6] == [8, 9, 10, 27, 28, 29]
     assert class_names(database)[::3] == list(CLASSES)
-    assert faces.subjects is not None
-    assert faces.subjects[::3] == ("S001", "S002", "S003", "S004", "S005", "S006")
+    assert (faces.subjects or ())[::3] == ("S001", "S002", "S003", "S004", "S005", "S006")
 
 
 def test_three_frames_picked_by_hand_are_all_taken(tmp_path: Path) -> None:

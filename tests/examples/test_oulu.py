@@ -42,8 +42,7 @@ def test_reads_the_last_frames_in_visible_strong_light(
         write_image(tmp_path / other / "P001" / "Anger" / "000.jpeg")
     database = load_oulu(tmp_path / root, check_counts=False)
     faces = database.splits["all"]
-    assert database.name == "oulu"
-    assert database.classes == CLASSES
+    assert (database.name, database.classes) == ("oulu", CLASSES)
     assert faces.images.shape == (36, 3, 4, 4)
     assert faces.names[:3] == tuple(f"P001/Anger/{frame:03}.jpeg" for frame in (8, 9, 10))
     assert faces.subjects == ("P001",) * 18 + ("P002",) * 18

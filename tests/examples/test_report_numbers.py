@@ -14,9 +14,6 @@ from fer.report.folder import Reported
 from fer.report.page import number, percent, sign
 from report_runs import drawn_evaluation, plain_faces, reported
 
-ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
-FROZEN = {"backbone_weights": "x/faces.pt", "freeze_backbone": True}
-
 
 def wilson(right: int, count: int) -> numbers.Interval:
     """Solve the score test for its ends: Wilson 1927."""
@@ -144,6 +141,10 @@ def test_signs_and_percentages_are_written_as_in_print() -> None:
     assert [sign(v) for v in (0.207, -0.207, -0.001)] == ["+0.21", "\N{MINUS SIGN}0.21", "0.00"]
     assert percent(61.25) == "61.2\N{NO-BREAK SPACE}%"
     assert percent(float("nan")) == "\N{EN DASH}"
+
+
+ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
+FROZEN = {"backbone_weights": "x/faces.pt", "freeze_backbone": True}
 
 
 @pytest.mark.parametrize(
