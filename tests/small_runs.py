@@ -58,8 +58,9 @@ def make_run(**changes: Any) -> Run:
     return build_run(options_of(**changes), ALONE)
 
 
-def begin(folder: Path, *, buffers: bool = False, **changes: Any) -> Run:
-    """Begin a run in a new folder, or go on with what it holds; its steps may be over buffers."""
+def begin(folder: Path, **changes: Any) -> Run:
+    """Begin a run in a new folder, or go on with what it holds; with `buffers`, over buffers."""
+    buffers = changes.pop("buffers", False)
     options = options_of(**changes)
     if not folder.exists():
         folder.mkdir()

@@ -38,8 +38,8 @@ def test_reads_the_last_frames_in_visible_strong_light(
     tmp_path: Path, base: str, root: str
 ) -> None:
     write_people(tmp_path / base, people=2, frames=11)
-    for other in (*map(Path(base).with_name, ("Dark", "Weak")), base.replace("VL", "NI")):
-        write_image(tmp_path / other / "P001" / "Anger" / "000.jpeg")
+    for part, other in (("Strong", "Dark"), ("Strong", "Weak"), ("VL", "NI")):
+        write_image(tmp_path / base.replace(part, other) / "P001" / "Anger" / "000.jpeg")
     database = load_oulu(tmp_path / root, check_counts=False)
     faces = database.splits["all"]
     assert (database.name, database.classes) == ("oulu", CLASSES)

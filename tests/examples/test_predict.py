@@ -20,7 +20,8 @@ from fer.training import augment
 
 CPU = ["--device", "cpu"]
 SMALL = [*CPU, "--faces", "64", "--image-size", "32", "--batch-size", "32", "--epochs", "1"]
-Capture, Faces = pytest.CaptureFixture[str], list[Path]
+Capture = pytest.CaptureFixture[str]
+Faces = list[Path]
 KEYS = ["image", "label", "probability", "probabilities", "intra_weights", "eyes", "note", "error"]
 
 
@@ -196,7 +197,8 @@ def test_cuts_the_face_out_of_a_photograph(faces: Faces, tmp_path: Path, told: A
     (said,) = told(tmp_path / "photograph.png", "--landmarks", marked)
     assert said["eyes"] == [[176, 90], [196, 92]]
     assert said["note"] is None
-    crop = align_by_eyes(as_tensor(photograph), *torch.tensor(said["eyes"]), 256)
+    left, right = torch.tensor(said["eyes"])
+    crop = align_by_eyes(as_tensor(photograph), left, right, 256)
     as_picture(crop).save(tmp_path / "crop.png")
     want = probabilities(told(tmp_path / "crop.png"))
     torch.testing.assert_close(probabilities([said]), want)

@@ -106,7 +106,7 @@ def test_information_is_that_of_two_normal_variables() -> None:
 
 def test_ranks_within_classes_by_loops() -> None:
     labels = np.repeat([0, 1, 2], [2, 4, 21])
-    values = np.random.default_rng(8).random((2, 27, 1))
+    weights, intensity = np.random.default_rng(8).random((2, 27, 1))
 
     def placed(values: Array) -> list[float]:
         """Return how far up its class each value is, from -1/2 to 1/2."""
@@ -114,8 +114,8 @@ def test_ranks_within_classes_by_loops() -> None:
         pairs = zip(values, classes, strict=True)
         return [((own < v).sum() - (own > v).sum()) / (2 * len(own)) for v, own in pairs]
 
-    wanted = np.corrcoef(*map(placed, values))[0, 1]
-    assert follow(*values, labels).within[0, 0] == pytest.approx(wanted, abs=1e-6)
+    wanted = np.corrcoef(placed(weights), placed(intensity))[0, 1]
+    assert follow(weights, intensity, labels).within[0, 0] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_what_never_changes_follows_nothing() -> None:

@@ -20,7 +20,8 @@ from fer.model.weights import IN_SEQUENCE, fill_backbone, read_tensors
 from fer.options import Options
 from small_runs import assert_same, refuses
 
-Capture, Tensors = pytest.CaptureFixture[str], dict[str, Tensor]
+Capture = pytest.CaptureFixture[str]
+Tensors = dict[str, Tensor]
 OPTIONS = Options(image_size=32)
 COUNTERS = "num_batches"
 """In the names of 20 of the 120 tensors, `num_batches_tracked` of each batch normalization."""
@@ -58,8 +59,11 @@ def prefixed(tensors: Tensors, prefix: str) -> Tensors:
 
 def in_sequence(tensors: Tensors) -> Tensors:
     """Number the layers as `nn.Sequential(*resnet.children())` does."""
-    apart = ((*name.split(".", 1), value) for name, value in without("fc.", tensors).items())
-    return {f"features.{IN_SEQUENCE.index(layer)}.{rest}": value for layer, rest, value in apart}
+    cut = {}
+    for name, value in without("fc.", tensors).items():
+        layer, rest = name.split(".", 1)
+        cut[f"features.{IN_SEQUENCE.index(layer)}.{rest}"] = value
+    return cut
 
 
 def ran(tensors: Tensors) -> dict[str, Any]:
