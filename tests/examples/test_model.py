@@ -104,13 +104,6 @@ def test_without_intra_weights_there_is_nothing_to_balance() -> None:
     assert build.make_criterion(options_of(), 7).lambda_balance == 1
 
 
-def test_losses_of_the_baseline_are_its_cross_entropy() -> None:
-    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
-    found = build.losses_of(build.make_criterion(options_of(), 7), logits, labels)
-    wanted = -(logits.log_softmax(1)[:, 0]).mean()
-    torch.testing.assert_close(found, {"total": wanted})
-
-
 @pytest.mark.parametrize("changes", [{}, {"num_latents": 3, "latent_dim": 16}], ids=str)
 def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) -> None:
     options = [options_of(head=head, **changes) for head in ("fdrl", "plain")]
