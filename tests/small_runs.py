@@ -156,9 +156,7 @@ def assert_same(got: Any, want: Any, name: str = "") -> None:
         for key in want:
             assert_same(got[key], want[key], f"{name}.{key}")
     elif isinstance(want, list | tuple):
-        assert len(got) == len(want), name
-        for index, (a, b) in enumerate(zip(got, want, strict=True)):
-            assert_same(a, b, f"{name}[{index}]")
+        assert_same(dict(enumerate(got)), dict(enumerate(want)), name)
     else:
         assert got == want, name
 

@@ -30,10 +30,11 @@ from small_runs import (
 
 GPU = torch.device("cuda")
 CUDA = Ranks(0, 1, GPU)
+STRONG: dict[str, Any] = {"augment": "strong", "schedule": "onecycle", "ema": 0.9, "clip": 0.5}
+STRONG |= {"weight_decay": 0.05, "label_smoothing": 0.1, "channels_last": True}
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {"augment": "paper", "schedule": "steps"},
-    "strong": {"augment": "strong", "schedule": "onecycle", "ema": 0.9, "clip": 0.5}
-    | {"weight_decay": 0.05, "label_smoothing": 0.1, "channels_last": True},
+    "strong": STRONG,
     "gradient": {"center_update": "gradient", "reduction": "sum"},
     "linear": {"head": "linear", "ema": 0.9},
 }
@@ -50,7 +51,7 @@ def test_over_buffers_a_training_is_the_same(recipe: dict[str, Any], tmp_path: P
 
 @pytest.mark.parametrize("first", [False, True], ids=["first without", "first over buffers"])
 def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) -> None:
-    recipe = RECIPES["strong"] | {"epochs": 3}
+    recipe = STRONG | {"epochs": 3}
     stopped(tmp_path / "run", 3, buffers=first, **recipe)
     again = begin(tmp_path / "run", buffers=not first, **recipe)
     assert again.progress.steps == 3
