@@ -10,7 +10,6 @@ from typing import Any
 import fer_report
 from report_runs import CLASSES, plain_faces, with_units, write_run
 
-Attributes = list[tuple[str, str | None]]
 FACE = {"face", "face wrong"}
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
@@ -27,18 +26,15 @@ class Page(HTMLParser):
         self.close()
         assert not self._open, f"not closed: {self._open}"
 
-    def handle_starttag(self, tag: str, attrs: Attributes) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag == "script":
             self.scripts.append("")
         if tag not in VOID:
             self._open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: Attributes) -> None:
-        self.tags.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
+        assert tag in VOID or self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] == "script":

@@ -31,27 +31,15 @@ def assert_says(loaded: Trained, model: Any, run: Run) -> None:
     assert torch.equal(said(loaded.model, run), said(model.eval(), run))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"head": "linear"},
-        {"head": "plain"},
-        {"intra": False},
-        {"inter": False},
-        {"reduction": "sum"},
-        {"self_feature": "message"},
-        {"batch_norm": True},
-        {"attach": "attention", "backbone": "resnet10", "width": 8},
-        {"attach": "places", "backbone": "resnet10", "width": 8},
-        {"batch_norm": True, "head": "linear"},
-        {"batch_norm": True, "head": "plain"},
-        {"backbone": "resnet10", "width": 8, "small_stem": True},
-        {"backbone": "resnet10", "width": 8, "head": "linear"},
-        {"backbone": "resnet10", "width": 8, "last_stride": 1},
-    ],
-    ids=str,
-)
+SHAPES: list[dict[str, Any]] = [{"attach": "attention"}, {"attach": "places"}]
+SHAPES += [{"small_stem": True}, {"head": "linear"}, {"last_stride": 1}]
+FORMS: list[dict[str, Any]] = [{}, {"head": "linear"}, {"head": "plain"}, {"intra": False}]
+FORMS += [{"inter": False}, {"reduction": "sum"}, {"self_feature": "message"}]
+FORMS += [{"batch_norm": True, "head": head} for head in ("fdrl", "linear", "plain")]
+FORMS += [{"backbone": "resnet10", "width": 8, **shape} for shape in SHAPES]
+
+
+@pytest.mark.parametrize("changes", FORMS, ids=str)
 def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> None:
     run = trained(tmp_path / "run", epochs=1, **changes)
     loaded = load_trained(tmp_path / "run")

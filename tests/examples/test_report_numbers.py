@@ -121,18 +121,11 @@ def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None
     assert [chart.title for chart in plain] == ["Accuracy", "Mean class accuracy", "Loss"]
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0.09834, "0.0983"),
-        (0.0, "0.00"),
-        (63.518, "63.5"),
-        (1234.5, "1234"),
-        (-0.5, "-0.500"),
-        (0.00021, "2.10e-04"),
-        (float("nan"), "\N{EN DASH}"),
-    ],
-)
+SHOWN = {0.09834: "0.0983", 0.0: "0.00", 63.518: "63.5", 1234.5: "1234", -0.5: "-0.500"}
+SHOWN |= {0.00021: "2.10e-04", float("nan"): "\N{EN DASH}"}
+
+
+@pytest.mark.parametrize(("value", "shown"), SHOWN.items())
 def test_numbers_keep_three_digits_that_count(value: float, shown: str) -> None:
     assert number(value) == shown
 
@@ -171,18 +164,13 @@ def test_says_what_was_run(name: str, changes: dict[str, Any], words: str, tmp_p
     assert words in dict(facts.facts(reported(tmp_path, **changes)))[name]
 
 
+OTHERS: list[dict[str, Any]] = [{"head": "plain"}, {"intra": False}, {"self_feature": "message"}]
+OTHERS += [{"attach": "places"}, {"batch_norm": True}, {"dataset": "ferplus"}]
+
+
 @pytest.mark.parametrize(
     ("changes", "printed"),
-    [
-        ({}, 89.47),
-        ({"head": "linear"}, 86.93),
-        ({"head": "plain"}, None),
-        ({"intra": False}, None),
-        ({"self_feature": "message"}, None),
-        ({"attach": "places"}, None),
-        ({"batch_norm": True}, None),
-        ({"dataset": "ferplus"}, None),
-    ],
+    [({}, 89.47), ({"head": "linear"}, 86.93), *((other, None) for other in OTHERS)],
     ids=str,
 )
 def test_what_the_paper_prints_is_that_of_its_own_heads(

@@ -28,20 +28,9 @@ PERSON, SETTING = Person(), Setting()
 RELAXED = dict.fromkeys(UNITS, 0.0)
 # Where a unit may change the picture of the typical face: from the forehead (-1.1) over brows
 # (-0.4), eyes (-0.13), tip of the nose (0.34) and mouth (0.73) to below the chin (1.5).
-REACH = {
-    1: (-1.1, -0.2),
-    2: (-1.1, -0.2),
-    4: (-0.8, 0.12),
-    5: (-0.45, 0.12),
-    6: (-0.4, 0.85),
-    9: (-0.6, 1.0),
-    12: (0.15, 1.05),
-    15: (0.55, 1.15),
-    20: (0.5, 1.05),
-    25: (0.55, 1.15),
-    26: (-0.2, 1.6),  # the whole jaw, up to the ears
-    43: (-0.4, 0.12),
-}
+REACH = {1: (-1.1, -0.2), 2: (-1.1, -0.2), 4: (-0.8, 0.12), 5: (-0.45, 0.12), 43: (-0.4, 0.12)}
+REACH |= {6: (-0.4, 0.85), 9: (-0.6, 1.0), 12: (0.15, 1.05), 15: (0.55, 1.15), 20: (0.5, 1.05)}
+REACH |= {25: (0.55, 1.15), 26: (-0.2, 1.6)}  # the whole jaw, up to the ears
 
 
 def photo(
