@@ -7,6 +7,7 @@ import pytest
 from fer.options import load_options
 from small_runs import options_of
 
+NAN = float("nan")
 VOTES = {"dataset": "ferplus", "data": "x", "targets": "votes"}
 
 
@@ -33,13 +34,10 @@ def test_options_go_through_json_and_cannot_change(tmp_path: Path) -> None:
             for name in ("epochs", "batch_size", "image_size", "faces", "accumulate", "width")
         ),
         ({"accumulate": 9}, "--accumulate must be at most the batch of 8, got 9"),
-        ({"lr": 0.0}, "--lr must be above 0"),
-        ({"lr": float("nan")}, "--lr must be above 0"),
-        ({"weight_decay": -1.0}, "--weight-decay must be at least 0"),
-        ({"weight_decay": float("nan")}, "--weight-decay must be at least 0"),
+        *(({"lr": bad}, "--lr must be above 0") for bad in (0.0, NAN)),
+        *(({"weight_decay": bad}, "--weight-decay must be at least 0") for bad in (-1.0, NAN)),
         ({"clip": 0.0}, "--clip must be above 0"),
-        ({"ema": 1.0}, "--ema must be between 0 and 1"),
-        ({"ema": 0.0}, "--ema must be between 0 and 1"),
+        *(({"ema": bad}, "--ema must be between 0 and 1") for bad in (1.0, 0.0)),
         ({"limit": 7}, "--limit must leave at least one batch of 8, got 7"),
         ({"imagenet": True, "backbone_weights": "x"}, "exclude each other"),
         *(
@@ -55,7 +53,7 @@ def test_options_go_through_json_and_cannot_change(tmp_path: Path) -> None:
         ({"hidden": -1}, "--hidden must be at least 0, got -1"),
         ({"focal_gamma": -1.0, "criterion": "focal"}, "--focal-gamma must be at least 0"),
         ({"focal_gamma": 1.0}, "--focal-gamma needs --criterion focal"),
-        ({"logit_adjust": float("nan")}, "--logit-adjust must be at least 0 and finite, got nan"),
+        ({"logit_adjust": NAN}, "--logit-adjust must be at least 0 and finite, got nan"),
         ({"criterion": "x"}, "--criterion must be one of ce, focal, got x"),
         ({"class_weights": "x"}, "--class-weights must be one of none, balanced, sqrt, got x"),
         ({"sampler": "x"}, "--sampler must be one of shuffle, balanced, got x"),

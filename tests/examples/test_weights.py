@@ -123,13 +123,9 @@ def test_safetensors_are_read(path: Path, trained: Tensors) -> None:
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_checkpoint_of_ours_gives_the_averaged_backbone_first(path: Path, averaged: bool) -> None:
     ours, ema = make_model(OPTIONS, 7), make_model(OPTIONS, 7)
-    state = {
-        "classes": ["a"] * 7,
-        "model": ours.state_dict(),
-        "ema": ema.state_dict() if averaged else None,
-        "criterion": {"compactness.centers.value": torch.zeros(7, 9, 128)},
-    }
-    torch.save(state, path)
+    state = {"classes": ["a"] * 7, "ema": ema.state_dict() if averaged else None}
+    criterion = {"compactness.centers.value": torch.zeros(7, 9, 128)}
+    torch.save(state | {"model": ours.state_dict(), "criterion": criterion}, path)
     backbone = bare()
     matched = fill_backbone(backbone, path)
     assert matched.filled == 120
