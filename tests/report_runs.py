@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fer.data.faces import FaceSet
 from fer.evaluation import predictions as evaluation
@@ -14,6 +13,7 @@ from fer.evaluation.predictions import Evaluation
 from fer.evaluation.summary import TERMS, summarize
 from fer.model import checkpoint
 from fer.options import Options
+from fer.report.folder import Reported, read_folder
 
 CLASSES = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
 UNITS = ("AU1 inner brow raiser", "AU4 brow lowerer", "AU12 lip corner puller", "AU25 lips part")
@@ -38,17 +38,14 @@ def with_units(faces: FaceSet, seed: int = 0) -> FaceSet:
     return replace(faces, units=torch.from_numpy(units))
 
 
-def drawn_evaluation(
-    faces: FaceSet, *, head: str = "fdrl", num_classes: int = len(CLASSES), seed: int = 0
-) -> Evaluation:
+def drawn_evaluation(faces: FaceSet, *, head: str = "fdrl", seed: int = 0) -> Evaluation:
     """Draw what a fair model might say: about three of four right, latents that follow units."""
     rng, labels = np.random.default_rng(seed), faces.labels.numpy()
-    width = 16 if head == "fdrl" else 24
-    places = rng.normal(size=(num_classes, width))
-    embedding = places[labels] + rng.normal(scale=0.8, size=(len(labels), width))
-    logits = 2.2 * np.eye(num_classes)[labels] + rng.normal(size=(len(labels), num_classes))
+    places = rng.normal(size=(len(CLASSES), 16 if head == "fdrl" else 24))
+    embedding = places[labels] + 0.8 * rng.normal(size=(len(labels), places.shape[1]))
+    logits = 2.2 * np.eye(len(CLASSES))[labels] + rng.normal(size=(len(labels), len(CLASSES)))
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    said = Evaluation(labels, _single(probabilities), _single(embedding))
+    said = Evaluation(labels, probabilities.astype("f4"), embedding.astype("f4"))
     if head != "fdrl":
         return said
     source = places[labels] if faces.units is None else faces.units.numpy()
@@ -56,20 +53,15 @@ def drawn_evaluation(
     weights = 0.11 + 0.03 * source[:, columns] + rng.normal(scale=0.01, size=(len(labels), LATENTS))
     inter = rng.uniform(0.2, 0.9, size=(LATENTS, LATENTS))
     inter = (inter + inter.T) / 2 * (1 - np.eye(LATENTS))
-    return replace(said, intra_weights=_single(weights), inter_weights=_single(inter))
-
-
-def _single(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    return values.astype(np.float32)
+    return replace(said, intra_weights=weights.astype("f4"), inter_weights=inter.astype("f4"))
 
 
 def history(options: Options, found: Evaluation, *, valid: bool = False) -> list[dict[str, Any]]:
     """Make up the rows of a training that ends at an evaluation, and was best an epoch earlier."""
     rows = []
     for epoch in range(1, options.epochs + 1):
-        losses = {"train_total": 3 / epoch}
-        if options.head == "fdrl":
-            losses |= {f"train_{term}": 2 / epoch for term in TERMS}
+        terms = TERMS if options.head == "fdrl" else ()
+        losses = {"train_total": 3 / epoch} | {f"train_{term}": 2 / epoch for term in terms}
         row = {"epoch": epoch, "lr": 1e-3} | losses | {"train_accuracy": 90.0 - 50 / epoch}
         row |= {"images_per_second": 60.0, "waiting": 0.01, "seconds": 10.0}
         lead = 1.0 if epoch == options.epochs - 1 else 3.0 * (epoch - options.epochs)
@@ -89,7 +81,6 @@ def write_run(
     valid: bool = False,
     **changes: Any,
 ) -> Path:
-    """Write the folder of a run that has ended."""
     if changes.get("dataset") == "folder":
         changes["classes"] = classes
     options = Options(**{"epochs": 3, **changes})
@@ -97,9 +88,7 @@ def write_run(
         found = drawn_evaluation(faces, head=options.head, seed=options.seed)
     folder.mkdir(parents=True)
     rows = history(options, found, valid=valid)
-    sizes = {"train": 700, "valid": 90, "test": len(faces)}
-    if not valid:
-        del sizes["valid"]
+    sizes = {"train": 700, **({"valid": 90} if valid else {}), "test": len(faces)}
     units = () if faces.units is None else UNITS
     checkpoint.write_json(folder / "config.json", options.plain())
     checkpoint.write_checkpoint(folder / "last.pt", {"classes": list(classes)})
@@ -108,3 +97,8 @@ def write_run(
     summary = summarize(rows, options, sizes, torch.device("cpu"))
     checkpoint.write_json(folder / "summary.json", summary)
     return folder
+
+
+def reported(folder: Path, count: int = 60, **changes: Any) -> Reported:
+    """Write the folder of a run on plain faces, and read it back as a report does."""
+    return read_folder(write_run(folder / "run", plain_faces(count), **changes))

@@ -22,15 +22,8 @@ from fer.training.rates import capturable
 from fer.training.run import Run, build_run, open_run
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-SMALL: dict[str, Any] = {
-    "faces": 40,
-    "image_size": 24,
-    "batch_size": 8,
-    "epochs": 2,
-    "num_latents": 3,
-    "latent_dim": 8,
-    "device": "cpu",
-}
+SMALL: dict[str, Any] = {"faces": 40, "image_size": 24, "batch_size": 8, "epochs": 2}
+SMALL |= {"num_latents": 3, "latent_dim": 8, "device": "cpu"}
 COMMAND = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
 """The same, said on a command line."""
 
@@ -43,12 +36,9 @@ class SmallBackbone(nn.Module):
 
     def __init__(self, weights: object = None) -> None:
         super().__init__()
-        self.first = nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=3, bias=False), nn.BatchNorm2d(6), nn.ReLU()
-        )
-        self.second = nn.Sequential(
-            nn.Conv2d(6, 512, 3, stride=2, bias=False), nn.BatchNorm2d(512), nn.ReLU()
-        )
+        first, second = nn.Conv2d(3, 6, 3, 3, bias=False), nn.Conv2d(6, 512, 3, 2, bias=False)
+        self.first = nn.Sequential(first, nn.BatchNorm2d(6), nn.ReLU())
+        self.second = nn.Sequential(second, nn.BatchNorm2d(512), nn.ReLU())
         self.fc: nn.Module = nn.Linear(512, 1000)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,13 +47,7 @@ class SmallBackbone(nn.Module):
 
 
 def use_small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every model of the examples be built on the small backbone."""
     monkeypatch.setattr("fer.model.build.resnet18", SmallBackbone)
-
-
-def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out a run's pictures, which take longer than a small run."""
-    monkeypatch.setattr("fer.evaluation.figures.draw_all", lambda *_: None)
 
 
 def options_of(**changes: Any) -> Options:
@@ -71,17 +55,40 @@ def options_of(**changes: Any) -> Options:
 
 
 def make_run(**changes: Any) -> Run:
-    """Make a run that has no folder yet."""
     return build_run(options_of(**changes), ALONE)
 
 
 def begin(folder: Path, **changes: Any) -> Run:
-    """Begin a run in a new folder, or go on with what it holds."""
+    """Begin a run in a new folder, or go on with what it holds; with `buffers`, over buffers."""
+    buffers = changes.pop("buffers", False)
     options = options_of(**changes)
     if not folder.exists():
         folder.mkdir()
         checkpoint.write_json(folder / "config.json", options.plain())
-    return open_run(options, folder, ALONE, quiet=True)
+    run = open_run(options, folder, ALONE, quiet=True)
+    return over_buffers(run) if buffers else run
+
+
+def trained(folder: Path, **changes: Any) -> Run:
+    run = begin(folder, **changes)
+    run.train(quiet=True)
+    return run
+
+
+def stopped(folder: Path, count: int, **changes: Any) -> Run:
+    """Begin, take some steps of the first epoch, and keep what there is."""
+    run = begin(folder, **changes)
+    take_steps(run, count)
+    run.keep()
+    return run
+
+
+def take_steps(run: Run, count: int, epoch: int = 1) -> None:
+    run.progress.lr = float(run.schedule.get_last_lr()[0])
+    run.model.train()
+    batches = TrainingBatches(run.faces, run.options, epoch, run.ranks)
+    for _, _ in zip(range(count), run.take_steps(batches), strict=False):
+        pass
 
 
 def run_command(arguments: Sequence[str], output: Path) -> None:
@@ -96,7 +103,6 @@ def run_command(arguments: Sequence[str], output: Path) -> None:
 
 
 def refuses(match: str, *arguments: str) -> None:
-    """Assert that fer_rafdb.py ends with a message."""
     with pytest.raises(SystemExit, match=match):
         fer_rafdb.main(arguments)
 
@@ -115,14 +121,30 @@ def kept(folder: Path, name: str = "last.pt") -> dict[str, Any]:
     return content
 
 
+def left(folder: Path) -> dict[str, Any]:
+    """Return all that a run leaves, without what the clock says."""
+    summary = checkpoint.read_json(folder / "summary.json")
+    return {
+        **{name: kept(folder, name) for name in ("last.pt", "best.pt")},
+        "evaluation": torch.load(folder / "evaluation.pt", weights_only=True),
+        "summary": {name: without_clock(summary[name]) for name in ("last", "best")},
+        "metrics": [without_clock(row) for row in rows_of(folder)],
+        "files": sorted(path.name for path in folder.iterdir()),
+    }
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    """Return the history that a run's folder shows."""
     path = folder / "metrics.csv"
     return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
 
 def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in OF_THE_CLOCK}
+
+
+def same_runs(folder: Path, *others: Path) -> None:
+    for other in others:
+        assert_same(kept(other), kept(folder))
 
 
 def assert_same(got: Any, want: Any, name: str = "") -> None:
@@ -134,9 +156,7 @@ def assert_same(got: Any, want: Any, name: str = "") -> None:
         for key in want:
             assert_same(got[key], want[key], f"{name}.{key}")
     elif isinstance(want, list | tuple):
-        assert len(got) == len(want), name
-        for index, (a, b) in enumerate(zip(got, want, strict=True)):
-            assert_same(a, b, f"{name}[{index}]")
+        assert_same(dict(enumerate(got)), dict(enumerate(want)), name)
     else:
         assert got == want, name
 

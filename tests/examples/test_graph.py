@@ -1,5 +1,6 @@
 """A step over buffers that stay is the step as before, waits for no device, and fits a graph."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,79 +9,55 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fer.options import Options
 from fer.training.batches import TrainingBatches
 from fer.training.graph import WARM_UP, obstacle_to_graph, wants_graph
 from fer.training.progress import Progress
 from fer.training.ranks import Ranks
 from fer.training.rates import capturable, plain_rates
-from fer.training.run import Run, build_run, open_run
-from small_runs import ALONE, assert_same, kept, options_of, over_buffers, use_small_backbone
+from fer.training.run import build_run
+from small_runs import (
+    ALONE,
+    assert_same,
+    begin,
+    make_run,
+    options_of,
+    over_buffers,
+    same_runs,
+    stopped,
+    take_steps,
+    trained,
+)
 
-CUDA = Ranks(0, 1, torch.device("cuda"))
 GPU = torch.device("cuda")
+CUDA = Ranks(0, 1, GPU)
+STRONG: dict[str, Any] = {"augment": "strong", "schedule": "onecycle", "ema": 0.9, "clip": 0.5}
+STRONG |= {"weight_decay": 0.05, "label_smoothing": 0.1, "channels_last": True}
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {"augment": "paper", "schedule": "steps"},
-    "strong": {
-        "augment": "strong",
-        "schedule": "onecycle",
-        "ema": 0.9,
-        "clip": 0.5,
-        "weight_decay": 0.05,
-        "label_smoothing": 0.1,
-        "channels_last": True,
-    },
+    "strong": STRONG,
     "gradient": {"center_update": "gradient", "reduction": "sum"},
     "linear": {"head": "linear", "ema": 0.9},
 }
 RECIPE = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_backbone(monkeypatch)
-
-
-def trained(folder: Path, recipe: dict[str, Any], *, buffers: bool) -> dict[str, Any]:
-    folder.mkdir()
-    run = open_run(options_of(**recipe), folder, ALONE, quiet=True)
-    (over_buffers(run) if buffers else run).train(quiet=True)
-    return kept(folder)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @RECIPE
-def test_a_training_over_buffers_is_the_same_bit_for_bit(
-    recipe: dict[str, Any], tmp_path: Path
-) -> None:
-    before = trained(tmp_path / "before", recipe, buffers=False)
-    assert_same(trained(tmp_path / "buffers", recipe, buffers=True), before)
+def test_over_buffers_a_training_is_the_same(recipe: dict[str, Any], tmp_path: Path) -> None:
+    trained(tmp_path / "before", **recipe)
+    trained(tmp_path / "buffers", buffers=True, **recipe)
+    same_runs(tmp_path / "before", tmp_path / "buffers")
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["first without", "first over buffers"])
 def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) -> None:
-    recipe = RECIPES["strong"] | {"epochs": 3}
-    folder = tmp_path / "run"
-    folder.mkdir()
-    begun = open_run(options_of(**recipe), folder, ALONE, quiet=True)
-    if first:
-        over_buffers(begun)
-    take(begun, 1, 3)
-    begun.keep()
-    again = open_run(options_of(**recipe), folder, ALONE, quiet=True)
-    if not first:
-        over_buffers(again)
+    recipe = STRONG | {"epochs": 3}
+    stopped(tmp_path / "run", 3, buffers=first, **recipe)
+    again = begin(tmp_path / "run", buffers=not first, **recipe)
     assert again.progress.steps == 3
     again.train(quiet=True)
-    assert_same(kept(folder), trained(tmp_path / "whole", recipe, buffers=False))
-
-
-def take(run: Run, epoch: int, count: int) -> None:
-    """Take some steps of an epoch."""
-    run.progress.lr = float(run.schedule.get_last_lr()[0])
-    run.model.train()
-    batches = TrainingBatches(run.faces, run.options, epoch, run.ranks)
-    for _, _ in zip(range(count), run.take_steps(batches), strict=False):
-        pass
+    trained(tmp_path / "whole", **recipe)
+    same_runs(tmp_path / "whole", tmp_path / "run")
 
 
 class Waiting(TorchDispatchMode):
@@ -92,9 +69,7 @@ class Waiting(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.refuse, self.count = refuse, 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).split(".")[1]
         self.count += 1
         if self.refuse:
@@ -103,8 +78,8 @@ class Waiting(TorchDispatchMode):
             chosen = args[1] if name.startswith("index") and isinstance(args[1], list) else ()
             if any(each is not None and each.dtype == torch.bool for each in chosen):
                 raise AssertionError(f"{func} by a mask has a size that the host waits for")
-            if "device" in (kwargs or {}) and name in ("_to_copy", "empty", "full", "arange"):
-                device = (kwargs or {})["device"]
+            if name in ("_to_copy", "empty", "full", "arange"):
+                device = (kwargs or {}).get("device", "that of its argument")
                 assert device is not None, f"{func} makes a tensor wherever the default is"
         return func(*args, **(kwargs or {}))
 
@@ -124,8 +99,8 @@ def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 @RECIPE
 @pytest.mark.usefixtures("as_on_an_accelerator")
 def test_what_a_graph_holds_waits_for_no_device(recipe: dict[str, Any]) -> None:
-    run = over_buffers(build_run(options_of(**recipe), ALONE))
-    take(run, 1, WARM_UP)
+    run = over_buffers(make_run(**recipe))
+    take_steps(run, WARM_UP)
     assert run.graph is not None
     with Waiting(refuse=True) as mode:
         run.graph.learn()
@@ -144,23 +119,13 @@ def test_the_mode_refuses_what_waits() -> None:
             wait()
 
 
-class Replayed:
-    """Stands in for a graph: what it holds costs the host nothing."""
-
-    def replay(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize("recipe", ["paper", "strong"])
-def test_a_replayed_step_takes_few_operations_of_the_host(
-    recipe: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = over_buffers(build_run(options_of(**RECIPES[recipe]), ALONE))
-    take(run, 1, WARM_UP)
-    assert run.graph is not None
-    monkeypatch.setattr(run.graph, "learn", Replayed().replay)
-    batches = TrainingBatches(run.faces, run.options, 2, run.ranks)
-    steps = run.take_steps(batches)
+def test_a_replay_costs_the_host_little(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = over_buffers(make_run(**RECIPES[recipe]))
+    take_steps(run, WARM_UP)
+    # What a graph holds costs the host nothing.
+    monkeypatch.setattr(run.graph, "learn", lambda: None)
+    steps = run.take_steps(TrainingBatches(run.faces, run.options, 2, run.ranks))
     next(steps)
     with Waiting(refuse=False) as mode:
         next(steps)
@@ -173,7 +138,7 @@ def test_what_cannot_be_a_graph_says_why() -> None:
     reasons = {
         "CUDA device": (options, ALONE, GPU),
         "processes": (options, Ranks(0, 2, GPU), GPU),
-        "--cache device": (options, CUDA, torch.device("cpu")),
+        "--cache device": (options, CUDA, ALONE.device),
         "--amp fp16": (options_of(amp="fp16"), CUDA, GPU),
         "--accumulate": (options_of(amp="bf16", accumulate=2), CUDA, GPU),
         "--compile": (options_of(amp="bf16", compile=True), CUDA, GPU),
@@ -182,15 +147,14 @@ def test_what_cannot_be_a_graph_says_why() -> None:
     for reason, arguments in reasons.items():
         assert reason in str(obstacle_to_graph(*arguments))
         assert not wants_graph(*arguments)
-        asked = Options(**{**arguments[0].plain(), "graph": True})
         with pytest.raises(ValueError, match=f"--graph is not possible: .*{reason}"):
-            wants_graph(asked, *arguments[1:])
+            wants_graph(replace(arguments[0], graph=True), *arguments[1:])
     assert wants_graph(options, CUDA, GPU)
     assert not wants_graph(options_of(amp="bf16", graph=False), CUDA, GPU)
 
 
 def test_a_run_says_how_its_steps_run() -> None:
-    run = build_run(options_of(), ALONE)
+    run = make_run()
     assert "it needs a CUDA device" in run.how_steps_run()
     assert over_buffers(run).how_steps_run() == "one CUDA graph each"
 
@@ -199,7 +163,7 @@ def test_rates_are_kept_as_numbers() -> None:
     layer = torch.nn.Linear(2, 2)
     adam = torch.optim.AdamW(layer.parameters(), 0.5)
     plain = adam.state_dict()
-    capturable(adam, torch.device("cpu"))
+    capturable(adam, ALONE.device)
     adam.param_groups[0]["capturable"] = True
     assert isinstance(adam.param_groups[0]["lr"], Tensor)
     assert plain_rates(adam.state_dict()) == plain
@@ -213,7 +177,7 @@ def fifty_steps(recipe: dict[str, Any], *, graph: bool) -> tuple[Any, dict[str, 
     sums = []
     for epoch in range(1, 6):
         run.progress = Progress()
-        take(run, epoch, 10)
+        take_steps(run, 10, epoch)
         sums.append({name: float(value) for name, value in run.progress.sums.items()})
     return sums, {name: value.cpu() for name, value in run.model.state_dict().items()}
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from fer.training.run import Run
 from small_runs import assert_same, batch_of, make_run, use_small_backbone
 
-HEAD = pytest.mark.parametrize("head", ["fdrl", "linear"])
-
 
 @pytest.fixture(autouse=True)
 def _small_and_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -22,15 +20,10 @@ def _small_and_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def backward(run: Run) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the losses and gradients of the first batch."""
     images, labels, _ = batch_of(run)
     losses, _ = run.backward(images.double(), labels)
-    gradients = {
-        name: parameter.grad
-        for module in (run.model, run.criterion)
-        for name, parameter in module.named_parameters()
-        if parameter.grad is not None
-    }
+    named = (*run.model.named_parameters(), *run.criterion.named_parameters())
+    gradients = {name: each.grad for name, each in named if each.grad is not None}
     return {name: value.detach() for name, value in losses.items()}, gradients
 
 
@@ -41,7 +34,7 @@ def with_statistics_of_the_past(**changes: Any) -> Run:
     return run
 
 
-@HEAD
+@pytest.mark.parametrize("head", ["fdrl", "linear"])
 @pytest.mark.parametrize("accumulate", [2, 3, 8])
 def test_parts_give_what_the_whole_batch_gives(head: str, accumulate: int) -> None:
     whole = with_statistics_of_the_past(head=head, center_update="gradient")
@@ -62,7 +55,7 @@ def test_centers_move_once() -> None:
     torch.testing.assert_close(parts.criterion.state_dict(), want)
 
 
-def test_running_statistics_move_once_for_each_part() -> None:
+def test_running_statistics_move_once_for_each_part_and_are_followed_again_afterwards() -> None:
     run, by_hand = make_run(accumulate=4), make_run()
     backward(run)
     images, *_ = batch_of(by_hand)
@@ -72,11 +65,5 @@ def test_running_statistics_move_once_for_each_part() -> None:
     want = dict(by_hand.model[0].named_buffers())
     assert want["first.1.num_batches_tracked"] == 4
     assert_same(dict(run.model[0].named_buffers()), want)
-
-
-def test_statistics_are_followed_again_afterwards() -> None:
-    run = make_run(accumulate=2)
-    backward(run)
     layers = [each for each in run.model.modules() if isinstance(each, nn.BatchNorm2d)]
-    assert len(layers) == 2
-    assert all(layer.track_running_stats for layer in layers)
+    assert [layer.track_running_stats for layer in layers] == [True, True]

@@ -5,16 +5,13 @@ import os
 import random
 import time
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from fer.model import checkpoint
-from small_runs import assert_same, kept, run_command, without_clock
+from small_runs import assert_same, left, rows_of, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -27,11 +24,7 @@ Start = Callable[[list[str]], tuple[BaseProcess, Path]]
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Return what starts a run in a process of its own.
-
-    The process is forked from one that has imported everything and done nothing else, which saves
-    the five seconds that this takes.
-    """
+    """Return what starts a run in a process forked from one that has imported everything."""
     path = os.pathsep.join(str(each) for each in (ROOT, ROOT / "examples", ROOT / "tests"))
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -49,50 +42,32 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 
 def wait_until(true: Callable[[], bool], process: BaseProcess) -> None:
-    """Wait for something, or for the end of the process."""
     deadline = time.monotonic() + 100
     while process.is_alive() and not true():
         assert time.monotonic() < deadline, "the run came to a halt"
         time.sleep(0.0005)
 
 
-def says_that_it_begins(output: Path) -> bool:
-    return output.is_file() and "writing to" in output.read_text()
+def kill(process: BaseProcess, output: Path, folder: Path, epochs: int, rest: float | None) -> str:
+    """Kill a run that has kept some epochs, after a rest or else as it writes a checkpoint.
 
+    Return what it was at: "writing", "training", or "nothing" any more.
+    """
 
-def has_kept(folder: Path, epochs: int) -> bool:
-    path = folder / "metrics.csv"
-    return epochs == 0 or (path.is_file() and path.read_text().count("\n") > epochs)
+    def is_writing() -> bool:
+        return any(folder.glob("*.pt.part"))
 
-
-def is_writing_a_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("*.pt.part"))
-
-
-def kill(process: BaseProcess, folder: Path) -> str:
-    """Kill a run, and say what it was at: "writing", "training", or "nothing" any more."""
+    wait_until(lambda: output.is_file() and "writing to" in output.read_text(), process)
+    wait_until(lambda: len(rows_of(folder)) >= epochs, process)
+    if rest is None:
+        wait_until(is_writing, process)
+    else:
+        time.sleep(rest)
     process.kill()
     process.join()
     if process.exitcode != -9:
         return "nothing"
-    return "writing" if is_writing_a_checkpoint(folder) else "training"
-
-
-def result_of(folder: Path) -> dict[str, Any]:
-    """Return all that a run leaves, without what the clock says."""
-    summary = checkpoint.read_json(folder / "summary.json")
-    rows = (folder / "metrics.csv").read_text().splitlines()
-    header = rows[0].split(",")
-    return {
-        "last.pt": kept(folder, "last.pt"),
-        "best.pt": kept(folder, "best.pt"),
-        "evaluation": torch.load(folder / "evaluation.pt", weights_only=True),
-        "summary": {name: without_clock(summary[name]) for name in ("last", "best")},
-        "metrics": [
-            without_clock(dict(zip(header, row.split(","), strict=True))) for row in rows[1:]
-        ],
-        "files": sorted(path.name for path in folder.iterdir()),
-    }
+    return "writing" if is_writing() else "training"
 
 
 @pytest.mark.slow
@@ -110,17 +85,10 @@ def test_killed_ten_times_and_resumed_equals_never_killed(tmp_path: Path, start:
     found = []
     for number, while_writing in enumerate(plan):
         there = (killed / "config.json").is_file()
-        process, output = start(
-            ["--resume", str(killed)] if there else [*RUN, "--out", str(killed)]
-        )
-        wait_until(partial(says_that_it_begins, output), process)
+        process, output = start([*(["--resume"] if there else [*RUN, "--out"]), str(killed)])
         # Two in each epoch but the last.
-        wait_until(partial(has_kept, killed, number // 2), process)
-        if while_writing:
-            wait_until(partial(is_writing_a_checkpoint, killed), process)
-        else:
-            time.sleep(rng.uniform(0, epoch))
-        found.append(kill(process, killed))
+        rest = None if while_writing else rng.uniform(0, epoch)
+        found.append(kill(process, output, killed, number // 2, rest))
         assert not (killed / "summary.json").exists() or found[-1] == "nothing"
     # Two may come too late, on a machine that is busy with something else.
     assert found.count("nothing") <= 2, found
@@ -130,4 +98,4 @@ def test_killed_ten_times_and_resumed_equals_never_killed(tmp_path: Path, start:
     process, output = start(["--resume", str(killed)])
     process.join()
     assert process.exitcode == 0, output.read_text()
-    assert_same(result_of(killed), result_of(whole))
+    assert_same(left(killed), left(whole))

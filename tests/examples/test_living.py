@@ -9,18 +9,16 @@ import torch
 from torch.nn import functional as F
 
 from fdrl_layers import FDRLHead, IntraRelation
-from fer.model.build import losses_of, make_criterion, make_model
+from fer.model.build import losses_of, make_criterion
 from fer.model.living import LivingLoss, NormalizedIntraRelation, apart_loss, peak_loss
-from small_runs import assert_same, batch_of, begin, kept, make_run, options_of
+from small_runs import assert_same, batch_of, make_run, options_of, same_runs, stopped, trained
 
 
 def test_the_peak_loss_is_the_entropy_of_each_face() -> None:
     weights = torch.rand(5, 4, dtype=torch.float64) + 0.01
-    total = 0.0
-    for row in weights.numpy():
-        shares = row / row.sum()
-        total -= float((shares * np.log(shares)).sum())
-    assert float(peak_loss(weights)) == pytest.approx(total / 5 / np.log(4))
+    rows = [row / row.sum() for row in weights.numpy()]
+    entropies = [-(shares * np.log(shares)).sum() for shares in rows]
+    assert float(peak_loss(weights)) == pytest.approx(np.mean(entropies) / np.log(4))
     assert float(peak_loss(torch.full((3, 4), 0.1))) == pytest.approx(1)
     assert float(peak_loss(torch.eye(4))) == 0
     assert torch.autograd.gradcheck(peak_loss, weights.requires_grad_())
@@ -65,7 +63,7 @@ def test_gates_of_normalized_latents_do_not_see_their_size() -> None:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("targets", ["labels", "shares"])
-def test_what_they_weigh_is_in_the_total(targets: str) -> None:
+def test_what_they_weigh_is_in_the_total_and_its_slope(targets: str) -> None:
     run = make_run(lambda_peak=0.25, lambda_apart=2.0)
     assert isinstance(run.criterion, LivingLoss)
     plain = make_criterion(options_of(), 7)
@@ -76,7 +74,10 @@ def test_what_they_weigh_is_in_the_total(targets: str) -> None:
     found, before = losses_of(run.criterion, output, target), losses_of(plain, output, target)
     weights = output.intra_weights
     more = 0.25 * peak_loss(weights) + 2 * apart_loss(weights, target, 7)
-    torch.testing.assert_close(found["total"], before["total"] + more)
+    totals = found["total"], before["total"] + more
+    torch.testing.assert_close(*totals)
+    slopes = [torch.autograd.grad(each, weights, retain_graph=True) for each in totals]
+    torch.testing.assert_close(*slopes)
     for name in ("classification", "compactness", "balance", "distribution"):
         torch.testing.assert_close(found[name], before[name])
 
@@ -84,41 +85,13 @@ def test_what_they_weigh_is_in_the_total(targets: str) -> None:
 @pytest.mark.usefixtures("small")
 def test_a_normalized_head_is_built_called_and_read_back(tmp_path: Path) -> None:
     changes = {"normalize_latents": True, "lambda_peak": 0.1}
-    begin(tmp_path / "whole", **changes).train(quiet=True)
-    first = begin(tmp_path / "parts", **changes)
-    head = first.model[1]
+    trained(tmp_path / "whole", **changes)
+    head = stopped(tmp_path / "parts", 0, **changes).model[1]
     assert isinstance(head, FDRLHead)
-    assert "NormalizedIntraRelation" in str(
-        head.backend_choice(torch.randn(2, head.in_features)).reason
-    )
-    first.model.train()
-    first.progress.lr = float(first.schedule.get_last_lr()[0])
-    first.keep()
-    begin(tmp_path / "parts", **changes).train(quiet=True)
-    assert_same(kept(tmp_path / "parts"), kept(tmp_path / "whole"))
+    choice = head.backend_choice(torch.randn(2, head.in_features))
+    assert "NormalizedIntraRelation" in str(choice.reason)
+    trained(tmp_path / "parts", **changes)
+    same_runs(tmp_path / "whole", tmp_path / "parts")
     # The same seed draws the same weights, so that only what the gates see differs.
-    models: list[Any] = []
-    for normalize in (False, True):
-        torch.manual_seed(0)
-        models.append(make_model(options_of(normalize_latents=normalize), 7).state_dict())
-    assert_same(models[0], models[1])
-
-
-def test_a_peak_makes_intra_weights_differ_between_faces() -> None:
-    torch.manual_seed(0)
-    spreads = []
-    for weight in (0.0, 1.0):
-        torch.manual_seed(0)
-        head = FDRLHead(8, 2, latent_dim=8, num_latents=3, reduction="mean")
-        loss = LivingLoss(2, num_latents=3, latent_dim=8)
-        loss.lambda_peak = weight
-        adam = torch.optim.Adam(head.parameters(), 0.01)
-        features = torch.randn(64, 8).relu()
-        labels = (features[:, 0] > features[:, 1]).long()
-        for _ in range(150):
-            adam.zero_grad()
-            loss(head(features), labels).total.backward()
-            adam.step()
-        weights = head(features).intra_weights.detach()
-        spreads.append(float((weights.std(0) / weights.mean(0)).mean()))
-    assert spreads[1] > 2 * spreads[0]
+    plain, normed = (make_run(normalize_latents=normalize) for normalize in (False, True))
+    assert_same(normed.model.state_dict(), plain.model.state_dict())

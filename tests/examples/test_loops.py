@@ -4,7 +4,6 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -28,8 +27,7 @@ def _loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def loop(name: str) -> Any:
     """A script, imported as its neighbours import it."""
-    module: ModuleType = importlib.import_module(name)
-    return module
+    return importlib.import_module(name)
 
 
 def test_every_loop_is_tried() -> None:
@@ -61,8 +59,7 @@ def test_lightning(tmp_path: Path, device: str) -> None:
     lightning = pytest.importorskip("lightning")
     assert lightning.__version__ not in ("2.6.2", "2.6.3"), "a malicious release"
     module = loop("lightning_loop").train(str(tmp_path), "gpu" if device == "cuda" else "cpu")
-    seen = module.criterion.compactness.centers.seen
-    assert bool(seen.all())
+    assert bool(module.criterion.compactness.centers.seen.all())
     checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=False)["state_dict"]
     assert bool(checkpoint["criterion.compactness.centers.seen"].all())
     assert "network.1.decomposition.weight" in checkpoint

@@ -12,8 +12,6 @@ def test_scores_of_a_small_table() -> None:
     # Class 3 does not occur and is not counted: (2/3 + 1/2 + 1) / 3.
     assert scores.mean_class_accuracy == pytest.approx(100 * (2 / 3 + 1 / 2 + 1) / 3)
     assert scores.confusion.tolist() == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-
-
-def test_a_class_that_is_only_predicted_lowers_the_others_alone() -> None:
+    # A class that is only predicted lowers the others alone.
     scores = score(np.array([0, 0, 1]), np.array([0, 2, 1]), 3)
     assert scores.mean_class_accuracy == pytest.approx(75)

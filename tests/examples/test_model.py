@@ -1,5 +1,7 @@
 """A model out of a run's folder says what the trained one said."""
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer.data import Database, FaceSet
-from fer.model import checkpoint
-from fer.model.build import (
-    Trained,
-    load_trained,
-    logits_of,
-    losses_of,
-    make_backbone,
-    make_criterion,
-    make_model,
-    outputs,
-)
+from fer.data import Database
+from fer.model import build, checkpoint
+from fer.model.build import Trained, load_trained
 from fer.options import Options
 from fer.training import augment
 from fer.training.run import Run
-from small_runs import ALONE, begin, make_run, options_of
+from small_runs import ALONE, assert_same, begin, make_run, options_of, trained
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -30,142 +23,93 @@ pytestmark = pytest.mark.usefixtures("small")
 def said(model: torch.nn.Sequential, run: Run) -> Tensor:
     """Return the logits of the test faces."""
     images = augment.for_evaluation(run.database.splits["test"].images, run.options.image_size)
-    return logits_of(outputs(model, images)[1])
+    return build.logits_of(build.outputs(model, images)[1])
 
 
-def assert_says(trained: Trained, model: Any, run: Run) -> None:
-    assert not trained.model.training
-    assert torch.equal(said(trained.model, run), said(model.eval(), run))
+def assert_says(loaded: Trained, model: Any, run: Run) -> None:
+    assert not loaded.model.training
+    assert torch.equal(said(loaded.model, run), said(model.eval(), run))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"head": "linear"},
-        {"head": "plain"},
-        {"intra": False},
-        {"inter": False},
-        {"reduction": "sum"},
-        {"self_feature": "message"},
-        {"batch_norm": True},
-        {"attach": "attention", "backbone": "resnet10", "width": 8},
-        {"attach": "places", "backbone": "resnet10", "width": 8},
-        {"batch_norm": True, "head": "linear"},
-        {"batch_norm": True, "head": "plain"},
-        {"backbone": "resnet10", "width": 8, "small_stem": True},
-        {"backbone": "resnet10", "width": 8, "head": "linear"},
-        {"backbone": "resnet10", "width": 8, "last_stride": 1},
-    ],
-    ids=str,
-)
+SHAPES: list[dict[str, Any]] = [{"attach": "attention"}, {"attach": "places"}]
+SHAPES += [{"small_stem": True}, {"head": "linear"}, {"last_stride": 1}]
+FORMS: list[dict[str, Any]] = [{}, {"head": "linear"}, {"head": "plain"}, {"intra": False}]
+FORMS += [{"inter": False}, {"reduction": "sum"}, {"self_feature": "message"}]
+FORMS += [{"batch_norm": True, "head": head} for head in ("fdrl", "linear", "plain")]
+FORMS += [{"backbone": "resnet10", "width": 8, **shape} for shape in SHAPES]
+
+
+@pytest.mark.parametrize("changes", FORMS, ids=str)
 def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", epochs=1, **changes)
-    run.train(quiet=True)
-    trained = load_trained(tmp_path / "run")
-    assert_says(trained, run.model, run)
-    assert trained.classes == run.database.classes
-    assert trained.options == run.options
-    assert (trained.gray, trained.epoch) == (False, 1)
+    run = trained(tmp_path / "run", epochs=1, **changes)
+    loaded = load_trained(tmp_path / "run")
+    assert_says(loaded, run.model, run)
+    assert loaded.classes == run.database.classes
+    assert loaded.options == run.options
+    assert (loaded.gray, loaded.epoch) == (False, 1)
 
 
 @pytest.mark.parametrize(("last_stride", "places"), [(1, 36), (2, 9)])
 def test_the_last_stride_is_that_of_the_options(last_stride: int, places: int) -> None:
-    options = Options(
-        attach="places", backbone="resnet10", width=8, small_stem=True, last_stride=last_stride
-    )
-    backbone, _ = make_backbone(options)
+    shape: dict[str, Any] = {"backbone": "resnet10", "width": 8, "small_stem": True}
+    backbone, _ = build.make_backbone(Options(attach="places", last_stride=last_stride, **shape))
     assert backbone(torch.zeros(2, 3, 42, 42)).shape == (2, 64 * places)
 
 
-def test_averaged_weights_come_first(tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", epochs=1, ema=0.5)
-    run.train(quiet=True)
-    assert run.ema is not None
-    trained = load_trained(tmp_path / "run")
-    assert_says(trained, run.ema.module, run)
-    assert not torch.equal(said(trained.model, run), said(run.model.eval(), run))
-
-
-def test_the_best_epoch_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = begin(tmp_path / "run", epochs=2)
+def test_it_is_the_average_of_the_epoch_asked_for_and_needs_neither_faces_nor_first_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_trained(tmp_path)
     monkeypatch.setattr("fer.training.run.best_epoch", lambda history: history[0])
-    run.train(quiet=True)
-    best, last = (load_trained(tmp_path / "run", which) for which in ("best", "last"))
-    assert (best.epoch, last.epoch) == (1, 2)
-    assert not torch.equal(said(best.model, run), said(last.model, run))
-
-
-def test_neither_the_faces_nor_the_first_weights_need_be_there_any_more(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run = begin(folder, epochs=1)
-    run.train(quiet=True)
-    moved = run.options.plain() | {
-        "dataset": "rafdb",
-        "data": "gone",
-        "backbone_weights": "gone.pt",
-    }
-    checkpoint.write_json(folder / "config.json", moved)
-    assert_says(load_trained(folder), run.model, run)
+    run = trained(folder, epochs=2, ema=0.5)
+    moved = {"dataset": "rafdb", "data": "gone", "backbone_weights": "gone.pt"}
+    checkpoint.write_json(folder / "config.json", run.options.plain() | moved)
+    best, last = (load_trained(folder, which) for which in ("best", "last"))
+    assert (best.epoch, last.epoch) == (1, 2)
+    assert run.ema is not None
+    assert_says(last, run.ema.module, run)
+    for other in (best.model, run.model.eval()):
+        assert not torch.equal(said(last.model, run), said(other, run))
 
 
 def test_gray_faces_are_remembered(tmp_path: Path) -> None:
     faces = make_run().database.splits
-    gray = {
-        split: FaceSet(each.images[:, :1].contiguous(), each.labels, each.names)
-        for split, each in faces.items()
-    }
+    gray = {split: replace(each, images=each.images[:, :1]) for split, each in faces.items()}
     run = Run(options_of(epochs=1), Database("gray", tuple("abcdefg"), gray), ALONE)
     checkpoint.write_json(tmp_path / "config.json", run.options.plain())
     run.open(tmp_path, quiet=True).train(quiet=True)
-    trained = load_trained(tmp_path)
-    assert trained.gray
-    assert trained.classes == tuple("abcdefg")
-    assert_says(trained, run.model, run)
-
-
-def test_rejects_a_folder_without_a_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        load_trained(tmp_path)
+    loaded = load_trained(tmp_path)
+    assert loaded.gray
+    assert loaded.classes == tuple("abcdefg")
+    assert_says(loaded, run.model, run)
 
 
 def test_without_intra_weights_there_is_nothing_to_balance() -> None:
-    criterion = make_criterion(options_of(intra=False), 7)
+    criterion = build.make_criterion(options_of(intra=False), 7)
     assert (criterion.lambda_balance, criterion.lambda_distribution) == (0, 0)
-    assert make_criterion(options_of(), 7).lambda_balance == 1
-
-
-def test_losses_of_the_baseline_are_its_cross_entropy() -> None:
-    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
-    found = losses_of(make_criterion(options_of(), 7), logits, labels)
-    wanted = -(logits.log_softmax(1)[:, 0]).mean()
-    torch.testing.assert_close(found, {"total": wanted})
+    assert build.make_criterion(options_of(), 7).lambda_balance == 1
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_latents": 3, "latent_dim": 16}], ids=str)
 def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) -> None:
-    counts = [
-        sum(
-            each.numel() for each in make_model(options_of(head=head, **changes), 7)[1].parameters()
-        )
-        for head in ("fdrl", "plain")
-    ]
+    options = [options_of(head=head, **changes) for head in ("fdrl", "plain")]
+    fdrl, plain = (build.make_model(each, 7)[1] for each in options)
+    more = sum(each.numel() for each in plain.parameters())
+    more -= sum(each.numel() for each in fdrl.parameters())
     # To within half of what one more unit in the middle has.
-    assert abs(counts[1] - counts[0]) <= (512 + 1 + options_of(**changes).latent_dim) / 2
-
-
-def test_the_plain_head_can_be_given_a_width() -> None:
-    hidden = make_model(options_of(head="plain", hidden=40), 7)[1].get_submodule("0")
-    assert isinstance(hidden, torch.nn.Linear)
-    assert hidden.out_features == 40
+    assert abs(more) <= (512 + 1 + options[0].latent_dim) / 2
+    # Or the width that was asked for.
+    given = build.make_model(replace(options[1], hidden=40), 7)[1]
+    assert given.get_parameter("0.weight").shape == (40, 512)
 
 
 def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
     run = begin(tmp_path / "run", epochs=1, center_update="frozen")
-    before = {name: value.clone() for name, value in run.criterion.state_dict().items()}
+    before = deepcopy(run.criterion.state_dict())
     run.train(quiet=True)
-    for name, value in run.criterion.state_dict().items():
-        assert torch.equal(value, before[name]), name
+    assert_same(run.criterion.state_dict(), before)
     for centers in (run.criterion.compactness.centers, run.criterion.distribution.centers):
         assert centers.value.std() > 0.5
 
@@ -173,12 +117,12 @@ def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["fdrl", "linear", "plain"])
 def test_the_last_layer_can_predict_from_what_is_normalized(head: str) -> None:
     torch.manual_seed(0)
-    model = make_model(options_of(head=head, batch_norm=True), 7)
+    model = build.make_model(options_of(head=head, batch_norm=True), 7)
     norms = [each for each in model[1].modules() if isinstance(each, torch.nn.BatchNorm1d)]
     assert len(norms) == 1
     seen: list[Tensor] = []
     norms[0].register_forward_hook(lambda _, taken, made: seen.extend((*taken, made)))
-    feature, output = outputs(model, torch.randn(8, 3, 32, 32))
+    feature, output = build.outputs(model, torch.randn(8, 3, 32, 32))
     assert torch.equal(seen[0], feature if head == "fdrl" else seen[0])
     last = [each for each in model[1].modules() if isinstance(each, torch.nn.Linear)][-1]
-    torch.testing.assert_close(logits_of(output), last(seen[1]))
+    torch.testing.assert_close(build.logits_of(output), last(seen[1]))

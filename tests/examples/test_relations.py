@@ -11,23 +11,19 @@ from fer.evaluation.relations import relations
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_numbers_are_those_of_a_loop(bias: bool) -> None:
+def test_the_numbers_are_those_of_a_loop_and_what_saturates_is_told(bias: bool) -> None:
     torch.manual_seed(0)
     m, d, n = 3, 5, 4
-    head = FDRLHead(6, 2, latent_dim=d, num_latents=m, bias=bias, reduction="mean").requires_grad_(
-        False
-    )
+    head = FDRLHead(6, 2, latent_dim=d, num_latents=m, bias=bias, reduction="mean")
     basic = torch.randn(n, 6)
-    output = head(basic)
+    output = head.requires_grad_(False)(basic)
     inter = head.reconstruction.inter
     assert inter is not None
     distances = []
     for i in range(n):
-        messages = []
-        for j in range(m):
-            aware = output.intra_weights[i, j] * output.latents[i, j]
-            message = inter.weight[j] @ aware + (inter.bias[j] if inter.bias is not None else 0)
-            messages.append(message.relu())
+        aware = output.intra_weights[i, :, None] * output.latents[i]
+        biases = [0] * m if inter.bias is None else inter.bias
+        messages = [(inter.weight[j] @ aware[j] + biases[j]).relu() for j in range(m)]
         for j in range(m):
             distances += [(messages[j] - messages[k]).norm().item() for k in range(m) if k != j]
     found = relations(head, basic)
@@ -35,15 +31,9 @@ def test_the_numbers_are_those_of_a_loop(bias: bool) -> None:
     inter_weight = sum(map(math.tanh, distances)) / len(distances)
     assert found["inter_weight"] == pytest.approx(inter_weight, rel=1e-5)
     assert found["intra_weight"] == pytest.approx(output.intra_weights.mean().item())
-    spreads = [
-        torch.tensor([float(w[j]) for w in output.intra_weights]).std(correction=0)
-        for j in range(m)
-    ]
+    spreads = [output.intra_weights[:, j].std(correction=0) for j in range(m)]
     assert found["intra_spread"] == pytest.approx(float(sum(spreads)) / m, rel=1e-5)
     assert found["saturated"] == 0
-
-
-def test_what_saturates_is_told() -> None:
     head = FDRLHead(6, 2, latent_dim=64, num_latents=2, reduction="sum")
     with torch.no_grad():
         head.decomposition.weight.mul_(100)

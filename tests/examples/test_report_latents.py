@@ -8,47 +8,44 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import spearmanr
 
 from fer.report import embedding, latents, units
-from fer.report.folder import read_folder
 from fer.report.sheet import make_sheet
-from report_runs import drawn_evaluation, plain_faces, with_units, write_run
+from report_runs import drawn_evaluation, plain_faces, reported
+
+Array = NDArray[Any]
 
 
 def test_a_map_keeps_groups_together_and_is_the_same_again() -> None:
-    rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 25)
-    features = (10 * np.eye(8)[labels] + rng.normal(size=(75, 8))).astype(np.float32)
-    found = embedding.flat_map(features, labels)
-    assert found is not None
-    assert found.points.shape == (75, 2)
-    assert found.points.min() >= 0
-    assert found.points.max() <= 1
-    apart = np.linalg.norm(found.points[:, None] - found.points, axis=2) + 9 * np.eye(75)
+    noise = np.random.default_rng(0).normal(size=(75, 8))
+    features = (10 * np.eye(8)[labels] + noise).astype(np.float32)
+    points, again = (embedding.flat_map(features, labels).points for _ in range(2))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(points, again)
+    assert points.shape == (75, 2)
+    assert 0 <= points.min() <= points.max() <= 1
+    apart = np.linalg.norm(points[:, None] - points, axis=2) + 9 * np.eye(75)
     assert (labels[apart.argmin(axis=1)] == labels).all()
-    again = embedding.flat_map(features, labels)
-    assert again is not None
-    np.testing.assert_array_equal(found.points, again.points)
 
 
 def test_the_silhouette_is_that_of_the_features() -> None:
-    features = np.array([[0.0], [1.0], [10.0], [12.0], [11.0]], dtype=np.float32)
-    labels = np.array([0, 0, 1, 1, 1])
-    found = embedding.flat_map(features, labels)
-    assert found is not None
+    features, labels = np.array([0, 1, 10, 12, 11], np.float32), np.array([0, 0, 1, 1, 1])
     by_hand = []
-    for i, k in enumerate(labels):
-        to = np.abs(features[:, 0] - features[i, 0])
+    for feature, k in zip(features, labels, strict=True):
+        to = np.abs(features - feature)
         own = to[labels == k].sum() / ((labels == k).sum() - 1)
         other = to[labels != k].mean()
         by_hand.append((other - own) / max(own, other))
+    found = embedding.flat_map(features[:, None], labels)
+    assert found is not None
     assert found.silhouette == pytest.approx(np.mean(by_hand))
 
 
 @pytest.mark.parametrize("features", [np.zeros((4, 3)), np.ones((20, 3))])
-def test_no_map_of_few_or_equal_faces(features: np.ndarray) -> None:
+def test_no_map_of_few_or_equal_faces(features: Array) -> None:
     labels = np.arange(len(features)) % 2
     assert embedding.flat_map(features.astype(np.float32), labels) is None
 
@@ -69,27 +66,31 @@ def test_class_means_and_highest_faces_by_loops() -> None:
     labels[labels == 2] = 0
     means = latents.class_means(weights, labels, 4)
     for k in (0, 1, 3):
-        rows = [weights[i] for i in range(40) if labels[i] == k]
-        np.testing.assert_allclose(means[k], sum(rows) / len(rows), rtol=1e-5)
+        np.testing.assert_allclose(means[k], weights[labels == k].mean(0), rtol=1e-5)
     assert np.isnan(means[2]).all()
     some = np.array([3, 5, 8, 13, 21, 34])
-    found = latents.highest(weights, some, 4)
-    for j in range(3):
-        wanted = sorted(some, key=lambda i: -weights[i, j])[:4]
-        assert found[j].tolist() == [int(i) for i in wanted]
+    for found, column in zip(latents.highest(weights, some, 4), weights.T, strict=True):
+        assert found.tolist() == sorted(some, key=(-column).__getitem__)[:4]
+
+
+def follow(weights: Array, intensity: Array, labels: Array | None = None) -> units.Following:
+    """Hold weights against units; without labels all faces are of one class."""
+    labels = np.zeros(len(weights), dtype=np.int64) if labels is None else labels
+    return units.follow(weights.astype("f4"), intensity.astype("f4"), labels)
 
 
 def test_following_matches_scipy_pair_by_pair() -> None:
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 3, 90)
-    intensity = np.maximum(rng.normal(size=(90, 2)), 0).astype(np.float32)  # ties at 0
-    weights = rng.normal(size=(90, 3)).astype(np.float32)
+    intensity = np.maximum(rng.normal(size=(90, 2)), 0)  # ties at 0
+    weights = rng.normal(size=(90, 3))
     weights[:, 1] += 2 * intensity[:, 0]
-    found = units.follow(weights, intensity, labels)
-    for j in range(3):
-        for a in range(2):
-            wanted = spearmanr(weights[:, j], intensity[:, a]).statistic
-            assert found.correlation[j, a] == pytest.approx(wanted, abs=1e-12)
+    found = follow(weights, intensity, labels)
+    wanted = [[spearmanr(latent, unit).statistic for unit in intensity.T] for latent in weights.T]
+    np.testing.assert_allclose(found.correlation, wanted, rtol=0, atol=1e-12)
+    # Of one class, within and over all are the same.
+    alone = follow(weights, intensity)
+    np.testing.assert_allclose(alone.within, alone.correlation, atol=1e-12)
     assert found.strongest[1] == 0
     assert found.information.shape == (3, 2)
     assert found.information[1, 0] > 2 * found.information[0, 0]
@@ -99,59 +100,28 @@ def test_information_is_that_of_two_normal_variables() -> None:
     rng, rho = np.random.default_rng(0), 0.8
     unit = rng.normal(size=2000)
     latent = rho * unit + np.sqrt(1 - rho**2) * rng.normal(size=2000)
-    found = units.follow(
-        latent[:, None].astype(np.float32),
-        unit[:, None].astype(np.float32),
-        np.zeros(2000, dtype=np.int64),
-    )
+    found = follow(latent[:, None], unit[:, None])
     assert found.information[0, 0] == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.08)
 
 
-def test_within_classes_nothing_is_left_of_what_follows_the_class_alone() -> None:
-    rng = np.random.default_rng(5)
-    labels = np.repeat([0, 1], 300)
-    intensity = (labels + rng.random(600))[:, None].astype(np.float32)
-    of_class = labels + rng.random(600)
-    of_unit = intensity[:, 0] + 0.1 * rng.random(600)
-    weights = np.stack([of_class, of_unit], axis=1).astype(np.float32)
-    found = units.follow(weights, intensity, labels)
-    assert found.correlation[0, 0] > 0.7
-    assert abs(found.within[0, 0]) < 0.12
-    assert found.within[1, 0] > 0.9
-
-
 def test_ranks_within_classes_by_loops() -> None:
-    rng = np.random.default_rng(8)
     labels = np.repeat([0, 1, 2], [2, 4, 21])
-    weights, intensity = rng.random((2, 27, 1)).astype(np.float32)
+    weights, intensity = np.random.default_rng(8).random((2, 27, 1))
 
-    def placed(values: np.ndarray) -> list[float]:
+    def placed(values: Array) -> list[float]:
         """Return how far up its class each value is, from -1/2 to 1/2."""
-        found = []
-        for value, k in zip(values[:, 0], labels, strict=True):
-            own = values[labels == k, 0]
-            found.append(((own < value).sum() - (own > value).sum()) / (2 * len(own)))
-        return found
+        classes = [values[labels == k, 0] for k in labels]
+        pairs = zip(values, classes, strict=True)
+        return [((own < v).sum() - (own > v).sum()) / (2 * len(own)) for v, own in pairs]
 
     wanted = np.corrcoef(placed(weights), placed(intensity))[0, 1]
-    found = units.follow(weights, intensity, labels)
-    assert found.within[0, 0] == pytest.approx(wanted, abs=1e-6)
-
-
-def test_one_class_makes_within_and_over_all_the_same() -> None:
-    rng = np.random.default_rng(6)
-    weights, intensity = rng.random((50, 4)), rng.random((50, 3))
-    found = units.follow(
-        weights.astype(np.float32), intensity.astype(np.float32), np.zeros(50, dtype=np.int64)
-    )
-    np.testing.assert_allclose(found.within, found.correlation, atol=1e-12)
+    assert follow(weights, intensity, labels).within[0, 0] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_what_never_changes_follows_nothing() -> None:
-    weights = np.ones((30, 2), dtype=np.float32)
-    intensity = np.zeros((30, 2), dtype=np.float32)
+    weights, intensity = np.ones((30, 2), np.float32), np.zeros((30, 2), np.float32)
     intensity[:, 0] = np.linspace(0, 1, 30)
-    found = units.follow(weights, intensity, np.zeros(30, dtype=np.int64))
+    found = follow(weights, intensity)
     assert np.isnan(found.correlation).all()
     assert found.strongest.tolist() == [-1, -1]
     assert np.isnan(found.information[:, 1]).all()
@@ -169,25 +139,23 @@ def test_the_yardstick_is_the_feature_that_follows_best_up_or_down() -> None:
     assert found.information > 1
 
 
-def test_why_there_is_nothing_to_show(tmp_path: Path) -> None:
-    faces = with_units(plain_faces(30))
-    said = {}
-    runs: dict[str, dict[str, Any]] = {
-        "linear": {"head": "linear"},
-        "without": {"intra": False},
-        "sum": {"reduction": "sum", "gate_init": "linear"},
-        "varied": {},
-    }
-    for name, changes in runs.items():
-        found = drawn_evaluation(faces, head=changes.get("head", "fdrl"))
-        if name in ("without", "sum") and found.intra_weights is not None:
-            found.intra_weights[:] = 1 if name == "without" else 64.0
-        folder = write_run(tmp_path / name, faces, found, **changes)
-        said[name] = latents.why_nothing(read_folder(folder))
-    assert said["varied"] is None
-    assert "no latents" in str(said["linear"])
-    assert "without Intra-RM" in str(said["without"])
-    assert "the sum of equation 4" in str(said["sum"])
+@pytest.mark.parametrize(
+    ("changes", "level", "words"),
+    [
+        ({"head": "linear"}, None, "no latents"),
+        ({"intra": False}, 1, "without Intra-RM"),
+        ({"reduction": "sum", "gate_init": "linear"}, 64, "the sum of equation 4"),
+        ({}, None, "None"),
+    ],
+    ids=["linear", "without", "sum", "varied"],
+)
+def test_why_there_is_nothing_to_show(
+    changes: dict[str, Any], level: float | None, words: str, tmp_path: Path
+) -> None:
+    found = drawn_evaluation(plain_faces(60), head=changes.get("head", "fdrl"))
+    if level is not None and found.intra_weights is not None:
+        found.intra_weights[:] = level
+    assert words in str(latents.why_nothing(reported(tmp_path, found=found, **changes)))
 
 
 @pytest.mark.parametrize(("count", "gray"), [(1, False), (7, True), (50, False)])

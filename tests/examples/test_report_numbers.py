@@ -1,37 +1,33 @@
+"""What a report says of a run: accuracies and their intervals, curves, and what was run."""
+
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from fer.report import numbers
+from fer.report import facts, numbers
 from fer.report.curves import charts
-from fer.report.folder import read_folder
+from fer.report.folder import Reported
 from fer.report.page import number, percent, sign
-from report_runs import LATENTS, drawn_evaluation, plain_faces, with_units, write_run
+from report_runs import drawn_evaluation, plain_faces, reported
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
+def wilson(right: int, count: int) -> numbers.Interval:
     """Solve the score test for its ends: Wilson 1927."""
     z, p = 1.959963984540054, right / count
     middle = p + z * z / (2 * count)
     half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return tuple(100 * (middle + sign * half) / (1 + z * z / count) for sign in (-1, 1))  # type: ignore[return-value]
+    low, high = (100 * (middle + side * half) / (1 + z * z / count) for side in (-1, 1))
+    return numbers.Interval(100 * p, low, high)
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (7, 7), (3, 7), (2390, 3137)])
 def test_shares_have_wilsons_interval(right: int, count: int) -> None:
-    found = numbers.share(right, count)
-    low, high = wilson(right, count)
-    assert found.value == pytest.approx(100 * right / count)
-    assert found.low == pytest.approx(low, abs=1e-9)
-    assert found.high == pytest.approx(high, abs=1e-9)
-
-
-def test_the_share_of_nothing_is_not_defined() -> None:
-    assert np.isnan(numbers.share(0, 0).value)
+    wanted = pytest.approx(vars(wilson(right, count)), abs=1e-9)
+    assert vars(numbers.share(right, count)) == wanted
 
 
 def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
@@ -44,15 +40,11 @@ def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
     assert found.value == pytest.approx(100 * shares.mean())
     # To draw n faces anew from a class is to draw how many of them are right.
     again = rng.binomial([200, 60, 20], shares, size=(20_000, 3)) / [200, 60, 20]
-    low, high = np.percentile(100 * again.mean(axis=1), [2.5, 97.5])
-    assert found.low == pytest.approx(low, abs=0.6)
-    assert found.high == pytest.approx(high, abs=0.6)
+    ends = np.percentile(100 * again.mean(axis=1), [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx(ends, abs=0.6)
     assert found == numbers.mean_class_accuracy(labels, predictions)
-
-
-def test_a_class_of_one_face_is_no_obstacle() -> None:
-    found = numbers.mean_class_accuracy(np.array([0, 0, 1]), np.array([0, 0, 1]))
-    assert (found.value, found.low, found.high) == (100, 100, 100)
+    one_of_a_class = numbers.mean_class_accuracy(np.array([0, 0, 1]), np.array([0, 0, 1]))
+    assert one_of_a_class == numbers.Interval(100, 100, 100)
 
 
 def test_class_rows_count_by_hand() -> None:
@@ -69,63 +61,54 @@ def test_class_rows_count_by_hand() -> None:
     assert np.isnan([fourth.recall.value, fourth.precision, fourth.f1]).all()
 
 
-def test_the_result_comes_first_and_what_was_chosen_on_test_is_called_too_good(
-    tmp_path: Path,
-) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(60)))
+def test_the_result_comes_first_and_the_best_on_test_is_called_too_good(tmp_path: Path) -> None:
+    run = reported(tmp_path)
     result, best, train = numbers.accuracies(run)
     labels, predictions = run.evaluation.labels, run.evaluation.predictions
-    assert result.when == "last epoch (3)"
+    assert (result.when, result.note) == ("last epoch (3)", "the result")
     assert result.accuracy.value == pytest.approx(100 * (labels == predictions).mean())
-    assert result.note == "the result"
     assert (best.split, best.when) == ("test", "best epoch (2)")
     assert "too good" in best.note
     # One more of 60 is right than at the end, by the row of the second epoch.
     right = round(run.summary["best"]["test_accuracy"] * 0.6)
-    assert best.accuracy.low == pytest.approx(wilson(right, 60)[0])
+    assert best.accuracy.low == pytest.approx(wilson(right, 60).low)
     assert (train.split, train.accuracy.low) == ("train", None)
+    # The last epoch is not shown twice where it is the best.
+    alone = reported(tmp_path / "alone", epochs=1)
+    assert [row.split for row in numbers.accuracies(alone)] == ["test", "train"]
 
 
 def test_an_epoch_chosen_on_valid_is_too_good_on_valid_alone(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(60), valid=True))
-    said = {(row.split, row.when): row.note for row in numbers.accuracies(run)}
+    found = numbers.accuracies(reported(tmp_path, valid=True))
+    said = {(row.split, row.when): row.note for row in found}
     assert said["test", "best epoch (2)"] == "chosen on valid"
     assert "too good" in said["valid", "best epoch (2)"]
     assert ("valid", "last epoch (3)") in said
 
 
-def test_the_last_epoch_is_not_shown_twice_where_it_is_the_best(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(60), epochs=1))
-    assert [row.split for row in numbers.accuracies(run)] == ["test", "train"]
-
-
 def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) -> None:
     faces = plain_faces(40)
-    labels = faces.labels.numpy()
-    found = drawn_evaluation(faces)
+    labels, found = faces.labels.numpy(), drawn_evaluation(faces)
 
-    def right_in(which: range, name: str) -> Path:
+    def right_in(which: range) -> Reported:
         said = np.where(np.isin(np.arange(40), which), labels, (labels + 1) % 7)
         evaluation = replace(found, probabilities=np.eye(7, dtype=np.float32)[said])
-        return write_run(tmp_path / name, faces, evaluation)
+        return reported(tmp_path / f"{which}", 40, found=evaluation)
 
-    run = read_folder(right_in(range(10, 40), "run"))
-    baseline = read_folder(right_in(range(16), "baseline"))
-    compared = numbers.compare(run, baseline)
+    run = right_in(range(10, 40))
+    compared = numbers.compare(run, right_in(range(16)))
     assert (compared.only_run, compared.only_baseline) == (24, 10)
     assert compared.difference.value == pytest.approx(100 * 14 / 40)
     # Twice the chance of at most 10 heads in 34 throws.
-    rng = np.random.default_rng(0)
-    chance = 2 * (rng.binomial(34, 0.5, 400_000) <= 10).mean()
-    assert compared.p == pytest.approx(chance, abs=2e-3)
-    assert compared.difference.low is not None
-    assert compared.difference.low > 0
+    throws = np.random.default_rng(0).binomial(34, 0.5, 400_000)
+    assert compared.p == pytest.approx(2 * (throws <= 10).mean(), abs=2e-3)
+    assert (compared.difference.low or 0) > 0
     same = numbers.compare(run, run)
     assert (same.difference.value, same.p) == (0, 1)
 
 
 def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(30), valid=True, epochs=4))
+    run = reported(tmp_path, valid=True, epochs=4)
     found = {chart.title: chart for chart in charts(run)}
     assert [line.name for line in found["Accuracy"].lines] == ["train", "valid", "test"]
     assert found["Loss"].lines[0].values == pytest.approx([3, 1.5, 1, 0.75])
@@ -133,25 +116,16 @@ def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None
     doubled = [{name: 3 * value for name, value in row.items()} for row in run.histories[0]]
     both = replace(run, histories=(run.histories[0], doubled))
     assert charts(both)[2].lines[0].values == pytest.approx([6, 3, 2, 1.5])
+    # The linear head has no terms.
+    plain = charts(reported(tmp_path / "linear", head="linear"))
+    assert [chart.title for chart in plain] == ["Accuracy", "Mean class accuracy", "Loss"]
 
 
-def test_the_linear_head_has_no_curves_of_terms(tmp_path: Path) -> None:
-    run = read_folder(write_run(tmp_path / "run", plain_faces(30), head="linear"))
-    assert [chart.title for chart in charts(run)] == ["Accuracy", "Mean class accuracy", "Loss"]
+SHOWN = {0.09834: "0.0983", 0.0: "0.00", 63.518: "63.5", 1234.5: "1234", -0.5: "-0.500"}
+SHOWN |= {0.00021: "2.10e-04", float("nan"): "\N{EN DASH}"}
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (0.09834, "0.0983"),
-        (0.0, "0.00"),
-        (63.518, "63.5"),
-        (1234.5, "1234"),
-        (-0.5, "-0.500"),
-        (0.00021, "2.10e-04"),
-        (float("nan"), "\N{EN DASH}"),
-    ],
-)
+@pytest.mark.parametrize(("value", "shown"), SHOWN.items())
 def test_numbers_keep_three_digits_that_count(value: float, shown: str) -> None:
     assert number(value) == shown
 
@@ -162,12 +136,45 @@ def test_signs_and_percentages_are_written_as_in_print() -> None:
     assert percent(float("nan")) == "\N{EN DASH}"
 
 
-def test_what_helpers_draw_is_fit_to_report() -> None:
-    faces = with_units(plain_faces(210))
-    found = drawn_evaluation(faces)
-    assert 0.5 < found.scores.accuracy / 100 < 0.95
-    assert found.intra_weights is not None
-    assert found.intra_weights.shape == (210, LATENTS)
-    assert faces.units is not None
-    assert 0 <= faces.units.min() < faces.units.max() <= 1
-    assert torch.equal(faces.labels.unique(), torch.arange(7))
+ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
+FROZEN = {"backbone_weights": "x/faces.pt", "freeze_backbone": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("Backbone", {}, "ResNet-18 from random weights"),
+        ("Backbone", {"backbone": "resnet10", "width": 16}, "ResNet-10 of 16 channels from"),
+        ("Backbone", {"small_stem": True}, "ResNet-18 with a small stem from"),
+        ("Backbone", {"last_stride": 1}, "ResNet-18 with a last stride of 1 from"),
+        ("Backbone", FROZEN, "ResNet-18 from faces.pt, frozen"),
+        ("Head", {"head": "linear"}, "linear: the paper's baseline"),
+        ("Head", {"head": "linear", "batch_norm": True}, "batch normalization before the last"),
+        ("Head", {"head": "plain"}, "plain: two layers, as many parameters as FDRL and 128"),
+        ("Head", {"head": "plain", "hidden": 64}, "plain: two layers, 64 and 128"),
+        ("Head", {"intra": False}, "without Intra-RM"),
+        ("Head", {"self_feature": "message"}, "messages in equation 11"),
+        ("Head", {"attach": "attention"}, "on maps by attention"),
+        ("Head", ALIVE, "gates of normalized latents"),
+        ("Losses", ALIVE, "λ peak 0.5, λ apart 2; centers"),
+    ],
+    ids=str,
+)
+def test_says_what_was_run(name: str, changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    assert words in dict(facts.facts(reported(tmp_path, **changes)))[name]
+
+
+OTHERS: list[dict[str, Any]] = [{"head": "plain"}, {"intra": False}, {"self_feature": "message"}]
+OTHERS += [{"attach": "places"}, {"batch_norm": True}, {"dataset": "ferplus"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "printed"),
+    [({}, 89.47), ({"head": "linear"}, 86.93), *((other, None) for other in OTHERS)],
+    ids=str,
+)
+def test_what_the_paper_prints_is_that_of_its_own_heads(
+    changes: dict[str, Any], printed: float | None, tmp_path: Path
+) -> None:
+    options = {"dataset": "rafdb", "data": "x", **changes}
+    assert facts.printed(reported(tmp_path, **options)) == printed

@@ -1,7 +1,7 @@
 import os
 import signal
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,53 +25,38 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_becomes_a_request(number: int, before: list[int]) -> None:
+def test_a_signal_is_a_request_and_again_acts_as_always(number: int, before: list[int]) -> None:
     with listen_for_signals() as requests:
         assert requests.signal == 0
         send(number)
         assert requests.signal == number
-    assert before == []
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_the_same_signal_again_acts_as_it_always_does(number: int, before: list[int]) -> None:
-    with listen_for_signals():
-        send(number)
+        assert before == []
         send(number)
         assert before == [number]
 
 
-def test_another_signal_does_not_break_in_and_the_first_is_told(before: list[int]) -> None:
+def test_the_first_signal_is_told_and_all_act_as_before_however_the_block_ends(
+    before: list[int],
+) -> None:
     # Ctrl-C under torchrun: SIGINT from the terminal, then SIGTERM from torchrun.
-    with listen_for_signals() as requests:
-        send(signal.SIGINT)
-        send(signal.SIGTERM)
-        assert requests.signal == signal.SIGINT
-    assert before == []
-
-
-def test_signals_act_as_before_after_the_block_however_it_ends(before: list[int]) -> None:
     def fail() -> None:
-        with listen_for_signals():
+        with listen_for_signals() as requests:
+            send(signal.SIGINT)
             send(signal.SIGTERM)
-            raise ArithmeticError
+            raise ArithmeticError(requests.signal)
 
-    with pytest.raises(ArithmeticError):
+    with pytest.raises(ArithmeticError, match=f"^{signal.SIGINT:d}$"):
         fail()
+    assert before == []
     for each in SIGNALS:
         send(each)
     assert before == list(SIGNALS)
 
 
 def test_a_thread_leaves_signals_alone() -> None:
-    found: list[object] = []
-
-    def work() -> None:
+    def work() -> tuple[object, int]:
         with listen_for_signals() as requests:
-            found.extend((signal.getsignal(signal.SIGTERM), requests.signal))
+            return signal.getsignal(signal.SIGTERM), requests.signal
 
-    wanted = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert found == [wanted, 0]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == (signal.getsignal(signal.SIGTERM), 0)

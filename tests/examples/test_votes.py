@@ -1,122 +1,65 @@
 """What votes come to: each rule by hand and against a slow loop, and trainings on votes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fer.data import read_database
-from fer.data.faces import Database, FaceSet
+from fer.data.faces import Database
 from fer.data.votes import CLASSES, draw_labels, majority_label, training_targets, vote_shares
 from fer.model.build import losses_of
 from fer.model.classification import Classification
+from fer.training import run as training
 from fer.training.batches import TrainingBatches, cache_faces, limit_faces
 from fer.training.ranks import Ranks
-from fer.training.run import build_run, open_run
-from small_runs import ALONE, assert_same, kept, options_of, over_buffers
+from small_runs import ALONE, batch_of, make_run, options_of, same_runs, stopped, trained
 
-RULE = {
-    "unanimous": ((0, 10, 0, 0, 0, 0, 0, 0, 0, 0), 1),
-    "last-expression": ((0, 0, 0, 0, 0, 0, 0, 6, 0, 4), 7),
-    "majority-only-after-single-votes-are-zeroed": ((4, 0, 1, 1, 1, 1, 1, 1, 0, 0), 0),
-    "single-votes-of-unknown-and-no-face-are-zeroed": ((0, 0, 2, 0, 0, 0, 0, 0, 1, 1), 2),
-    "two-votes-are-not-zeroed": ((0, 0, 0, 4, 2, 2, 0, 0, 1, 1), -1),
-    "exactly-half": ((0, 0, 0, 5, 0, 3, 2, 0, 0, 0), -1),
-    "one-above-half": ((0, 0, 0, 5, 0, 2, 2, 0, 1, 0), 3),
-    "plurality-below-half": ((4, 3, 3, 0, 0, 0, 0, 0, 0, 0), -1),
-    "tie": ((0, 0, 0, 0, 5, 5, 0, 0, 0, 0), -1),
-    "plurality-over-unknown": ((5, 0, 0, 0, 0, 0, 0, 0, 3, 2), -1),
-    "majority-unknown": ((3, 0, 0, 0, 0, 0, 0, 0, 7, 0), -1),
-    "majority-not-a-face": ((0, 0, 0, 0, 0, 0, 0, 0, 0, 10), -1),
-    "all-zero-after-zeroing": ((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), -1),
-    "no-votes": ((0, 0, 0, 0, 0, 0, 0, 0, 0, 0), -1),
+RULES: dict[str, tuple[tuple[int, ...], int, dict[int, float]]] = {
+    "unanimous": ((0, 10, 0, 0, 0, 0, 0, 0, 0, 0), 1, {1: 1}),
+    "last expression": ((0, 0, 0, 0, 0, 0, 0, 6, 0, 4), 7, {7: 1}),
+    "majority only after single votes are zeroed": ((4, 0, 1, 1, 1, 1, 1, 1, 0, 0), 0, {0: 1}),
+    "single votes of unknown and no face are zeroed": ((0, 0, 2, 0, 0, 0, 0, 0, 1, 1), 2, {2: 1}),
+    "two votes are not zeroed": ((0, 0, 0, 4, 2, 2, 0, 0, 1, 1), -1, {3: 0.5, 4: 0.25, 5: 0.25}),
+    "exactly half": ((0, 0, 0, 5, 0, 3, 2, 0, 0, 0), -1, {3: 0.625, 5: 0.375}),
+    "one above half": ((0, 0, 0, 5, 0, 2, 2, 0, 1, 0), 3, {3: 5 / 9, 5: 2 / 9, 6: 2 / 9}),
+    "plurality below half": ((4, 3, 3, 0, 0, 0, 0, 0, 0, 0), -1, {0: 0.4, 1: 0.3, 2: 0.3}),
+    "plurality over unknown": ((5, 0, 0, 0, 0, 0, 0, 0, 3, 2), -1, {}),
+    "three quarters are enough": ((6, 2, 0, 0, 0, 0, 0, 0, 0, 0), 0, {0: 1}),
+    "less is not": ((5, 2, 0, 0, 0, 0, 0, 0, 0, 0), 0, {0: 5 / 7, 1: 2 / 7}),
+    "single votes are zeroed": ((6, 1, 1, 1, 1, 0, 0, 0, 0, 0), 0, {0: 1}),
+    "a tie": ((5, 5, 0, 0, 0, 0, 0, 0, 0, 0), -1, {0: 0.5, 1: 0.5}),
+    "a fourth is not reached": ((3, 3, 2, 0, 0, 2, 0, 0, 0, 0), -1, {}),
+    "four in a tie": ((2, 2, 2, 2, 0, 0, 0, 0, 0, 0), -1, {}),
+    "unknown ends the list": ((4, 0, 2, 0, 0, 0, 0, 0, 3, 0), -1, {}),
+    "unknown that is not reached counts as votes": ((7, 0, 0, 0, 0, 0, 0, 0, 2, 0), 0, {0: 1}),
+    "expressions before unknown are kept": ((5, 0, 0, 0, 0, 0, 0, 0, 2, 2), 0, {0: 1}),
+    "those tied with unknown are kept": ((3, 3, 0, 0, 0, 0, 0, 0, 3, 0), -1, {0: 0.5, 1: 0.5}),
+    "half is not enough": ((5, 0, 0, 0, 0, 0, 0, 0, 5, 0), -1, {}),
+    "unknown": ((3, 0, 0, 0, 0, 0, 0, 0, 7, 0), -1, {}),
+    "not a face": ((0, 0, 0, 0, 0, 0, 0, 0, 0, 10), -1, {}),
+    "all are outliers": ((1,) * 10, -1, {}),
+    "no votes": ((0,) * 10, -1, {}),
 }
 
 
-@pytest.mark.parametrize(("votes", "label"), RULE.values(), ids=RULE)
-def test_majority_label_by_hand(votes: tuple[int, ...], label: int) -> None:
+@pytest.mark.parametrize(("votes", "label", "shares"), RULES.values(), ids=RULES)
+def test_rules_by_hand(votes: tuple[int, ...], label: int, shares: dict[int, float]) -> None:
     assert majority_label(torch.tensor([votes])).tolist() == [label]
+    found = vote_shares(torch.tensor([votes]))
+    assert found.dtype == torch.float32
+    assert found[0].tolist() == pytest.approx([shares.get(i, 0) for i in range(8)])
 
 
 def slow_majority(votes: list[int]) -> int:
     """The rule of the FER+ authors, one step after the other."""
     counts = [0 if count <= 1 else count for count in votes]
-    best = max(range(10), key=lambda column: counts[column])
-    if not counts[best] > 0.5 * sum(counts):
-        return -1
-    return -1 if best in (8, 9) else best
-
-
-def test_majority_label_matches_a_slow_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    # Few taggers over skewed columns, so that every branch is common.
-    chances = torch.rand(3000, 10, generator=generator) ** 6
-    drawn = torch.multinomial(chances, 10, replacement=True, generator=generator)
-    votes = torch.nn.functional.one_hot(drawn, 10).sum(dim=1)
-
-    labels = majority_label(votes)
-
-    assert labels.tolist() == [slow_majority(row) for row in votes.tolist()]
-    assert set(labels.tolist()) == set(range(-1, 8))
-
-
-def test_majority_label_leaves_its_input_alone_and_takes_none() -> None:
-    votes = torch.tensor([[1] * 10], dtype=torch.uint8)
-
-    assert majority_label(votes).dtype == torch.int64
-    assert votes.tolist() == [[1] * 10]
-    assert majority_label(votes[:0]).tolist() == []
-
-
-def test_majority_label_rejects_what_are_no_votes() -> None:
-    with pytest.raises(TypeError, match=r"votes must be integers, got torch\.float32"):
-        majority_label(torch.zeros(2, 10))
-    with pytest.raises(TypeError, match=r"votes must be integers, got torch\.bool"):
-        majority_label(torch.ones(2, 10, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"votes must be \(n, 10\), got \(2, 8\)"):
-        majority_label(torch.zeros(2, 8, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"votes must be \(n, 10\), got \(10,\)"):
-        majority_label(torch.zeros(10, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"votes must not be negative, got -3"):
-        majority_label(torch.full((1, 10), -3))
-
-
-def drawn_votes(count: int, seed: int = 0) -> torch.Tensor:
-    """Draw ten votes each over skewed columns, so that every branch is common."""
-    generator = torch.Generator().manual_seed(seed)
-    chances = torch.rand(count, 10, generator=generator) ** 6
-    drawn = torch.multinomial(chances, 10, replacement=True, generator=generator)
-    return torch.nn.functional.one_hot(drawn, 10).sum(dim=1)
-
-
-SHARES: dict[str, tuple[tuple[int, ...], dict[int, float]]] = {
-    "unanimous": ((0, 10, 0, 0, 0, 0, 0, 0, 0, 0), {1: 1}),
-    "three quarters are enough": ((6, 2, 0, 0, 0, 0, 0, 0, 0, 0), {0: 1}),
-    "less is not": ((5, 2, 0, 0, 0, 0, 0, 0, 0, 0), {0: 5 / 7, 1: 2 / 7}),
-    "single votes are zeroed": ((6, 1, 1, 1, 1, 0, 0, 0, 0, 0), {0: 1}),
-    "a tie": ((5, 5, 0, 0, 0, 0, 0, 0, 0, 0), {0: 0.5, 1: 0.5}),
-    "three": ((4, 3, 3, 0, 0, 0, 0, 0, 0, 0), {0: 0.4, 1: 0.3, 2: 0.3}),
-    "a fourth is not reached": ((3, 3, 2, 0, 0, 2, 0, 0, 0, 0), {}),
-    "four in a tie": ((2, 2, 2, 2, 0, 0, 0, 0, 0, 0), {}),
-    "unknown ends the list": ((4, 0, 2, 0, 0, 0, 0, 0, 3, 0), {}),
-    "unknown that is not reached counts as votes": ((7, 0, 0, 0, 0, 0, 0, 0, 2, 0), {0: 1}),
-    "expressions before unknown are kept": ((5, 0, 0, 0, 0, 0, 0, 0, 2, 2), {0: 1}),
-    "expressions tied with unknown are kept": ((3, 3, 0, 0, 0, 0, 0, 0, 3, 0), {0: 0.5, 1: 0.5}),
-    "half is not enough": ((5, 0, 0, 0, 0, 0, 0, 0, 5, 0), {}),
-    "unknown": ((3, 0, 0, 0, 0, 0, 0, 0, 7, 0), {}),
-    "not a face": ((0, 0, 0, 0, 0, 0, 0, 0, 0, 10), {}),
-    "all are outliers": ((1,) * 10, {}),
-    "no votes": ((0,) * 10, {}),
-}
-
-
-@pytest.mark.parametrize(("votes", "shares"), SHARES.values(), ids=SHARES)
-def test_vote_shares_by_hand(votes: tuple[int, ...], shares: dict[int, float]) -> None:
-    found = vote_shares(torch.tensor([votes]))
-    assert found.dtype == torch.float32
-    assert found[0].tolist() == pytest.approx([shares.get(i, 0) for i in range(8)])
+    best = max(range(10), key=counts.__getitem__)
+    return best if counts[best] > 0.5 * sum(counts) and best < 8 else -1
 
 
 def slow_shares(votes: list[int]) -> list[float]:
@@ -136,20 +79,43 @@ def slow_shares(votes: list[int]) -> list[float]:
     return [each / sum(taken) for each in taken]
 
 
-def test_vote_shares_match_a_slow_loop() -> None:
-    votes = drawn_votes(5000)
-    found = vote_shares(votes)
-    np.testing.assert_allclose(found, [slow_shares(row) for row in votes.tolist()], rtol=1e-6)
-    assert {0, 1, 2, 3} == set(found.count_nonzero(1).tolist())
-
-
-def test_a_majority_has_shares_and_the_most_of_them() -> None:
-    votes = drawn_votes(5000, seed=1)
+def test_rules_match_slow_loops_and_go_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Few taggers over skewed columns, so that every branch is common.
+    chances = torch.rand(5000, 10, generator=generator) ** 6
+    drawn = torch.multinomial(chances, 10, replacement=True, generator=generator)
+    votes = torch.nn.functional.one_hot(drawn, 10).sum(dim=1)
     labels, shares = majority_label(votes), vote_shares(votes)
+    assert labels.tolist() == [slow_majority(row) for row in votes.tolist()]
+    assert set(labels.tolist()) == set(range(-1, 8))
+    np.testing.assert_allclose(shares, [slow_shares(row) for row in votes.tolist()], rtol=1e-6)
+    assert {0, 1, 2, 3} == set(shares.count_nonzero(1).tolist())
     there = labels >= 0
     assert torch.equal(shares[there].argmax(1), labels[there])
     # And some faces have shares alone.
     assert (shares[~there].sum(1) > 0).any()
+
+
+def test_majority_label_leaves_its_input_alone_and_takes_none() -> None:
+    votes = torch.tensor([[1] * 10], dtype=torch.uint8)
+    assert majority_label(votes).dtype == torch.int64
+    assert votes.tolist() == [[1] * 10]
+    assert majority_label(votes[:0]).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("votes", "error", "match"),
+    [
+        (torch.zeros(2, 10), TypeError, r"must be integers, got torch\.float32"),
+        (torch.ones(2, 10, dtype=torch.bool), TypeError, r"must be integers, got torch\.bool"),
+        (torch.zeros(2, 8).long(), ValueError, r"must be \(n, 10\), got \(2, 8\)"),
+        (torch.zeros(10).long(), ValueError, r"must be \(n, 10\), got \(10,\)"),
+        (torch.full((1, 10), -3), ValueError, r"must not be negative, got -3"),
+    ],
+)
+def test_rejects_what_are_no_votes(votes: Tensor, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=f"votes {match}"):
+        majority_label(votes)
 
 
 def test_labels_are_drawn_as_often_as_their_shares_say() -> None:
@@ -164,30 +130,23 @@ def test_labels_are_drawn_as_often_as_their_shares_say() -> None:
 def voted(database: Database) -> Database:
     """Return drawn faces as if people had voted on them: seven for the label, three for another."""
     faces = database.splits["train"]
-    classes = len(database.classes)
-    own = torch.nn.functional.one_hot(faces.labels, classes)
-    shares = 0.7 * own + 0.3 * own.roll(1, 1)
-    train = FaceSet(faces.images, faces.labels, faces.names, faces.units, faces.subjects, shares)
-    return Database(
-        database.name, database.classes, {**database.splits, "train": train}, database.units
-    )
+    own = torch.nn.functional.one_hot(faces.labels, len(database.classes))
+    train = replace(faces, shares=0.7 * own + 0.3 * own.roll(1, 1))
+    return replace(database, splits={**database.splits, "train": train})
 
 
 @pytest.fixture
 def votes(monkeypatch: pytest.MonkeyPatch, small: None) -> None:
     """Give drawn faces votes, and let options ask for them."""
-    monkeypatch.setattr(
-        "fer.training.run.read_database", lambda *a, **k: voted(read_database(*a, **k))
-    )
+    monkeypatch.setattr(training, "read_database", lambda *a, **k: voted(read_database(*a, **k)))
     monkeypatch.setattr("fer.options.Options._check_data", lambda self: None)
 
 
 @pytest.mark.usefixtures("votes")
 @pytest.mark.parametrize("head", ["fdrl", "linear"])
 def test_a_run_learns_the_shares(head: str) -> None:
-    run = build_run(options_of(head=head, targets="votes"), ALONE)
-    batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
-    images, targets, labels = next(iter(batches.after(0)))
+    run = make_run(head=head, targets="votes")
+    images, targets, labels = batch_of(run)
     assert targets.shape == (8, 7)
     torch.testing.assert_close(targets.gather(1, labels[:, None]), torch.full((8, 1), 0.7))
     output = run.model(images)
@@ -201,12 +160,11 @@ def test_a_run_learns_the_shares(head: str) -> None:
 
 @pytest.mark.usefixtures("votes")
 def test_accuracy_is_that_of_the_labels() -> None:
-    run = build_run(options_of(targets="drawn"), ALONE)
-    images, targets, labels = next(iter(TrainingBatches(run.faces, run.options, 1, ALONE).after(0)))
+    run = make_run(targets="drawn")
+    images, targets, labels = batch_of(run)
     assert not torch.equal(targets, labels)
     with torch.no_grad():
-        run.model.train()
-        before = run.model(images).logits.argmax(1)
+        before = run.model.train()(images).logits.argmax(1)
     found = run.step(images, targets, labels)["accuracy"]
     assert float(found) == pytest.approx(100 * float((before == labels).float().mean()))
 
@@ -215,24 +173,19 @@ def test_accuracy_is_that_of_the_labels() -> None:
 def test_a_vote_is_drawn_anew_each_epoch_and_alike_on_every_process() -> None:
     faces = limit_faces(voted(read_database(options_of())), options_of()).splits["train"]
     options = options_of(targets="drawn")
-    first, again, second = (
-        TrainingBatches(faces, options, epoch, ALONE).targets for epoch in (1, 1, 2)
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
-    assert ((first == faces.labels) | (first == (faces.labels + 1) % len(CLASSES[:7]))).all()
-    parts = [
-        list(TrainingBatches(faces, options, 1, Ranks(rank, 2, torch.device("cpu"))).after(0))
-        for rank in range(2)
-    ]
-    for whole, *halves in zip(
-        TrainingBatches(faces, options, 1, ALONE).after(0), *parts, strict=True
-    ):
-        for one, *both in zip(whole, *halves, strict=True):
+    whole, again, second = (TrainingBatches(faces, options, epoch, ALONE) for epoch in (1, 1, 2))
+    assert torch.equal(whole.targets, again.targets)
+    assert not torch.equal(whole.targets, second.targets)
+    off = (whole.targets - faces.labels) % len(CLASSES[:7])
+    assert (off <= 1).all()
+    ranks = [Ranks(rank, 2, ALONE.device) for rank in range(2)]
+    halves = (TrainingBatches(faces, options, 1, each).after(0) for each in ranks)
+    for batch, *parts in zip(whole.after(0), *halves, strict=True):
+        for one, *both in zip(batch, *parts, strict=True):
             assert torch.equal(one, torch.cat(both))
     # The order and the crops of a training do not depend on what it learns.
     plain = next(iter(TrainingBatches(faces, options_of(), 1, ALONE).after(0)))
-    assert torch.equal(plain[0], next(iter(TrainingBatches(faces, options, 1, ALONE).after(0)))[0])
+    assert torch.equal(plain[0], next(iter(again.after(0)))[0])
 
 
 @pytest.mark.usefixtures("votes")
@@ -246,26 +199,17 @@ def test_a_vote_is_drawn_anew_each_epoch_and_alike_on_every_process() -> None:
         {"sampler": "balanced", "accumulate": 2},
         {"logit_adjust": 1.0},
     ],
-    ids=["plain", "weights", "linear", "parts", "adjusted"],
+    ids=str,
 )
 def test_a_run_over_buffers_and_one_that_was_stopped_are_the_same(
     targets: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    options = options_of(targets=targets, **changes)
-    folders = [tmp_path / name for name in ("whole", "buffers", "parts")]
-    for folder in folders:
-        folder.mkdir()
-    open_run(options, folders[0], ALONE, quiet=True).train(quiet=True)
-    over_buffers(open_run(options, folders[1], ALONE, quiet=True)).train(quiet=True)
-    stopped = open_run(options, folders[2], ALONE, quiet=True)
-    stopped.model.train()
-    stopped.progress.lr = float(stopped.schedule.get_last_lr()[0])
-    steps = stopped.take_steps(TrainingBatches(stopped.faces, options, 1, ALONE))
-    next(steps), next(steps)
-    stopped.keep()
-    open_run(options, folders[2], ALONE, quiet=True).train(quiet=True)
-    assert_same(kept(folders[1]), kept(folders[0]))
-    assert_same(kept(folders[2]), kept(folders[0]))
+    whole, buffers, parts = (tmp_path / name for name in ("whole", "buffers", "parts"))
+    trained(whole, targets=targets, **changes)
+    trained(buffers, targets=targets, buffers=True, **changes)
+    stopped(parts, 2, targets=targets, **changes)
+    trained(parts, targets=targets, **changes)
+    same_runs(whole, buffers, parts)
 
 
 def test_weights_of_classes_and_shares_are_as_in_pytorch() -> None:

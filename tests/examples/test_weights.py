@@ -1,7 +1,9 @@
 """Files of ResNet-18 weights as people have them, and those that must not be taken for one."""
 
 import pickle
+import shutil
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from torchvision.models import resnet18
 import fer_rafdb
 from fer.model import build as model
 from fer.model.build import make_model
-from fer.model.weights import IN_SEQUENCE, Matched, fill_backbone, read_tensors
+from fer.model.weights import IN_SEQUENCE, fill_backbone, read_tensors
 from fer.options import Options
+from small_runs import assert_same, refuses
 
+Capture = pytest.CaptureFixture[str]
+Tensors = dict[str, Tensor]
 OPTIONS = Options(image_size=32)
-EVERY_TENSOR = 120
-COUNTERS = 20
-"""Of the 120: `num_batches_tracked` of each batch normalization."""
+COUNTERS = "num_batches"
+"""In the names of 20 of the 120 tensors, `num_batches_tracked` of each batch normalization."""
 
 
 def bare() -> nn.Module:
@@ -30,159 +34,124 @@ def bare() -> nn.Module:
     return backbone
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "weights.pth"
+
+
 @pytest.fixture(scope="module")
-def trained() -> dict[str, Tensor]:
+def trained() -> Tensors:
     """Weights and statistics that no initialization gives, with a classifier of 1,000 people."""
     generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randn(value.shape, generator=generator)
-        if value.is_floating_point()
-        else torch.tensor(17)
-        for name, value in resnet18().state_dict().items()
-    }
+    found = resnet18().state_dict()
+    for value in found.values():
+        value.copy_(torch.randn(value.shape, generator=generator) if value.ndim else 17)
+    return dict(found)
 
 
-def without_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in tensors.items() if "num_batches" not in name}
+def without(word: str, tensors: Tensors) -> Tensors:
+    return {name: value for name, value in tensors.items() if word not in name}
 
 
-def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def prefixed(tensors: Tensors, prefix: str) -> Tensors:
     return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
-def without_fc(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in tensors.items() if not name.startswith("fc.")}
-
-
-def in_sequence(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_sequence(tensors: Tensors) -> Tensors:
     """Number the layers as `nn.Sequential(*resnet.children())` does."""
     cut = {}
-    for name, value in without_fc(tensors).items():
+    for name, value in without("fc.", tensors).items():
         layer, rest = name.split(".", 1)
         cut[f"features.{IN_SEQUENCE.index(layer)}.{rest}"] = value
     return cut
 
 
-def ran(tensors: dict[str, Tensor]) -> dict[str, Any]:
+def ran(tensors: Tensors) -> dict[str, Any]:
     """Lay weights out as RAN and SCN have them: of several processes, with heads of their own."""
     heads = {"feature.weight": torch.zeros(512, 512), "feature.bias": torch.zeros(512)}
-    held = without_counters(without_fc(tensors)) | heads | {"fc.weight": torch.zeros(8, 512)}
+    held = without(COUNTERS, without("fc.bias", tensors)) | heads
     return {"epoch": 60, "state_dict": OrderedDict(prefixed(held, "module.")), "best_prec1": 91.5}
 
 
-FILES: dict[str, Any] = {
-    "MS-Celeb-1M's, as DACL has it": lambda t: {"state_dict": t},
-    "MS-Celeb-1M's, as RAN has it": ran,
-    "torchvision's": lambda t: OrderedDict(t),
-    "torchvision's from before the counters": without_counters,
-    "a backbone of some wrapper": lambda t: {"model": prefixed(t, "module.backbone.")},
-    "numbered": lambda t: {"model_state_dict": prefixed(in_sequence(t), "module.")},
+FILES: dict[str, tuple[Any, str]] = {
+    "MS-Celeb-1M's, as DACL has it": (lambda t: {"state_dict": t}, "fc.bias, fc.weight"),
+    "MS-Celeb-1M's, as RAN has it": (
+        ran,
+        "module.fc.weight, module.feature.bias, module.feature.weight",
+    ),
+    "torchvision's": (lambda t: OrderedDict(t), "fc.bias, fc.weight"),
+    "torchvision's from before the counters": (partial(without, COUNTERS), "fc.bias, fc.weight"),
+    "a backbone of some wrapper": (
+        lambda t: {"model": prefixed(t, "module.backbone.")},
+        "module.backbone.fc.bias, module.backbone.fc.weight",
+    ),
+    "numbered": (lambda t: {"model_state_dict": prefixed(in_sequence(t), "module.")}, ""),
 }
 
 
-@pytest.mark.parametrize("layout", FILES.values(), ids=FILES)
+@pytest.mark.parametrize(("layout", "unused"), FILES.values(), ids=FILES)
 def test_every_tensor_is_that_of_the_file(
-    tmp_path: Path, trained: dict[str, Tensor], layout: Any
+    path: Path, trained: Tensors, layout: Any, unused: str
 ) -> None:
-    torch.save(layout(trained), tmp_path / "weights.pth")
+    torch.save(layout(trained), path)
     backbone = bare()
-
-    matched = fill_backbone(backbone, tmp_path / "weights.pth")
-
+    matched = fill_backbone(backbone, path)
     got = backbone.state_dict()
-    assert matched.filled in (EVERY_TENSOR, EVERY_TENSOR - COUNTERS)
-    for name, value in got.items():
-        if matched.filled == EVERY_TENSOR or "num_batches" not in name:
-            assert torch.equal(value, trained[name]), name
+    if matched.filled < len(got):
+        got = without(COUNTERS, got)
+    assert str(matched) == f"{len(got)} tensors filled" + f"; not used: {unused}" * bool(unused)
+    assert_same(got, {name: trained[name] for name in got})
 
 
-@pytest.mark.parametrize("zip_format", [True, False])
-def test_files_of_either_format_are_read(
-    tmp_path: Path, trained: dict[str, Tensor], zip_format: bool
-) -> None:
-    path = tmp_path / "weights.pth.tar"
-    torch.save({"state_dict": trained}, path, _use_new_zipfile_serialization=zip_format)
-
+def test_files_of_the_format_before_zip_are_read(path: Path, trained: Tensors) -> None:
+    torch.save({"state_dict": trained}, path, _use_new_zipfile_serialization=False)
     assert read_tensors(path).keys() == trained.keys()
 
 
-def test_safetensors_are_read(tmp_path: Path, trained: dict[str, Tensor]) -> None:
+def test_safetensors_are_read(path: Path, trained: Tensors) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
-    safetensors.save_file(prefixed(trained, "backbone."), tmp_path / "weights.safetensors")
+    path = path.with_suffix(".safetensors")
+    safetensors.save_file(prefixed(trained, "backbone."), path)
     backbone = bare()
-
-    assert fill_backbone(backbone, tmp_path / "weights.safetensors").filled == EVERY_TENSOR
+    assert fill_backbone(backbone, path).filled == 120
     assert torch.equal(backbone.state_dict()["conv1.weight"], trained["conv1.weight"])
-    (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ValueError, match=r"bad\.safetensors cannot be read: "):
-        read_tensors(tmp_path / "bad.safetensors")
+    path.write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"weights\.safetensors cannot be read: "):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_a_checkpoint_of_ours_gives_its_backbone_the_averaged_one_first(
-    tmp_path: Path, averaged: bool
-) -> None:
+def test_a_checkpoint_of_ours_gives_the_averaged_backbone_first(path: Path, averaged: bool) -> None:
     ours, ema = make_model(OPTIONS, 7), make_model(OPTIONS, 7)
-    state = {
-        "classes": ["a"] * 7,
-        "model": ours.state_dict(),
-        "ema": ema.state_dict() if averaged else None,
-        "criterion": {"compactness.centers.value": torch.zeros(7, 9, 128)},
-    }
-    torch.save(state, tmp_path / "last.pt")
+    state = {"classes": ["a"] * 7, "ema": ema.state_dict() if averaged else None}
+    criterion = {"compactness.centers.value": torch.zeros(7, 9, 128)}
+    torch.save(state | {"model": ours.state_dict(), "criterion": criterion}, path)
     backbone = bare()
-
-    matched = fill_backbone(backbone, tmp_path / "last.pt")
-
-    assert matched.filled == EVERY_TENSOR
+    matched = fill_backbone(backbone, path)
+    assert matched.filled == 120
     assert all(name.startswith("1.") for name in matched.left)
-    wanted = (ema if averaged else ours)[0].state_dict()
-    assert all(torch.equal(value, wanted[name]) for name, value in backbone.state_dict().items())
+    assert str(matched).endswith(f"not used: {', '.join(matched.left[:4])}, ...")
+    assert_same(backbone.state_dict(), (ema if averaged else ours)[0].state_dict())
 
 
-def test_what_was_left_is_said(tmp_path: Path, trained: dict[str, Tensor]) -> None:
-    torch.save({"state_dict": trained}, tmp_path / "a.pth")
-    torch.save(ran(trained), tmp_path / "b.pth")
-
-    assert fill_backbone(bare(), tmp_path / "a.pth") == Matched(120, ("fc.bias", "fc.weight"))
-    assert str(fill_backbone(bare(), tmp_path / "b.pth")) == (
-        "100 tensors filled; not used: module.fc.weight, module.feature.bias, module.feature.weight"
-    )
-    assert str(Matched(120, ())) == "120 tensors filled"
-    assert str(Matched(120, tuple("abcde"))) == "120 tensors filled; not used: a, b, c, d, ..."
-
-
-def spoiled(tensors: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Tensor]:
-    named = {name.replace("__", "."): value for name, value in changes.items()}
-    changed: dict[str, Tensor | None] = {**tensors, **named}
-    return {name: value for name, value in changed.items() if value is not None}
-
-
-def test_a_part_of_a_backbone_is_not_enough(tmp_path: Path, trained: dict[str, Tensor]) -> None:
-    path = tmp_path / "weights.pth"
+def test_a_part_of_a_backbone_is_not_enough(path: Path, trained: Tensors) -> None:
     backbone = bare()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    lacking = without("layer4.1.bn2.running_var", trained)
+    gray = trained | {"conv1.weight": torch.zeros(64, 1, 7, 7)}
+    others = {"a.weight": torch.zeros(1), "b.weight": torch.zeros(1)}
+    twice = trained | {"module.bn1.bias": trained["bn1.bias"]}
     bad = {
-        r"of 120 tensors 1 are missing, layer4\.1\.bn2\.running_var first": spoiled(
-            trained, layer4__1__bn2__running_var=None
-        ),
-        r"conv1\.weight is \(64, 1, 7, 7\) and not \(64, 3, 7, 7\)": spoiled(
-            trained, conv1__weight=torch.zeros(64, 1, 7, 7)
-        ),
-        r"100 are missing, conv1\.weight first\. It holds a\.weight, b\.weight$": {
-            "a.weight": torch.zeros(1),
-            "b.weight": torch.zeros(1),
-        },
-        r"bn1\.bias and module\.bn1\.bias fill the same tensor|module\.bn1\.bias and bn1\.bias": {
-            **trained,
-            "module.bn1.bias": trained["bn1.bias"],
-        },
+        r"of 120 tensors 1 are missing, layer4\.1\.bn2\.running_var first": lacking,
+        r"conv1\.weight is \(64, 1, 7, 7\) and not \(64, 3, 7, 7\)": gray,
+        r"100 are missing, conv1\.weight first\. It holds a\.weight, b\.weight$": others,
+        r"(module\.bn1\.bias and |and module\.)bn1\.bias fill the same tensor": twice,
     }
     for match, tensors in bad.items():
         torch.save(tensors, path)
         with pytest.raises(ValueError, match=rf"weights\.pth.*({match})"):
             fill_backbone(backbone, path)
-    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert_same(backbone.state_dict(), before)
 
 
 class Thing:
@@ -199,88 +168,58 @@ class Thing:
         ([torch.zeros(1)], r"holds no dictionary of tensors"),
         ({0: torch.zeros(1)}, r"holds no dictionary of tensors"),
     ],
-    ids=["object", "objects", "arrays", "empty", "list", "numbers"],
 )
-def test_other_contents_are_refused(tmp_path: Path, content: Any, match: str) -> None:
-    torch.save(content, tmp_path / "weights.pth")
-
+def test_other_contents_are_refused(path: Path, content: Any, match: str) -> None:
+    torch.save(content, path)
     with pytest.raises(ValueError, match=rf"weights\.pth {match}"):
-        read_tensors(tmp_path / "weights.pth")
+        read_tensors(path)
 
 
-def test_files_that_are_no_checkpoints_are_refused(
-    tmp_path: Path, trained: dict[str, Tensor]
-) -> None:
-    path = tmp_path / "weights.pth"
+def test_files_that_are_no_checkpoints_are_refused(path: Path, trained: Tensors) -> None:
     torch.save(trained, path)
-    whole = path.read_bytes()
-    junk = np.random.default_rng(0).bytes(200)
-    contents = [
-        b"",
-        b"no weights",
-        b"\x80\x02}q\x00.",
-        whole[:1000],
-        whole[: len(whole) // 2],
-        junk,
-    ]
-    for content in (*contents, pickle.dumps(np.ones(3)), b"PK\x03\x04" + junk):
+    whole, junk = path.read_bytes(), np.random.default_rng(0).bytes(200)
+    parts = [whole[:1000], whole[: len(whole) // 2]]
+    match = r"weights\.pth (cannot be read: .|does not hold|holds)"
+    pickled = [b"\x80\x02}q\x00.", pickle.dumps(np.ones(3))]
+    for content in (b"", b"no weights", *parts, *pickled, junk, b"PK\x03\x04" + junk):
         path.write_bytes(content)
-        with pytest.raises(
-            ValueError, match=r"weights\.pth (cannot be read: .|does not hold|holds)"
-        ):
+        with pytest.raises(ValueError, match=match):
             read_tensors(path)
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere\.pth of weights"):
-        read_tensors(tmp_path / "nowhere.pth")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*weights\.pth of weights"):
+        read_tensors(path)
 
 
-def test_a_run_begins_with_the_weights_and_says_what_they_gave(
-    tmp_path: Path, trained: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+def test_a_run_says_what_the_weights_gave_and_has_the_head_as_before(
+    path: Path, trained: Tensors, capsys: Capture
 ) -> None:
-    path = tmp_path / "weights.pth"
     torch.save({"state_dict": trained}, path)
     options = Options(backbone_weights=str(path))
-
     model.try_weights(options)
     assert capsys.readouterr().out == f"{path}: 120 tensors filled; not used: fc.bias, fc.weight\n"
+    torch.manual_seed(0)
     made = make_model(options, 7)
-    assert torch.equal(
-        made[0].state_dict()["layer3.0.conv1.weight"], trained["layer3.0.conv1.weight"]
-    )
+    conv = "layer3.0.conv1.weight"
+    assert torch.equal(made[0].state_dict()[conv], trained[conv])
     assert made[0](torch.zeros(2, 3, 32, 32)).shape == (2, 512)
+    torch.manual_seed(0)
+    assert_same(made[1].state_dict(), make_model(OPTIONS, 7)[1].state_dict())
     model.try_weights(OPTIONS)
     assert capsys.readouterr().out == ""
 
 
-def test_weights_do_not_change_what_the_head_begins_with(
-    tmp_path: Path, trained: dict[str, Tensor]
-) -> None:
-    torch.save(trained, tmp_path / "weights.pth")
-    heads = []
-    for weights in (None, str(tmp_path / "weights.pth")):
-        torch.manual_seed(0)
-        heads.append(make_model(Options(backbone_weights=weights), 7)[1].state_dict())
-
-    assert all(torch.equal(value, heads[1][name]) for name, value in heads[0].items())
-
-
 def test_a_run_goes_on_without_the_file_that_it_started_from(
-    tmp_path: Path, trained: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+    path: Path, tmp_path: Path, trained: Tensors, capsys: Capture
 ) -> None:
-    path, folder = tmp_path / "weights.pth", tmp_path / "run"
     torch.save(trained, path)
     quick = ["--faces", "32", "--batch-size", "16", "--image-size", "16", "--epochs", "1"]
-    quick += ["--device", "cpu"]
-    fer_rafdb.main(
-        [*quick, "--head", "linear", "--backbone-weights", str(path), "--out", str(folder)]
-    )
+    quick += ["--device", "cpu", "--backbone-weights", str(path), "--out"]
+    folder, other = tmp_path / "run", tmp_path / "other"
+    fer_rafdb.main(["--head", "linear", *quick, str(folder)])
     assert f"{path}: 120 tensors filled; not used: fc.bias" in capsys.readouterr().out
     path.unlink()
-
     summary = fer_rafdb.main(["--resume", str(folder)])
-
     assert summary["options"]["backbone_weights"] == str(path)
-    with pytest.raises(SystemExit, match=r"there is no file .*weights\.pth of weights"):
-        fer_rafdb.main([*quick, "--backbone-weights", str(path), "--out", str(tmp_path / "other")])
-    assert not (tmp_path / "other").exists()
-    for checkpoint in folder.glob("*.pt"):
-        checkpoint.unlink()
+    refuses(r"there is no file .*weights\.pth of weights", *quick, str(other))
+    assert not other.exists()
+    shutil.rmtree(folder)
