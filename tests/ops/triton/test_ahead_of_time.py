@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from ahead_of_time import Case, Resources, compile_all
+from ahead_of_time import Case, compile_all
 from fdrl_layers.ops.triton import plans
 
 KERNELS = "fdrl_layers.ops.triton."
@@ -41,32 +43,14 @@ def branch_cases(kind: str, precision: str, capability: int, batch: int) -> Iter
     size = plans.blocks(batch, PAPER["D"], DTYPES[kind])
     blocks: dict[str, Any] = {**PAPER, "BN": size.samples, "BK": size.terms, "SHARE": True}
     blocks["PRECISION"] = precision
+    case = partial(Case, KERNELS + "branch", capability=capability, warps=size.warps)
     relations = "intra_weight intra_bias inter_weight latents product"
-    yield Case(
-        KERNELS + "branch",
-        "branch_forward",
-        types(f"input weight bias {relations}", kind, N="i32", P="i32") | wide("sums"),
-        blocks | {"KEEP": True} | has("BIAS INTRA_BIAS"),
-        capability,
-        size.warps,
-    )
-    yield Case(
-        KERNELS + "branch",
-        "branch_products",
-        types(relations, kind, N="i32") | wide("sums"),
-        blocks | has("INTRA_BIAS"),
-        capability,
-        size.warps,
-    )
-    yield Case(
-        KERNELS + "branch",
-        "branch_backward",
-        types(f"{relations} dp grad_latents entering dz", kind, N="i32", delta="fp32")
-        | wide("intra slope dy"),
-        blocks | has("BIAS GRAD"),
-        capability,
-        size.warps,
-    )
+    forward = types(f"input weight bias {relations}", kind, N="i32", P="i32") | wide("sums")
+    yield case("branch_forward", forward, blocks | {"KEEP": True} | has("BIAS INTRA_BIAS"))
+    products = types(relations, kind, N="i32") | wide("sums")
+    yield case("branch_products", products, blocks | has("INTRA_BIAS"))
+    backward = types(f"{relations} dp grad_latents entering dz", kind, N="i32", delta="fp32")
+    yield case("branch_backward", backward | wide("intra slope dy"), blocks | has("BIAS GRAD"))
 
 
 def relation_cases(
@@ -75,86 +59,65 @@ def relation_cases(
     numbers = {"N": "i32", "K": "i32", "delta": "fp32"}
     share = plans.lanes(batch, PAPER["M"], PAPER["D"], DTYPES[kind])
     tile = {**TILE, "SUB": share.samples, "VECTOR": share.vector, "REDUCTION": reduction}
-    yield Case(
-        KERNELS + "relation",
+    case = partial(Case, KERNELS + "relation", capability=capability, warps=share.warps)
+    yield case(
         "relation_forward",
         types("latents product inter_bias classifier classifier_bias logits embedding", kind)
         | wide("sums intra inter distances")
         | numbers,
         tile | has("BIAS CLASSIFIER CLASSIFIER_BIAS"),
-        capability,
-        share.warps,
     )
-    yield Case(
-        KERNELS + "relation",
+    yield case(
         "relation_backward",
         types("grad_logits grad_embedding latents product inter_bias classifier dp y", kind)
         | wide("grad_intra grad_inter intra distances slope dy")
         | numbers,
         tile | has("BIAS GRAD_LOGITS GRAD_EMBEDDING GRAD_INTRA GRAD_INTER"),
-        capability,
-        share.warps,
     )
 
 
-def parameter_cases(kind: str, precision: str, capability: int) -> Iterator[Case]:
+def parameter_case(kind: str, precision: str, capability: int) -> Case:
     layers = ("decomposition", "intra", "inter", "classifier")
     parameters = " ".join(f"{layer}_weight {layer}_bias" for layer in layers)
-    yield Case(
+    given = types(f"input dz latents entering dp grad_logits y {parameters}", kind)
+    block, warps = (16, 8) if kind == "fp32" else (64, 4)
+    return Case(
         KERNELS + "parameters",
         "parameter_gradients",
-        types(f"input dz latents entering dp grad_logits y {parameters}", kind)
-        | {"N": "i32", "P": "i32", "K": "i32"},
-        {**PAPER, "BN": 16 if kind == "fp32" else 64, "BI": 64, "BJ": 64, "PRECISION": precision}
+        given | {"N": "i32", "P": "i32", "K": "i32"},
+        {**PAPER, "BN": block, "BI": 64, "BJ": 64, "PRECISION": precision}
         | has("DECOMPOSITION_BIAS INTRA_BIAS INTER_BIAS CLASSIFIER_BIAS"),
         capability,
-        8 if kind == "fp32" else 4,
+        warps,
     )
 
 
 def loss_cases(kind: str, capability: int) -> Iterator[Case]:
-    number, weights = "fp32", ("compactness", "balance", "distribution")
-    lambdas = {f"lambda_{name}": number for name in weights}
-    terms = f"total classification {' '.join(weights)}"
+    weights = ("compactness", "balance", "distribution")
+    lambdas = {f"lambda_{name}": "fp32" for name in weights}
     common = {"target_ptr": "*i64", "N": "i32", "K": "i32", "ignore_index": "i32"}
+    rows: dict[str, Any] = {**LOSS, "ROWS": 16}
+    sums = types("logits latents", kind) | wide("intra latent_centers class_centers weight parts")
     yield Case(
         KERNELS + "sums",
         "partial_sums",
-        types("logits latents", kind)
-        | wide("intra latent_centers class_centers weight parts")
-        | common
-        | {"width": "i32", "span": "i32", "smoothing": number},
-        {**LOSS, "ROWS": 16, "HAS_WEIGHT": True},
+        sums | common | {"width": "i32", "span": "i32", "smoothing": "fp32"},
+        rows | has("WEIGHT"),
         capability,
     )
-    yield Case(
-        KERNELS + "centers",
-        "move_centers",
-        wide("parts latent_centers class_centers state")
-        | {"latent_seen_ptr": "*i1", "class_seen_ptr": "*i1", "corrections_ptr": "*fp64"}
-        | {"width": "i32", "K": "i32", "programs": "i32", "rate": number},
-        {**LOSS, "ALPHA": True},
-        capability,
-    )
-    yield Case(
-        KERNELS + "centers",
-        "join_terms",
-        wide("parts terms state")
-        | {"class_seen_ptr": "*i1", "corrections_ptr": "*fp64"}
-        | {"width": "i32", "K": "i32", "programs": "i32"}
-        | lambdas,
-        LOSS,
-        capability,
-    )
+    case = partial(Case, KERNELS + "centers", capability=capability)
+    parts = {"class_seen_ptr": "*i1", "corrections_ptr": "*fp64"}
+    parts |= {"width": "i32", "K": "i32", "programs": "i32"}
+    centers = wide("parts latent_centers class_centers state") | {"latent_seen_ptr": "*i1"}
+    yield case("move_centers", centers | parts | {"rate": "fp32"}, {**LOSS, "ALPHA": True})
+    yield case("join_terms", wide("parts terms state") | parts | lambdas, LOSS)
+    gradients = types("logits latents grad_logits grad_latents", kind)
+    gradients |= wide(f"total classification {' '.join(weights)} intra weight state grad_intra")
     yield Case(
         KERNELS + "terms",
         "term_gradients",
-        types("logits latents grad_logits grad_latents", kind)
-        | wide(f"{terms} intra weight state grad_intra")
-        | common
-        | lambdas
-        | {"smoothing": number},
-        {**LOSS, "ROWS": 16} | has("TOTAL CE COMPACTNESS BALANCE DISTRIBUTION WEIGHT"),
+        gradients | common | lambdas | {"smoothing": "fp32"},
+        rows | has("TOTAL CE COMPACTNESS BALANCE DISTRIBUTION WEIGHT"),
         capability,
     )
 
@@ -164,7 +127,7 @@ def cases() -> Iterator[Case]:
         for kind, precision in KINDS:
             for batch in (64, 4096):
                 yield from branch_cases(kind, precision, capability, batch)
-            yield from parameter_cases(kind, precision, capability)
+            yield parameter_case(kind, precision, capability)
             if precision == "ieee":
                 yield from relation_cases(kind, capability, 4096)
                 if capability == 90 and kind == "bf16":
@@ -172,20 +135,15 @@ def cases() -> Iterator[Case]:
                 yield from loss_cases(kind, capability)
 
 
-@pytest.fixture(scope="module")
-def compiled() -> list[tuple[Case, Resources]]:
-    found = list(cases())
-    return list(zip(found, compile_all(found), strict=True))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_no_kernel_spills_and_all_fit(compiled: list[tuple[Case, Resources]]) -> None:
-    for case, resources in compiled:
-        name = case.name
-        assert resources.spilled_bytes == 0, f"{name}: {resources}"
-        assert 0 < resources.registers <= 255, f"{name}: {resources}"
-        assert resources.shared_bytes <= SHARED[case.capability], f"{name}: {resources}"
+def test_no_kernel_spills_and_all_fit() -> None:
+    every = list(cases())
+    for case, resources in zip(every, compile_all(every), strict=True):
+        said = f"{case.name}: {resources}"
+        assert resources.spilled_bytes == 0, said
+        assert 0 < resources.registers <= 255, said
+        assert resources.shared_bytes <= SHARED[case.capability], said
 
 
 WARP_INSTRUCTIONS = {
@@ -204,10 +162,10 @@ def test_relations_take_few_instructions_and_do_not_wait(batch: int) -> None:
     found = list(relation_cases("bf16", 90, batch, "sum"))
     for case, resources in zip(found, compile_all(found), strict=True):
         spent = resources.instructions * case.warps / case.constants["SUB"]
+        said = f"{case.name}: {resources}"
         # Other versions of Triton may take a little more.
-        assert spent <= 1.05 * WARP_INSTRUCTIONS[batch, case.kernel], f"{case.name}: {resources}"
-        assert resources.barriers <= 3, f"{case.name}: {resources}"
-        assert resources.spilled_bytes == 0, f"{case.name}: {resources}"
+        assert spent <= 1.05 * WARP_INSTRUCTIONS[batch, case.kernel], said
+        assert (resources.barriers <= 3, resources.spilled_bytes) == (True, 0), said
 
 
 def test_every_kernel_has_a_case() -> None:
@@ -222,8 +180,6 @@ def test_every_kernel_has_a_case() -> None:
 def test_the_check_can_fail() -> None:
     # Sums of 256 samples by 128 outputs do not fit the registers of four warps.
     case = next(branch_cases("bf16", "ieee", 80, 64))
-    large = Case(
-        case.module, case.kernel, case.types, case.constants | {"BN": 256}, case.capability, 4
-    )
+    large = replace(case, constants=case.constants | {"BN": 256}, warps=4)
     (resources,) = compile_all([large])
     assert resources.spilled_bytes > 0
