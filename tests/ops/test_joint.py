@@ -9,30 +9,24 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from comparing import assert_close
-from devices import each_of, everywhere
+from devices import OF_KERNELS, each_of, everywhere, marks_of, name_of
 from fdrl_layers import FDRLLoss
 from fdrl_layers.losses._cross_entropy import cross_entropy
-from loss_cases import (
-    JOINT,
-    SMALL,
-    LossCase,
-    assert_same_state,
-    gradients_of,
-    labels,
-    state_of,
-    wanting,
-)
+from fdrl_layers.ops.backend import INSTALLED
+from joint_checks import OF_TRITON, TERMS, WEIGHTS, WIDE, batch, check, loss, step
+from loss_cases import JOINT, SMALL, LossCase, assert_same_state, labels, state_of, wanting
 from strategies import IGNORE_INDEX, Sizes
 
 RULES = pytest.mark.parametrize("rule", ["alpha", "ema"])
-WEIGHTS = {"lambda_compactness": 0.3, "lambda_balance": 0.7, "lambda_distribution": 0.2}
-TERMS = ("total", "classification", "compactness", "balance", "distribution")
-
-
-def loss(of: Sizes = SMALL, case: LossCase = JOINT, **options: Any) -> FDRLLoss:
-    found = case.new(of, **(WEIGHTS | {"center_rate": 0.4} | options))
-    assert isinstance(found, FDRLLoss)
-    return found
+CASES = everywhere([JOINT])
+CASE = each_of(CASES)
+WAYS = [
+    pytest.param(case, "torch", id=name_of(case), marks=marks_of(case.device)) for case in CASES
+]
+if INSTALLED:
+    there = marks_of(OF_KERNELS)
+    WAYS += [pytest.param(OF_TRITON, "triton", id=f"triton, {OF_KERNELS}", marks=there)]
+ANY = pytest.mark.parametrize(("case", "backend"), WAYS)
 
 
 def by_terms(criterion: FDRLLoss, inputs: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
@@ -61,16 +55,6 @@ def class_weights(of: Sizes = SMALL) -> Tensor:
     return torch.arange(of.K, dtype=torch.float64)
 
 
-def step(
-    case: LossCase, criterion: FDRLLoss, inputs: dict[str, Tensor], target: Tensor
-) -> dict[str, Tensor]:
-    """The terms of a batch, and the gradients of the joint loss."""
-    terms = case.run(criterion, inputs, target.to(case.device))
-    found = gradients_of(terms["total"], inputs)
-    return {k: v.detach() for k, v in terms.items()} | {f"d {k}": v for k, v in found.items()}
-
-
-CASE = each_of(everywhere([JOINT]))
 SMOOTHING = pytest.mark.parametrize("smoothing", [0.0, 0.1])
 WEIGHTED = pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 TARGETS = pytest.mark.parametrize("target_of", [every_label, labels, no_label])
@@ -138,42 +122,48 @@ def test_what_wants_no_gradient_gets_none(only: str) -> None:
     assert torch.equal(*results)
 
 
-@CASE
+@ANY
+@RULES
+@SMOOTHING
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_types(case: LossCase, dtype: torch.dtype) -> None:
-    single, double = loss(case=case, dtype=torch.float32), loss(case=case)
-    for seed in range(3):
-        rounded = {k: v.to(dtype) for k, v in case.inputs(seed=seed).items()}
-        rounded["intra_weights"] = rounded["intra_weights"].float()
-        found = step(case, single, wanting(rounded), labels(seed=seed))
-        exact = wanting({k: v.double() for k, v in rounded.items()})
-        for name, want in step(case, double, exact, labels(seed=seed)).items():
-            given = rounded.get(name.removeprefix("d "))
-            assert found[name].dtype == (torch.float32 if given is None else given.dtype)
-            assert_close(name, found[name], want)
+def test_types(
+    case: LossCase, backend: str, rule: str, smoothing: float, dtype: torch.dtype
+) -> None:
+    check(WIDE, case, dtype, backend, center_update=rule, label_smoothing=smoothing)
 
 
-@CASE
+@ANY
 @RULES
 @pytest.mark.usefixtures("deterministic")
-def test_reads_nothing_unwritten_and_gives_the_same_bits_again(case: LossCase, rule: str) -> None:
+def test_reads_nothing_unwritten_and_gives_the_same_bits_again(
+    case: LossCase, backend: str, rule: str
+) -> None:
     runs = []
     for _ in range(2):
-        criterion = loss(case=case, center_update=rule)
-        found = step(case, criterion, wanting(case.inputs()), labels())
+        criterion = loss(WIDE, case, dtype=torch.float32, backend=backend, center_update=rule)
+        found = step(criterion, batch(WIDE, case), labels(WIDE), (1.0,) * 5)
         runs.append(found | state_of(criterion))
     assert all(value.isfinite().all() for value in runs[0].values())
     assert_same_state(*runs)
 
 
-@CASE
-def test_strided_and_expanded_inputs(case: LossCase) -> None:
-    wide = {k: v[:1].expand(SMALL.N, *v.shape[1:]) for k, v in case.inputs().items()}
-    results = []
-    for inputs in (wide, {k: v.contiguous() for k, v in wide.items()}):
-        leaves = {k: v.detach().requires_grad_() for k, v in inputs.items()}
-        results.append(step(case, loss(case=case), leaves, every_label()))
-    assert_close("strided", *results)
+@ANY
+def test_strided_and_expanded_inputs(case: LossCase, backend: str) -> None:
+    inputs = batch(WIDE, case)
+    strided = {k: torch.stack([v, -v], -1)[..., 0] for k, v in inputs.items()}
+    expanded = {k: v[:1].expand(WIDE.N, *v.shape[1:]) for k, v in inputs.items()}
+    for each in (strided, expanded):
+        made, dense = (
+            step(
+                loss(WIDE, case, dtype=torch.float32, backend=backend),
+                {k: v.contiguous() if contiguous else v for k, v in each.items()},
+                every_label(WIDE),
+            )
+            for contiguous in (False, True)
+        )
+        if backend == "triton":
+            assert_same_state(made, dense)
+        assert_close("strided", made, dense)
 
 
 def test_centers_know_when_all_have_met_data() -> None:
@@ -215,11 +205,12 @@ def test_a_loss_that_starts_anew_forgets_that_it_was_complete() -> None:
 def test_a_backward_pass_after_the_next_forward_pass() -> None:
     criterion, inputs = loss(), wanting(JOINT.inputs())
     JOINT.run(criterion, inputs, every_label())
-    want = step(JOINT, copy.deepcopy(criterion), inputs, every_label())
+    want = step(copy.deepcopy(criterion), inputs, every_label())
     total = JOINT.run(criterion, inputs, every_label())["total"]
     JOINT.run(criterion, JOINT.inputs(seed=1), every_label())
-    for name, late in gradients_of(total, inputs).items():
-        assert torch.equal(late, want[f"d {name}"])
+    late = torch.autograd.grad(total, list(inputs.values()))
+    for name, gradient in zip(inputs, late, strict=True):
+        assert torch.equal(gradient, want[f"d {name}"])
 
 
 @pytest.mark.usefixtures("deterministic")
