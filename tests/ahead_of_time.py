@@ -34,9 +34,9 @@ class Case:
     @property
     def name(self) -> str:
         """What the tests call it."""
-        kind = next(iter(self.types.values())).lstrip("*")
-        sizes = "-".join(str(v) for v in self.constants.values() if not isinstance(v, bool))
-        return f"{self.kernel}-sm{self.capability}-{kind}-{sizes}"
+        kinds = dict.fromkeys(kind[1:] for kind in self.types.values() if kind[0] == "*")
+        sizes = [str(v) for v in self.constants.values() if not isinstance(v, bool)]
+        return "-".join((self.kernel, f"sm{self.capability}", *kinds, *sizes))
 
 
 @dataclass(frozen=True)
