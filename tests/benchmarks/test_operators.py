@@ -1,4 +1,7 @@
-"""The operators' benchmark counts, compares and times what it says it does."""
+"""The operators' benchmark counts, compares and times what it says it does.
+
+Its roofline counts the bytes and operations that a fused step cannot do without.
+"""
 
 import itertools
 from collections import deque
@@ -10,15 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import busy, operators, timing
+from benchmarks import busy, operators, roofline, timing
 from benchmarks.busy import summed
 from benchmarks.counting import counted_kernels, kernels_of, saved_bytes
 from benchmarks.registry import VERSIONS, Mode, Sizes, build, floor, shared_head
-from benchmarks.roofline import Rates
+from benchmarks.roofline import Rates, Work, passes
 from benchmarks.schema import Results, read
 
-TINY = Sizes(N=5, P=8, M=3, D=4, K=3)
+TINY, PAPER = Sizes(N=5, P=8, M=3, D=4, K=3), Sizes(N=1024)
 EAGER = {v.name: v for v in VERSIONS if not v.compiled and not v.cuda_only}
 
 
@@ -181,3 +185,39 @@ def test_the_gpu_is_busy_once_where_work_overlaps() -> None:
     ]
     assert summed(work) == (pytest.approx(7e-6), 4)
     assert summed([]) == (0.0, 0)
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_operations_are_those_of_the_products_and_the_pairs(mode: Mode) -> None:
+    sizes = PAPER._replace(N=32)
+    with FlopCounterMode(display=False) as counter:
+        floor(sizes, mode).run()
+    distances = 3 * sizes.N * sizes.D * sizes.M * (sizes.M - 1) // 2
+    found = sum(each.operations for each in passes(sizes, mode, 4))
+    times = 1 if mode == "inference" else 3
+    assert found == counter.get_total_flops() + distances * times
+
+
+def test_bytes_grow_with_the_batch_by_what_a_sample_moves() -> None:
+    one, two = (passes(PAPER._replace(N=n), "training", 4) for n in (1, 2))
+    kept = 4 * 3 * 9 * 128 + 4 * 9 * 10
+    assert two[0].bytes - one[0].bytes == 4 * (512 + 7) + kept
+    staged = 2 * 4 * 3 * 9 * 128
+    assert two[1].bytes - one[1].bytes == kept + staged + 2 * 4 * 512
+    # Half the bytes in half the precision.
+    full, half = (passes(PAPER, "inference", size)[0].bytes for size in (4, 2))
+    assert full == 2 * half
+
+
+def test_a_pass_is_as_long_as_the_slower_of_the_two() -> None:
+    assert Work(10, 1).seconds(Rates(5.0, 1.0)) == 2.0
+    assert Work(10, 9).seconds(Rates(5.0, 3.0)) == 3.0
+    rates = Rates(1e9, 1e12)
+    total = sum(work.seconds(rates) for work in passes(PAPER, "training", 2))
+    assert roofline.least_seconds(PAPER, "training", torch.bfloat16, rates) == total
+
+
+def test_rates_are_of_this_machine() -> None:
+    rates = roofline.measure_rates("cpu", torch.float32, repeats=1)
+    assert 1e8 < rates.bandwidth < 1e13
+    assert 1e8 < rates.arithmetic < 1e15

@@ -9,6 +9,7 @@ from math import isnan
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -55,55 +56,58 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch) -> list[Pairs]:
-    """Collect what the command would train, and train nothing."""
-    seen: list[Pairs] = []
-
-    def collect(jobs: list[schedule.Job], place: Place, **_: object) -> list[schedule.Job]:
-        seen.append([(job.row.key(place.scale), job.seed) for job in jobs])
-        return []
-
-    monkeypatch.setattr(command, "train_all", collect)
+def train_nothing(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """What the command calls to train, and trains nothing."""
+    found = Mock(return_value=[])
+    monkeypatch.setattr(command, "train_all", found)
     monkeypatch.setattr(meaning, "measure_seeds", lambda *_: None)
-    return seen
+    return found
 
 
-def test_one_command_runs_every_study(planned: list[Pairs], tmp_path: Path) -> None:
+def pairs_of(jobs: list[schedule.Job]) -> Pairs:
+    return [(job.row.key("cpu"), job.seed) for job in jobs]
+
+
+def test_one_command_runs_every_study(train_nothing: Mock, tmp_path: Path) -> None:
     places = ["--results", str(tmp_path), "--runs", str(tmp_path)]
-    said = ["--data", "x", "--scale", "cpu", "--seeds", "0", *places]
-    command.main(["all", *said])
-    everything = {row.key("cpu") for row in (*ROWS, *meaning.ROWS.values())}
-    found = [key for key, _ in planned[0]]
-    assert everything <= set(found)
-    assert len(set(found)) == len(found)
-    command.main(["votes", "gates", *said])
-    assert planned[1][:2] == [("head=linear", 0), ("head=linear,targets=votes", 0)]
+    for names in (["all"], ["votes", "gates"]):
+        command.main([*names, "--data", "x", "--scale", "cpu", "--seeds", "0", *places])
+    every, two = (pairs_of(call.args[0]) for call in train_nothing.call_args_list)
+    assert {(row.key("cpu"), 0) for row in (*ROWS, *meaning.ROWS.values())} <= {*every}
+    assert len({*every}) == len(every)
+    assert two[:2] == [("head=linear", 0), ("head=linear,targets=votes", 0)]
 
 
-def test_the_command_lists_studies_and_refuses_what_it_does_not_know(
-    planned: list[Pairs], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_lists_studies(capsys: pytest.CaptureFixture[str]) -> None:
     command.main([])
     listed = capsys.readouterr().out
     for study in STUDIES:
         assert f"{study.name}: {study.question}" in listed
         assert all(f"    {row.label}\n" in listed for row in study.rows)
-    for said, match in {
-        "centres --data x": "NAME must be of full, .*, or all by itself; got centres",
-        "centers": "--data DIR is needed",
-        "--data x --rows linear votes": "NAME is needed, in front of the options",
-        "centers --data x --jobs 0": "--jobs must be at least 1, got 0",
-        "centers --data x --minutes nan": "--minutes must be above 0 and finite",
-        "centers --data x --minutes -1": "--minutes must be above 0 and finite",
-        "all votes --data x": "or all by itself; got all",
-        "centers gates --data x --rows FDRL": "--rows needs the name of one study",
-        "meaning --data x --rows FDRL": "--rows needs the name of one study",
-        "baseline --data x --rows FDLR": r"must be of: linear; .*\. Got: FDLR",
-    }.items():
-        with pytest.raises(SystemExit):
-            command.main(said.split())
-        assert re.search(match, capsys.readouterr().err)
-    assert planned == []
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ("centres --data x", "NAME must be of full, .*, or all by itself; got centres"),
+        ("centers", "--data DIR is needed"),
+        ("--data x --rows linear votes", "NAME is needed, in front of the options"),
+        ("centers --data x --jobs 0", "--jobs must be at least 1, got 0"),
+        ("centers --data x --minutes nan", "--minutes must be above 0 and finite"),
+        ("centers --data x --minutes -1", "--minutes must be above 0 and finite"),
+        ("all votes --data x", "or all by itself; got all"),
+        ("centers gates --data x --rows FDRL", "--rows needs the name of one study"),
+        ("meaning --data x --rows FDRL", "--rows needs the name of one study"),
+        ("baseline --data x --rows FDLR", r"must be of: linear; .*\. Got: FDLR"),
+    ],
+)
+def test_the_command_refuses_what_it_does_not_know(
+    said: str, match: str, train_nothing: Mock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(said.split())
+    assert re.search(match, capsys.readouterr().err)
+    train_nothing.assert_not_called()
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -293,10 +297,6 @@ def test_a_result_of_other_options_or_of_before_there_was_one(tmp_path: Path) ->
     path.write_text(path.read_text().replace('"lr": 0.002,', '"lr": 0.02,', 1))
     with pytest.raises(ValueError, match=r"fdrl, seed 0: lr was 0\.02, and the plan has 0\.002"):
         tables.results_of(FDRL, "cpu", results)
-
-
-def pairs_of(jobs: list[schedule.Job]) -> Pairs:
-    return [(job.row.key("cpu"), job.seed) for job in jobs]
 
 
 def test_jobs_are_in_the_order_in_which_they_are_wanted(place: Place) -> None:
