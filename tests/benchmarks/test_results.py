@@ -1,4 +1,4 @@
-"""Every result file that is kept is what the benchmarks write."""
+"""Every result file that is kept is what the benchmarks write, that of the examples' engine too."""
 
 import dataclasses
 import json
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import schema
+from benchmarks import schema, throughput as engine
 from benchmarks.machine import describe
 from benchmarks.schema import Measured, Results, Speed, Throughput, WholeStep, read, write
+from small_runs import ALONE, options_of, use_small_backbone
 
 KINDS = ("operators", "whole-step", "throughput")
 FILES = [file for kind in KINDS for file in sorted(schema.RESULTS.glob(f"*/{kind}-*.json"))]
@@ -141,3 +142,35 @@ def test_rejects_figures_that_cannot_be(
     write(file, make(**changes))
     with pytest.raises(ValueError, match=match):
         read(file)
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_backbone(monkeypatch)
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_throughput_is_written_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["--sizes", "24", "32", "--batch", "8", "--rounds", "2", "--threads", "1"]
+    engine.main([*said, "--out", str(tmp_path)])
+    found = read(tmp_path / "throughput-float32.json")
+    assert isinstance(found, Throughput)
+    assert [speed.image_size for speed in found.speeds] == [24, 32]
+    assert (found.batch, found.rounds, found.settings) == (8, 2, "cache ram")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["24 pixels", "32 pixels"]
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_data_path_alone_is_faster_than_training_with_it() -> None:
+    speed = engine.measure(options_of(epochs=3), 2, ALONE)
+    assert speed.data[1] > speed.training[1] > 0
+    assert 0 < speed.waiting[1] < 1
+    assert speed.recipe_seconds == 0
+
+
+def test_what_the_recipe_would_take_is_said_where_it_was_measured() -> None:
+    speed = Speed(224, (8000.0, 8180.0, 8200.0), (0.0, 0.0, 0.0), (1.0, 2.0, 3.0), 60.0)
+    assert engine.line(speed).endswith("; 40 epochs of 12,271 images in 60 s")
