@@ -170,7 +170,7 @@ def test_the_work_of_a_gpu_is_that_of_one_step(monkeypatch: pytest.MonkeyPatch) 
     events: list[Any] = []
     monkeypatch.setattr(busy, "profile", recording)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    assert busy.gpu_work(step) == (pytest.approx(4e-6), 1)
+    assert busy.gpu_work(step) == pytest.approx((4e-6, 1))
     # What has been set up in the first steps is not of the step that is told of.
     assert next(steps) > busy.STEPS + 1
 
@@ -183,7 +183,7 @@ def test_the_gpu_is_busy_once_where_work_overlaps() -> None:
         ("third", 10.0, 11.0),
         ("within", 10.2, 10.4),
     ]
-    assert summed(work) == (pytest.approx(7e-6), 4)
+    assert summed(work) == pytest.approx((7e-6, 4))
     assert summed([]) == (0.0, 0)
 
 

@@ -377,7 +377,7 @@ def test_a_start_that_is_known_keeps_its_result(
 def test_runs_side_by_side_wait_for_what_they_start_from(tmp_path: Path) -> None:
     # Workers are new processes, which know the real scales; so the smallest of real runs.
     small = {**TINY, "gate_init": "linear"}
-    start, fdrl = (Row(row.label, small | row.overrides, row.start) for row in (LINEAR, FDRL))
+    start, fdrl = (Row(row.label, {**small, **row.overrides}, row.start) for row in (LINEAR, FDRL))
     place = Place("cpu", tmp_path, tmp_path / "runs", "cpu", tmp_path / "results")
     jobs = plan_jobs("x", (Row("after", small, start), fdrl), (0,), place)
     assert train_all(jobs, place, side_by_side=2) == []

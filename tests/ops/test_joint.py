@@ -88,7 +88,7 @@ def test_equals_its_terms_at_any_scale(
                 each |= {f"d{name}/d{k}": g for k, g in zip(inputs, given, strict=True)}
             state = criterion.state_dict()
             found.append(each | {key: value.double() for key, value in state.items()})
-        assert_close(f"step {seed}", *found)
+        assert_close(f"step {seed}", found[0], found[1])
 
 
 @TARGETS
@@ -159,7 +159,7 @@ def test_strided_and_expanded_inputs(case: LossCase, backend: str) -> None:
             found.append(step(criterion, given, every_label(WIDE)))
         if backend == "triton":
             assert_same_state(*found)
-        assert_close("strided", *found)
+        assert_close("strided", found[0], found[1])
 
 
 def test_centers_know_when_all_have_met_data() -> None:

@@ -51,8 +51,10 @@ def test_gradients_are_those_of_the_reference(
         outputs = outputs_of(layer, rows)
         terms = [(each.double() * w).sum() for each, w in zip(outputs, weights, strict=True)]
         sums = [torch.stack(terms).sum(), *terms]
-        how = {"retain_graph": True, "materialize_grads": True}
-        found = [torch.autograd.grad(each, inputs, **how) for each in sums]
+        found = [
+            torch.autograd.grad(each, inputs, retain_graph=True, materialize_grads=True)
+            for each in sums
+        ]
         return [*outputs, *itertools.chain(*found)]
 
     found = results()
@@ -90,7 +92,7 @@ def test_nothing_is_counted_twice_where_features_are_made_of_each_other() -> Non
         (first,) = torch.autograd.grad(aware.sum() + weights.sum(), rows, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), rows)
         results.append({"first": first, "second": second})
-    assert_close("derivative", *results)
+    assert_close("derivative", results[0], results[1])
 
 
 def test_a_reconstruction_keeps_a_tenth_of_what_autograd_does(

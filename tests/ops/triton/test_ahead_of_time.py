@@ -16,6 +16,7 @@ from triton.runtime import interpreter, jit
 from ahead_of_time import Case, Resources, compile_all
 from fdrl_layers import FDRLHead, FDRLLoss
 from fdrl_layers.ops import backend
+from fdrl_layers.ops.reference.head import Reduction
 from fdrl_layers.ops.triton import head
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
@@ -23,12 +24,12 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024}
 
 SINGLE, BFLOAT, HALF = torch.float32, torch.bfloat16, torch.float16
 KINDS = ((SINGLE, "ieee"), (SINGLE, "tf32"), (BFLOAT, "ieee"), (HALF, "ieee"))
-NAMES = {SINGLE: "*fp32", BFLOAT: "*bf16", HALF: "*fp16", torch.float64: "*fp64"}
+NAMES: dict[Any, str] = {SINGLE: "*fp32", BFLOAT: "*bf16", HALF: "*fp16", torch.float64: "*fp64"}
 NAMES |= {torch.int64: "*i64", torch.bool: "*i1", int: "i32", float: "fp32"}
 
 
 def launched(
-    dtype: torch.dtype, precision: str, capability: int, batch: int, reduction: str = "share"
+    dtype: torch.dtype, precision: str, capability: int, batch: int, reduction: Reduction = "share"
 ) -> dict[str, Case]:
     """What training launches at the paper's sizes, with all its parts, by name; nothing runs."""
     found: dict[str, Case] = {}

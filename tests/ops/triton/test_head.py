@@ -19,6 +19,7 @@ from fdrl_layers import FDRLHead, use_backend
 from fdrl_layers.ops import library
 from fdrl_layers.ops.reference.head import HeadParameters, Reduction
 from fdrl_layers.ops.triton import head as kernels, plans
+from gradients import leaves
 from head_checks import KERNELS, check, inputs_for, triton
 from head_forms import Form, by_hand, inputs_of, run
 from layer_cases import Regime
@@ -29,6 +30,7 @@ pytestmark = marks_of(DEVICE)
 SMALL = Sizes(N=5, P=20, M=3, D=32, K=4)
 REDUCTION = pytest.mark.parametrize("reduction", get_args(Reduction))
 DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+PAIR: tuple[Form, Form] = (triton, by_hand)
 FORM = pytest.mark.parametrize("form", KERNELS.values(), ids=KERNELS)
 
 
@@ -66,10 +68,10 @@ def test_odd_sizes(of: Sizes, delta: float) -> None:
 
 def assert_by_triton_as_by_hand(change: Callable[..., HeadParameters], **options: Any) -> None:
     results = []
-    for form in (triton, by_hand):
+    for form in PAIR:
         x, parameters = inputs_for(form, SMALL, **options)
         results.append(run(form, x, change(parameters)))
-    assert_close("head", *results)
+    assert_close("head", results[0], results[1])
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
@@ -84,29 +86,29 @@ def test_parts_may_be_missing(bias: bool, missing: dict[str, None]) -> None:
 
 @pytest.mark.parametrize("bias", [-1.0, 0.5], ids=["dead", "coincident"])
 def test_messages_that_are_dead_or_coincide(bias: float) -> None:
-    def alike(p: HeadParameters) -> HeadParameters:
+    def alike(p: Any) -> HeadParameters:
         with torch.no_grad():
             p.inter_weight[:2] = 0
             p.inter_bias[:2] = bias
-        return p
+        return HeadParameters(*p)
 
     assert_by_triton_as_by_hand(alike, regime="small")
 
 
 def test_second_derivatives_are_those_of_the_reference() -> None:
     results = []
-    for form in (triton, by_hand):
+    for form in PAIR:
         x, parameters = inputs_for(form, SMALL, regime="small")
         logits = form(x, parameters, 0.25, "sum").logits
         (first,) = torch.autograd.grad(logits.square().sum(), x, create_graph=True)
         results.append(torch.autograd.grad(first.square().sum(), x)[0])
-    assert_close("second", *results)
+    assert_close("second", results[0], results[1])
 
 
 def test_parameters_in_float32_under_features_in_bfloat16() -> None:
     # As autocast has it: products in bfloat16, gradients of parameters in float32.
     results = []
-    for form in (triton, by_hand):
+    for form in PAIR:
         x, parameters = inputs_for(form, SMALL)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=form is triton):
             outputs = form(x, parameters, 0.25, "sum")
@@ -143,7 +145,7 @@ def test_lanes_of_large_batches(
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_opcheck(keep: bool) -> None:
     x, parameters = inputs_for(triton, SMALL)
-    there = [each.detach().to(DEVICE).requires_grad_() for each in (x, *parameters)]
+    there = leaves(*(None if each is None else each.to(DEVICE) for each in (x, *parameters)))
     torch.library.opcheck(library.head, (*there, 0.25, "sum", keep))
 
 
