@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("triton")
 
@@ -45,10 +46,8 @@ def test_matches_the_loop(dtype: torch.dtype, reduction: Reduction, form: Form) 
     "of",
     [
         *(Sizes(batch, 20, 3, 32, 4) for batch in (0, 1, 2)),
-        *(
-            pytest.param(of, marks=pytest.mark.slow)
-            for of in (Sizes(37, 20, 3, 32, 4), Sizes(2, 512, 9, 128, 7))
-        ),
+        pytest.param(Sizes(37, 20, 3, 32, 4), marks=pytest.mark.slow),
+        pytest.param(Sizes(2, 512, 9, 128, 7), marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -66,22 +65,22 @@ def test_odd_sizes(of: Sizes, delta: float) -> None:
     check(triton, of, delta=delta)
 
 
-def assert_by_triton_as_by_hand(change: Callable[..., HeadParameters], **options: Any) -> None:
+def by_triton_as_by_hand(
+    change: Callable[..., HeadParameters], **options: Any
+) -> dict[str, Tensor]:
+    """Outputs and gradients of the kernels, once they are found to be those by hand."""
     results = []
     for form in PAIR:
         x, parameters = inputs_for(form, SMALL, **options)
         results.append(run(form, x, change(parameters)))
     assert_close("head", results[0], results[1])
+    return results[0]
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
-@pytest.mark.parametrize(
-    "missing",
-    [{}, {"classifier_weight": None, "classifier_bias": None}],
-    ids=["classified", "bare"],
-)
-def test_parts_may_be_missing(bias: bool, missing: dict[str, None]) -> None:
-    assert_by_triton_as_by_hand(lambda p: p._replace(**missing), bias=bias)
+@pytest.mark.parametrize("kept", [8, 6], ids=["classified", "bare"])
+def test_parts_may_be_missing(bias: bool, kept: int) -> None:
+    by_triton_as_by_hand(lambda p: HeadParameters(*p[:kept], *[None] * (8 - kept)), bias=bias)
 
 
 @pytest.mark.parametrize("bias", [-1.0, 0.5], ids=["dead", "coincident"])
@@ -92,7 +91,8 @@ def test_messages_that_are_dead_or_coincide(bias: float) -> None:
             p.inter_bias[:2] = bias
         return HeadParameters(*p)
 
-    assert_by_triton_as_by_hand(alike, regime="small")
+    found = by_triton_as_by_hand(alike, regime="small")
+    assert not found["inter_weights"][:, 0, 1].any()
 
 
 def test_second_derivatives_are_those_of_the_reference() -> None:
