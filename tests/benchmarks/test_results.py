@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import schema, throughput as engine
 from benchmarks.machine import describe
-from benchmarks.schema import Measured, Results, Speed, Throughput, WholeStep, read, write
+from benchmarks.schema import ORACLE, Measured, Results, Speed, Throughput, WholeStep, read, write
 from small_runs import ALONE, options_of, use_small_backbone
 
 KINDS = ("operators", "whole-step", "throughput")
@@ -100,18 +100,14 @@ def test_the_loop_of_the_first_format_keeps_a_name_of_its_own(tmp_path: Path) ->
     file.write_text(json.dumps(old))
     found = read(file)
     assert isinstance(found, Results)
-    assert found.baseline == schema.ORACLE
-    assert [each.version for each in found.measured] == [
-        schema.ORACLE,
-        f"{schema.ORACLE} compiled",
-        "ours",
-    ]
+    assert found.baseline == ORACLE
+    assert [each.version for each in found.measured] == [ORACLE, f"{ORACLE} compiled", "ours"]
     assert {(each.busy, each.gpu_kernels) for each in found.measured} == {(0.0, 0)}
     write(file, whole_step(False, "loop"))
     file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
     whole = read(file)
     assert isinstance(whole, WholeStep)
-    assert list(whole.seconds) == list(whole.added) == ["linear", schema.ORACLE, "ours"]
+    assert list(whole.seconds) == list(whole.added) == ["linear", ORACLE, "ours"]
 
 
 def test_a_whole_step_of_before_had_no_graph(tmp_path: Path) -> None:
