@@ -29,14 +29,13 @@ class Case:
     constants: dict[str, Any]
     capability: int
     warps: int = 4
-    stages: int = 3
 
     @property
     def name(self) -> str:
         """What the tests call it."""
-        kind = next(iter(self.types.values())).lstrip("*")
-        sizes = "-".join(str(v) for v in self.constants.values() if not isinstance(v, bool))
-        return f"{self.kernel}-sm{self.capability}-{kind}-{sizes}"
+        kinds = dict.fromkeys(kind[1:] for kind in self.types.values() if kind[0] == "*")
+        sizes = [str(v) for v in self.constants.values() if not isinstance(v, bool)]
+        return "-".join((self.kernel, f"sm{self.capability}", *kinds, *sizes))
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,10 @@ def compile_one(case: Case) -> Resources:
     signature = {name: case.types.get(name, "constexpr") for name in kernel.arg_names}
     # As a launch finds it: torch aligns tensors, and 16 divides most widths.
     aligned = [i for i, name in enumerate(kernel.arg_names) if is_aligned(name, case)]
-    source = ASTSource(
-        fn=kernel,
-        signature=signature,
-        constexprs=case.constants,
-        attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
-    )
-    compiled = triton.compile(
-        source,
-        target=GPUTarget("cuda", case.capability, 32),
-        options={"num_warps": case.warps, "num_stages": case.stages},
-    )
+    attributes: dict[Any, Any] = {(i,): [["tt.divisibility", 16]] for i in aligned}
+    source = ASTSource(kernel, signature, constexprs=case.constants, attrs=attributes)
+    target, options = GPUTarget("cuda", case.capability, 32), {"num_warps": case.warps}
+    compiled = triton.compile(source, target=target, options=options)
     return dataclasses.replace(usage(compiled.asm["cubin"]), shared_bytes=compiled.metadata.shared)
 
 
@@ -117,13 +109,8 @@ def usage(cubin: bytes) -> Resources:
     code = re.findall(r"^ +/\*[0-9a-f]{4,}\*/ +(.*?);", text, re.MULTILINE)
     # Behind the end stands a jump to itself, and what fills a line up.
     code = [line for line in code if not re.match(r"NOP|BRA `?\(?\.?L?_?\w*\)?$", line)]
-    return Resources(
-        found["REG"],
-        found["LOCAL"] + max(0, found["STACK"] - CALL_FRAME),
-        0,
-        len(code),
-        sum("BAR." in line for line in code),
-    )
+    spilled = found["LOCAL"] + max(0, found["STACK"] - CALL_FRAME)
+    return Resources(found["REG"], spilled, 0, len(code), sum("BAR." in line for line in code))
 
 
 if __name__ == "__main__":

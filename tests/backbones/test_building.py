@@ -2,6 +2,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,14 +10,8 @@ from torch import nn
 
 from fdrl_layers.backbones.building import build_backbone, prepared_backbone
 
-VIT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 16,
-    "patch_size": 8,
-}
+VIT = dict.fromkeys(("hidden_size", "intermediate_size", "image_size"), 16)
+VIT |= {"num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -37,48 +32,37 @@ def test_builds_the_same_again_from_what_it_says(
     pytest.importorskip(library)
     built = build_backbone(source, options)
     stored = json.loads(json.dumps(built.options))
-    assert built.source is not None
+    assert built.source
     assert options.items() <= stored.items()
     again = build_backbone(built.source, stored)
     assert shapes(again.module) == shapes(built.module)
     assert (again.source, again.options) == (built.source, built.options)
 
 
-def test_builds_from_a_folder_with_a_configuration(tmp_path: Path) -> None:
+def test_builds_from_a_folder_and_loads_weights_where_asked_to(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    transformers.ViTConfig(**VIT).save_pretrained(tmp_path)
+    saved = transformers.ViTModel(transformers.ViTConfig(**VIT))
+    saved.save_pretrained(tmp_path)
     built = build_backbone(f"hf:{tmp_path}")
     assert built.source == "hf:vit"
     assert built.module.config.hidden_size == 16  # type: ignore[union-attr]
     # Nothing of the folder stays, for another machine may not have it.
     assert str(tmp_path) not in json.dumps(built.options)
     assert shapes(build_backbone("hf:vit", built.options).module) == shapes(built.module)
-
-
-def test_loads_weights_where_asked_to(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    saved = transformers.ViTModel(transformers.ViTConfig(**VIT))
-    saved.save_pretrained(tmp_path)
-    built = build_backbone(f"hf:{tmp_path}", {"pretrained": True})
+    loaded = build_backbone(f"hf:{tmp_path}", {"pretrained": True})
     for name, tensor in saved.state_dict().items():
-        assert torch.equal(built.module.state_dict()[name], tensor)
-    assert "pretrained" not in built.options
-    plain = build_backbone(f"hf:{tmp_path}").module
+        assert torch.equal(loaded.module.state_dict()[name], tensor)
+    assert "pretrained" not in loaded.options
     name = "embeddings.cls_token"
-    assert not torch.equal(plain.state_dict()[name], saved.state_dict()[name])
+    assert not torch.equal(built.module.state_dict()[name], saved.state_dict()[name])
 
 
 def test_asks_torchvision_for_weights_and_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
-    asked = []
-
-    def get_model(name: str, **options: Any) -> nn.Module:
-        asked.append(options)
-        return models.resnet18()  # type: ignore[no-any-return]
-
+    get_model = Mock(return_value=models.resnet18())
     monkeypatch.setattr(models, "get_model", get_model)
     built = build_backbone("torchvision:resnet18", {"weights": "DEFAULT"})
-    assert asked == [{"weights": "DEFAULT"}]
+    get_model.assert_called_once_with("resnet18", weights="DEFAULT")
     assert built.options == {}
 
 
@@ -94,11 +78,7 @@ def test_keeps_what_two_models_set_by_themselves() -> None:
     [
         ("resnet18", {}, "`backbone` must be a module or a name such as 'timm:resnet18'"),
         ("timm:", {}, "`backbone` must be a module or a name"),
-        (
-            "keras:resnet18",
-            {},
-            "`backbone` must be one of 'timm', .*'hf', got 'keras'",
-        ),
+        ("keras:resnet18", {}, "`backbone` must be one of 'timm', .*'hf', got 'keras'"),
         ("timm:resnet", {}, "timm has no model 'resnet'; close to it are .*resnet"),
         ("timm:hf-hub:someone/something", {}, "timm has no model 'hf-hub:someone/something'"),
         ("torchvision:resnet17", {}, "torchvision has no model 'resnet17'; close to it are"),

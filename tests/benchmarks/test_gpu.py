@@ -4,7 +4,9 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -23,11 +25,7 @@ print("child", child.pid, flush=True)
 {wait}
 """
 SLEEP = "time.sleep(60)"
-STUBBORN = """
-import signal
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-time.sleep(60)
-"""
+STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP}"
 
 
 def stub(name: str, code: str, seconds: float = 30.0, figure: str = r"figure (.*)") -> Part:
@@ -45,20 +43,24 @@ def ends(pid: int, within: float = 5.0) -> bool:
     return False
 
 
-def child_of(log: Path) -> int:
-    found = re.search(r"^child (\d+)$", log.read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+def children_of(log: Path) -> list[int]:
+    return [int(pid) for pid in re.findall(r"^child (\d+)$", log.read_text(), re.MULTILINE)]
 
 
-def test_it_goes_on_when_a_part_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_goes_on_when_a_part_fails_and_says_why_others_did_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "deep" / "gpu.log"
     wrong = stub("wrong", "print('figure 7 of 9'); print('this is why'); raise SystemExit(3)")
     right = stub("right", "print('figure 1'); print('figure   9 of 9')")
-    outcomes = run_all((wrong, right), ["wrong", "right"], log)
+    lacking = Part("lacking", python("-c", ""), 9, "", obstacle=lambda: "sonar is not installed")
+    every = (wrong, right, stub("other", ""), lacking)
+    outcomes = run_all(every, ["wrong", "right", "lacking"], log)
     assert [(each.says, each.figure, each.failed) for each in outcomes] == [
         ("failed: exit status 3", "7 of 9", True),
         ("passed", "9 of 9", False),
+        ("not run: not asked for", "", False),
+        ("not run: sonar is not installed", "", False),
     ]
     # What it said is shown where it failed, and kept in any case.
     assert "  this is why" in capsys.readouterr().out
@@ -73,21 +75,13 @@ def test_a_part_and_what_it_started_end_in_time(
     log = tmp_path / "gpu.log"
     began = time.perf_counter()
     slow = stub("slow", f"print('figure early', flush=True)\n{PARENT.format(wait=wait)}", 2.0)
-    outcomes = run_all((slow, stub("next", "print('figure 2')")), ["slow", "next"], log)
+    hasty = stub("hasty", f"print('figure 2', flush=True)\n{PARENT.format(wait='')}")
+    late, left = run_all((slow, hasty), ["slow", "hasty"], log)
     assert time.perf_counter() - began < 6
-    assert outcomes[0].says == "time limit of 2 s"
-    assert outcomes[0].failed
-    assert outcomes[0].figure == "early"
-    assert 1.4 < outcomes[0].seconds < 4
-    assert (outcomes[1].says, outcomes[1].figure) == ("passed", "2")
-    assert ends(child_of(log))
-
-
-def test_what_a_part_left_running_is_ended_before_the_next(tmp_path: Path) -> None:
-    log = tmp_path / "gpu.log"
-    outcomes = run_all((stub("hasty", PARENT.format(wait="")),), ["hasty"], log)
-    assert outcomes[0].says == "passed"
-    assert ends(child_of(log))
+    assert (late.says, late.figure, late.failed) == ("time limit of 2 s", "early", True)
+    assert 1.4 < late.seconds < 4
+    assert (left.says, left.figure) == ("passed", "2")
+    assert [ends(child) for child in children_of(log)] == [True, True]
 
 
 def test_a_part_that_is_interrupted_may_sum_up(
@@ -95,22 +89,10 @@ def test_a_part_that_is_interrupted_may_sum_up(
 ) -> None:
     # Long enough for Python to start on a machine that is busy.
     monkeypatch.setattr(parts, "GRACE", 3.0)
-    code = (
-        "import time\ntry:\n  time.sleep(60)\nexcept KeyboardInterrupt:\n  print('figure so far')"
-    )
-    outcomes = run_all((stub("slow", code, 9.0),), ["slow"], tmp_path / "gpu.log")
-    assert outcomes[0].figure == "so far"
-    assert outcomes[0].failed
-
-
-def test_parts_say_why_they_did_not_run(tmp_path: Path) -> None:
-    lacking = Part("lacking", python("-c", ""), 9, "", obstacle=lambda: "sonar is not installed")
-    outcomes = run_all((stub("other", ""), lacking), ["lacking"], tmp_path / "gpu.log")
-    assert [each.says for each in outcomes] == [
-        "not run: not asked for",
-        "not run: sonar is not installed",
-    ]
-    assert not any(each.failed for each in outcomes)
+    wait = "try:\n  time.sleep(60)\nexcept KeyboardInterrupt:\n  print('figure so far')"
+    slow = stub("slow", f"import time\n{wait}", 9.0)
+    (outcome,) = run_all((slow,), ["slow"], tmp_path / "gpu.log")
+    assert (outcome.figure, outcome.failed) == ("so far", True)
 
 
 def test_sigterm_ends_the_part_and_still_sums_up(tmp_path: Path) -> None:
@@ -123,16 +105,14 @@ slow = Part("slow", python("-c", {PARENT.format(wait=SLEEP)!r}), 50, "")
 print(table(run_all((slow, slow), ["slow"], pathlib.Path({str(log)!r}))))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    while not log.is_file() or not re.search(r"^child \d", log.read_text(), re.MULTILINE):
+    while not log.is_file() or not children_of(log):
         time.sleep(0.05)
         assert process.poll() is None
     process.terminate()
     said, _ = process.communicate(timeout=20)
-    assert [line.split("  ")[1].strip() for line in said.splitlines()[-2:]] == [
-        "stopped",
-        "not run: stopped",
-    ]
-    assert ends(child_of(log))
+    told = [line.split("  ")[1].strip() for line in said.splitlines()[-2:]]
+    assert told == ["stopped", "not run: stopped"]
+    assert all(map(ends, children_of(log)))
 
 
 def test_only_what_is_asked_for() -> None:
@@ -169,24 +149,15 @@ def test_timed_parts_can_be_told_what_they_are_told(
 ) -> None:
     from benchmarks import operators, throughput, whole_step
 
-    class Parsed(Exception):
-        pass
-
-    def stop(*_: object) -> None:
-        raise Parsed
-
-    monkeypatch.setattr(torch, "set_num_threads", stop)
-    mains = {
-        "operators": operators.main,
-        "throughput": throughput.main,
-        "whole-step": whole_step.main,
-    }
+    # What comes first once all has been parsed.
+    monkeypatch.setattr(torch, "set_num_threads", Mock(side_effect=InterruptedError))
+    mains = {"operators": operators, "throughput": throughput, "whole-step": whole_step}
     told = 0
     for part in gpu.parts(tmp_path):
         name = part.command[3] if part.command[1:3] == ("-m", "benchmarks") else ""
         if name in mains:
-            with pytest.raises(Parsed):
-                mains[name]([*part.command[4:]])
+            with pytest.raises(InterruptedError):
+                mains[name].main([*part.command[4:]])
             assert part.command[-1] == str(tmp_path)
             told += 1
     assert told >= 4
@@ -223,30 +194,34 @@ def test_what_is_not_installed_is_said(
 
 
 def test_figures_are_found_in_what_parts_say(tmp_path: Path) -> None:
-    said = {
-        "tests": "== 2 failed, 118 passed in 61.20s ==",
-        "kernels": "float16, N = 64: agrees\n12 of 12 agree with the loop in float64\n",
-        "sanitizer-memcheck": "========= ERROR SUMMARY: 0 errors\n",
+    told = {
+        "tests": ("== 2 failed, 118 passed in 61.20s ==", "2 failed, 118 passed"),
+        "kernels": (
+            "float16, N = 64: agrees\n12 of 12 agree with the loop in float64\n",
+            "12 of 12 agree with the loop in float64",
+        ),
+        "sanitizer-memcheck": ("========= ERROR SUMMARY: 0 errors\n", "0 errors"),
         "operators-float32": (
             "training, N = 64\n  loop  9 us\n  triton  5 us\n  triton graph  1 us\n"
-            "training, N = 1024\n  triton  8 us\n"
+            "training, N = 1024\n  triton  8 us\n",
+            "triton 5 us",
         ),
-        "throughput": "224 pixels: 9 images/s, 1.0 % waiting; data alone 5 images/s\n",
-        "whole-step": "loop adds 3.00 % to 9.0 ms\nours adds 1.00 % to 9.0 ms\n",
+        "throughput": (
+            "224 pixels: 9 images/s, 1.0 % waiting; data alone 5 images/s\n",
+            "224 pixels: 9 images/s, 1.0 % waiting",
+        ),
+        "whole-step": (
+            "loop adds 3.00 % to 9.0 ms\nours adds 1.00 % to 9.0 ms\n",
+            "ours adds 1.00 % to 9.0 ms",
+        ),
     }
-    wanted = {
-        "tests": "2 failed, 118 passed",
-        "kernels": "12 of 12 agree with the loop in float64",
-        "sanitizer-memcheck": "0 errors",
-        "operators-float32": "triton 5 us",
-        "throughput": "224 pixels: 9 images/s, 1.0 % waiting",
-        "whole-step": "ours adds 1.00 % to 9.0 ms",
-    }
-    for part in gpu.parts(tmp_path):
-        if part.name in said:
-            speaking = Part(part.name, python("-c", f"print({said[part.name]!r})"), 20, part.figure)
-            outcome = run_all((speaking,), [part.name], tmp_path / "gpu.log")[0]
-            assert outcome.figure == wanted[part.name]
+    speaking = [
+        replace(part, command=python("-c", f"print({told[part.name][0]!r})"), obstacle=lambda: None)
+        for part in gpu.parts(tmp_path)
+        if part.name in told
+    ]
+    outcomes = run_all(speaking, list(told), tmp_path / "gpu.log")
+    assert {each.part: each.figure for each in outcomes} == {k: v[1] for k, v in told.items()}
 
 
 @pytest.mark.parametrize("device", [pytest.param(OF_KERNELS, marks=marks_of(OF_KERNELS))])

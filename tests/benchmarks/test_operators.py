@@ -1,5 +1,9 @@
-"""The operators' benchmark counts, compares and times what it says it does."""
+"""The operators' benchmark counts, compares and times what it says it does.
 
+Its roofline counts the bytes and operations that a fused step cannot do without.
+"""
+
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import busy, operators, timing
+from benchmarks import busy, operators, roofline, timing
 from benchmarks.busy import summed
 from benchmarks.counting import counted_kernels, kernels_of, saved_bytes
 from benchmarks.registry import VERSIONS, Mode, Sizes, build, floor, shared_head
-from benchmarks.roofline import Rates
+from benchmarks.roofline import Rates, Work, passes
 from benchmarks.schema import Results, read
 
-TINY = Sizes(N=5, P=8, M=3, D=4, K=3)
-EAGER = [version for version in VERSIONS if not version.compiled and not version.cuda_only]
+TINY, PAPER = Sizes(N=5, P=8, M=3, D=4, K=3), Sizes(N=1024)
+EAGER = {v.name: v for v in VERSIONS if not v.compiled and not v.cuda_only}
 
 
 def test_counts_kernels_and_no_views() -> None:
@@ -32,8 +37,7 @@ def test_counts_kernels_and_no_views() -> None:
 
 
 def test_a_training_step_by_hand_is_80_kernels() -> None:
-    sizes = Sizes(N=14)
-    step = build(next(v for v in VERSIONS if v.name == "ours"), sizes, "training")
+    step = build(EAGER["ours"], Sizes(N=14), "training")
     for _ in range(2):
         step.run()  # until every center has met data
     assert kernels_of(step.run) <= 80
@@ -41,8 +45,7 @@ def test_a_training_step_by_hand_is_80_kernels() -> None:
 
 @pytest.mark.parametrize(("name", "most"), [("ours", 14.0), ("ours recompute", 5.0)])
 def test_what_a_sample_keeps(name: str, most: float) -> None:
-    version = next(each for each in VERSIONS if each.name == name)
-    saved = operators.saved_per_sample(version, Sizes(N=0), "cpu", torch.float32)
+    saved = operators.saved_per_sample(EAGER[name], Sizes(N=0), "cpu", torch.float32)
     assert 4.5 < saved / 1024 <= most
 
 
@@ -58,14 +61,12 @@ def test_counts_each_storage_once_and_no_parameter() -> None:
 
 
 def test_the_floor_is_the_products_alone() -> None:
-    pairs: tuple[tuple[Mode, int], ...] = (("inference", 3), ("training", 9))
-    for mode, products in pairs:
+    products: dict[Mode, int] = {"inference": 3, "training": 9}
+    for mode, count in products.items():
         with counted_kernels() as counted:
             floor(TINY, mode).run()
-        drawn = counted.pop("randn")
-        assert drawn > 0
-        assert set(counted) <= {"mm", "bmm"}
-        assert counted.total() == products
+        assert counted.pop("randn") > 0
+        assert (counted.keys() <= {"mm", "bmm"}, counted.total()) == (True, count)
 
 
 def test_rounds_are_paired_and_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,13 +89,19 @@ def test_percentiles_and_ratios() -> None:
     assert timing.ratio([1.0, 8.0, 9.0], [1.0, 2.0, 9.0])[1] == 1.0
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be timed for longer than once."""
+    monkeypatch.setattr(timing, "AT_LEAST", 0.0)
+    monkeypatch.setattr(operators, "measure_rates", lambda *_: Rates(1e9, 1e9))
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_run_ends_in_a_valid_file(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "AT_LEAST", 0.0)
     monkeypatch.setattr(operators, "Sizes", lambda N: TINY)
-    monkeypatch.setattr(operators, "measure_rates", lambda *_: Rates(1e9, 1e9))
     threads = torch.get_num_threads()
     said = ["--quick", "--rounds", "2", "--batches", "2", "--dtype", dtype]
     operators.main([*said, "--out", str(tmp_path)])
@@ -102,15 +109,12 @@ def test_a_run_ends_in_a_valid_file(
     for mode in ("training", "inference"):
         found = read(tmp_path / f"operators-{mode}-{dtype}.json")
         assert isinstance(found, Results)
-        names = {row.version for row in found.measured}
-        assert names == {v.name for v in EAGER if mode in v.modes} | {"gemm"}
-        assert all(len(row.times_faster) == 3 for row in found.measured)
         assert found.baseline == "loop"
-        assert {(row.busy, row.gpu_kernels) for row in found.measured} == {(0.0, 0)}
-        assert all(
-            (row.saved > 0) == (mode == "training" and row.version != "gemm")
-            for row in found.measured
-        )
+        names = {row.version for row in found.measured}
+        assert names == {v.name for v in EAGER.values() if mode in v.modes} | {"gemm"}
+        for row in found.measured:
+            assert (len(row.times_faster), row.busy, row.gpu_kernels) == (3, 0.0, 0)
+            assert (row.saved > 0) == (mode == "training" and row.version != "gemm")
 
 
 def test_all_versions_share_their_parameters() -> None:
@@ -118,11 +122,10 @@ def test_all_versions_share_their_parameters() -> None:
     assert all(torch.equal(value, heads[1][key]) for key, value in heads[0].items())
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_run_that_is_short_of_time_leaves_batches_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(timing, "AT_LEAST", 0.0)
-    monkeypatch.setattr(operators, "measure_rates", lambda *_: Rates(1e9, 1e9))
     said = ["--quick", "--rounds", "1", "--modes", "inference", "--batches", "1", "2"]
     versions = ["--versions", "loop", "--seconds", "1e-9"]
     operators.main([*said, *versions, "--out", str(tmp_path)])
@@ -150,15 +153,14 @@ def test_the_work_of_a_gpu_is_that_of_one_step(monkeypatch: pytest.MonkeyPatch) 
             is_user_annotation=annotation,
         )
 
-    steps = 0
+    steps = itertools.count(1)
 
     def step() -> None:
-        nonlocal steps
-        steps += 1
-        events.append(event("kernel", 10.0 * steps))
-        events.append(event("Memset (Device)", 10.0 * steps + 5))
-        events.append(event("launch", 10.0 * steps + 7, "CPU"))
-        events.append(event("step", 10.0 * steps + 7, annotation=True))
+        began = 10.0 * next(steps)
+        events.append(event("kernel", began))
+        events.append(event("Memset (Device)", began + 5))
+        events.append(event("launch", began + 7, "CPU"))
+        events.append(event("step", began + 7, annotation=True))
 
     @contextmanager
     def recording(**_: Any) -> Iterator[Any]:
@@ -168,11 +170,9 @@ def test_the_work_of_a_gpu_is_that_of_one_step(monkeypatch: pytest.MonkeyPatch) 
     events: list[Any] = []
     monkeypatch.setattr(busy, "profile", recording)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    seconds, kernels = busy.gpu_work(step)
-    assert seconds == pytest.approx(4e-6)
-    assert kernels == 1
+    assert busy.gpu_work(step) == pytest.approx((4e-6, 1))
     # What has been set up in the first steps is not of the step that is told of.
-    assert steps > busy.STEPS
+    assert next(steps) > busy.STEPS + 1
 
 
 def test_the_gpu_is_busy_once_where_work_overlaps() -> None:
@@ -183,7 +183,41 @@ def test_the_gpu_is_busy_once_where_work_overlaps() -> None:
         ("third", 10.0, 11.0),
         ("within", 10.2, 10.4),
     ]
-    seconds, kernels = summed(work)
-    assert seconds == pytest.approx(7e-6)
-    assert kernels == 4
+    assert summed(work) == pytest.approx((7e-6, 4))
     assert summed([]) == (0.0, 0)
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_operations_are_those_of_the_products_and_the_pairs(mode: Mode) -> None:
+    sizes = PAPER._replace(N=32)
+    with FlopCounterMode(display=False) as counter:
+        floor(sizes, mode).run()
+    distances = 3 * sizes.N * sizes.D * sizes.M * (sizes.M - 1) // 2
+    found = sum(each.operations for each in passes(sizes, mode, 4))
+    times = 1 if mode == "inference" else 3
+    assert found == counter.get_total_flops() + distances * times
+
+
+def test_bytes_grow_with_the_batch_by_what_a_sample_moves() -> None:
+    one, two = (passes(PAPER._replace(N=n), "training", 4) for n in (1, 2))
+    kept = 4 * 3 * 9 * 128 + 4 * 9 * 10
+    assert two[0].bytes - one[0].bytes == 4 * (512 + 7) + kept
+    staged = 2 * 4 * 3 * 9 * 128
+    assert two[1].bytes - one[1].bytes == kept + staged + 2 * 4 * 512
+    # Half the bytes in half the precision.
+    full, half = (passes(PAPER, "inference", size)[0].bytes for size in (4, 2))
+    assert full == 2 * half
+
+
+def test_a_pass_is_as_long_as_the_slower_of_the_two() -> None:
+    assert Work(10, 1).seconds(Rates(5.0, 1.0)) == 2.0
+    assert Work(10, 9).seconds(Rates(5.0, 3.0)) == 3.0
+    rates = Rates(1e9, 1e12)
+    total = sum(work.seconds(rates) for work in passes(PAPER, "training", 2))
+    assert roofline.least_seconds(PAPER, "training", torch.bfloat16, rates) == total
+
+
+def test_rates_are_of_this_machine() -> None:
+    rates = roofline.measure_rates("cpu", torch.float32, repeats=1)
+    assert 1e8 < rates.bandwidth < 1e13
+    assert 1e8 < rates.arithmetic < 1e15

@@ -1,14 +1,19 @@
-"""The studies: rows that are told apart, differences by seed, and a study from end to end."""
+"""The studies: rows that are told apart, differences by seed, and a study from end to end.
+
+What latents mean is measured on evaluations that were made up to mean something or nothing.
+"""
 
 import json
 import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,16 +23,19 @@ from scipy import stats
 from benchmarks.machine import Machine
 from benchmarks.studies import __main__ as command, meaning, plan, schedule, tables
 from benchmarks.studies.compare import difference
+from benchmarks.studies.meaning import GROUP, ROWS as MEANT, measure, purity, read_meanings
 from benchmarks.studies.plan import SCALES, Row, Scale, Study
-from benchmarks.studies.questions import FDRL, LINEAR, LINEAR_AGAIN, STUDIES
+from benchmarks.studies.questions import FDRL, LINEAR, LINEAR_AGAIN, LINEAR_DRAWN, STUDIES
 from benchmarks.studies.schedule import Place, plan_jobs, train_all, with_starts
 from benchmarks.studies.store import STUDIES as RESULTS, Trained, load_runs, save_run
 from benchmarks.studies.tables import as_markdown
-from benchmarks.studies.train import options_of
+from benchmarks.studies.train import folder_of, options_of
+from fer.evaluation.predictions import read_evaluation
 from fer.model import checkpoint
 from fer.model.build import make_criterion, make_model
 from fer.options import Options
 from fer.training.run import MOVING
+from report_runs import plain_faces, with_units, write_run
 from small_runs import SMALL
 
 CPU = ("--scale", "cpu", "--device", "cpu")
@@ -37,119 +45,114 @@ TINY_STUDIES = (
     Study("new", "?", (LINEAR, FDRL, Row("new", {"gate_init": "uniform"}))),
 )
 TINY = {**SMALL, "dataset": "synthetic", "width": 8, "backbone": "resnet10", "epochs": 2}
-
+ROWS = [row for study in STUDIES for row in study.rows]
 
 Pairs = list[tuple[str, int]]
 
 
+def trained(accuracy: float = 50.0, right: int = 1, **changes: Any) -> Trained:
+    scores = {"test": {"accuracy": accuracy, "mean_class_accuracy": accuracy}}
+    confusion, machine = [[right, 4 - right], [0, 5]], Machine("", 1, "", "", "", "", "", "")
+    found = Trained("", "cpu", 0, {}, {}, [], scores, confusion, ["happy", "sad"], 0.0, "", machine)
+    return replace(found, **changes)
+
+
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch) -> list[Pairs]:
-    """Collect what the command would train, and train nothing."""
-    seen: list[Pairs] = []
+def place(tmp_path: Path) -> Place:
+    return Place("cpu", None, tmp_path, "cpu", tmp_path)
 
-    def collect(jobs: list[schedule.Job], place: Place, **_: object) -> list[schedule.Job]:
-        seen.append([(job.row.key(place.scale), job.seed) for job in jobs])
-        return []
 
-    monkeypatch.setattr(command, "train_all", collect)
+@pytest.fixture
+def train_nothing(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """What the command calls to train, and trains nothing."""
+    found = Mock(return_value=[])
+    monkeypatch.setattr(command, "train_all", found)
     monkeypatch.setattr(meaning, "measure_seeds", lambda *_: None)
-    return seen
+    return found
 
 
-def test_one_command_runs_every_study(planned: list[Pairs], tmp_path: Path) -> None:
-    said = ["--data", "x", "--scale", "cpu", "--seeds", "0"]
-    said += ["--results", str(tmp_path), "--runs", str(tmp_path)]
-    command.main(["all", *said])
-    everything = {row.key("cpu") for study in STUDIES for row in study.rows}
-    everything |= {row.key("cpu") for row in meaning.ROWS.values()}
-    found = [key for key, _ in planned[0]]
-    assert everything <= set(found)
-    assert len(set(found)) == len(found)
-    command.main(["votes", "gates", *said])
-    assert planned[1][:2] == [("head=linear", 0), ("head=linear,targets=votes", 0)]
+def pairs_of(jobs: list[schedule.Job]) -> Pairs:
+    return [(job.row.key("cpu"), job.seed) for job in jobs]
 
 
-def test_the_command_lists_studies_and_refuses_what_it_does_not_know(
-    planned: list[Pairs], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_command_runs_every_study(train_nothing: Mock, tmp_path: Path) -> None:
+    places = ["--results", str(tmp_path), "--runs", str(tmp_path)]
+    for names in (["all"], ["votes", "gates"]):
+        command.main([*names, "--data", "x", "--scale", "cpu", "--seeds", "0", *places])
+    every, two = (pairs_of(call.args[0]) for call in train_nothing.call_args_list)
+    assert {(row.key("cpu"), 0) for row in (*ROWS, *MEANT.values())} <= {*every}
+    assert len({*every}) == len(every)
+    assert two[:2] == [("head=linear", 0), ("head=linear,targets=votes", 0)]
+
+
+def test_the_command_lists_studies(capsys: pytest.CaptureFixture[str]) -> None:
     command.main([])
     listed = capsys.readouterr().out
     for study in STUDIES:
         assert f"{study.name}: {study.question}" in listed
         assert all(f"    {row.label}\n" in listed for row in study.rows)
-    for said, match in {
-        (
-            "centres",
-            "--data",
-            "x",
-        ): "NAME must be of full, .*, or all by itself; got centres",
-        ("centers",): "--data DIR is needed",
-        ("--data", "x", "--rows", "linear", "votes"): "NAME is needed, in front of the options",
-        ("centers", "--data", "x", "--jobs", "0"): "--jobs must be at least 1, got 0",
-        ("centers", "--data", "x", "--minutes", "nan"): "--minutes must be above 0 and finite",
-        ("centers", "--data", "x", "--minutes", "-1"): "--minutes must be above 0 and finite",
-        ("all", "votes", "--data", "x"): "or all by itself; got all",
-        ("centers", "gates", "--data", "x", "--rows", "FDRL"): "--rows needs the name of one study",
-        ("meaning", "--data", "x", "--rows", "FDRL"): "--rows needs the name of one study",
-        ("baseline", "--data", "x", "--rows", "FDLR"): r"must be of: linear; .*\. Got: FDLR",
-    }.items():
-        with pytest.raises(SystemExit):
-            command.main(said)
-        assert re.search(match, capsys.readouterr().err)
-    assert planned == []
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ("centres --data x", "NAME must be of full, .*, or all by itself; got centres"),
+        ("centers", "--data DIR is needed"),
+        ("--data x --rows linear votes", "NAME is needed, in front of the options"),
+        ("centers --data x --jobs 0", "--jobs must be at least 1, got 0"),
+        ("centers --data x --minutes nan", "--minutes must be above 0 and finite"),
+        ("centers --data x --minutes -1", "--minutes must be above 0 and finite"),
+        ("all votes --data x", "or all by itself; got all"),
+        ("centers gates --data x --rows FDRL", "--rows needs the name of one study"),
+        ("meaning --data x --rows FDRL", "--rows needs the name of one study"),
+        ("baseline --data x --rows FDLR", r"must be of: linear; .*\. Got: FDLR"),
+    ],
+)
+def test_the_command_refuses_what_it_does_not_know(
+    said: str, match: str, train_nothing: Mock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(said.split())
+    assert re.search(match, capsys.readouterr().err)
+    train_nothing.assert_not_called()
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_every_row_is_a_run_that_can_be_made(study: Study, scale: str, tmp_path: Path) -> None:
-    for row in study.rows:
+def test_every_row_can_be_run_and_rows_that_share_their_files_are_the_same(
+    scale: str, tmp_path: Path
+) -> None:
+    known: dict[str, Options] = {}
+    for row in ROWS:
         options = options_of(row, scale, 3, tmp_path, tmp_path)
         assert options.seed == 3
-        for name, value in row.overrides.items():
-            assert getattr(options, name) == value
+        assert row.overrides == {name: getattr(options, name) for name in row.overrides}
         with torch.device("meta"):
             make_model(options.without_weights(), 8)
             make_criterion(options, 8)
-
-
-@pytest.mark.parametrize("scale", SCALES)
-def test_rows_that_share_their_files_are_the_same(scale: str, tmp_path: Path) -> None:
-    known: dict[str, Options] = {}
-    for row in (row for study in STUDIES for row in study.rows):
-        options = options_of(row, scale, 0, tmp_path, tmp_path)
         assert known.setdefault(row.key(scale), options) == options
     assert len(set(known.values())) == len(known)
 
 
-def test_a_key_leaves_out_what_is_ordinary_at_its_scale() -> None:
+def test_a_key_leaves_out_what_is_ordinary_at_its_scale_and_knows_every_option() -> None:
     assert Row("", {"reduction": "mean", "num_latents": 9}).key("cpu") == FDRL.key("cpu") == "fdrl"
     row = Row("", {"num_latents": 3, "lambda_balance": 0.01}, LINEAR)
     assert row.key("gpu") == "lambda-balance=0.01,num-latents=3,from[head=linear]"
     slow = Row("", {"lr": 2e-3})
     assert (slow.key("cpu"), slow.key("gpu")) == ("lr=0.002", "fdrl")
-
-
-def test_a_row_with_an_unknown_option_has_no_key() -> None:
     with pytest.raises(KeyError):
         Row("", {"num_latent": 3}).key("cpu")
 
 
-def test_the_difference_is_that_of_a_paired_t_test() -> None:
+def test_the_difference_is_that_of_a_paired_t_test_and_one_seed_has_no_interval() -> None:
     ours, theirs = {0: 80.0, 1: 82.5, 2: 81.0, 7: 0.0}, {0: 79.0, 1: 80.0, 2: 80.7, 9: 1.0}
     found = difference(ours, theirs)
     pairs = np.array([[ours[seed], theirs[seed]] for seed in (0, 1, 2)])
     low, high = stats.ttest_rel(*pairs.T).confidence_interval(0.95)
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
-    assert found.seeds == 3
-    assert not found.sure
+    assert (found.seeds, found.sure) == (3, False)
     assert difference({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}).sure
-
-
-def test_the_difference_of_one_seed_has_no_interval() -> None:
     found = difference({4: 80.0}, {4: 81.5})
-    assert isnan(found.half)
-    assert not found.sure
-    assert str(found) == "-1.50"
+    assert (isnan(found.half), found.sure, str(found)) == (True, False, "-1.50")
     with pytest.raises(ValueError, match="no seed is in both"):
         difference({0: 1.0}, {1: 1.0})
 
@@ -212,55 +215,42 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     last = checkpoint.read_checkpoint(runs / "cpu" / "head=linear-seed0" / "last.pt")
     assert "model" in last
     assert not set(MOVING) & last.keys()
-    table, classes = (
-        each.splitlines() for each in as_markdown(study, "cpu", results).split("\n\n")
-    )
-    assert [line.split(" | ")[0] for line in table[2:]] == [
-        "| linear",
-        "| FDRL",
-        "| FDRL, after linear",
-    ]
+    parts = as_markdown(study, "cpu", results).split("\n\n")
+    table, classes = (part.splitlines() for part in parts)
+    named = [line.split(" | ")[0] for line in table[2:]]
+    assert named == ["| linear", "| FDRL", "| FDRL, after linear"]
     assert "±" in table[3].split(" | ")[-1]
     counts = np.array([found()["fdrl", seed].confusion for seed in (0, 1)])
     recalls = 100 * counts.diagonal(axis1=1, axis2=2) / counts.sum(2)
-    for line, mean, faces, name in zip(
-        classes[2:], recalls.mean(0), counts[0].sum(1), only.classes, strict=True
-    ):
+    columns = (recalls.mean(0), counts[0].sum(1), only.classes)
+    for line, mean, faces, name in zip(classes[2:], *columns, strict=True):
         cells = line.strip("| ").split(" | ")
         assert cells[:2] == [name, str(faces)]
         assert cells[3].startswith(f"{mean:.2f} ± ")
 
 
-def _trained(accuracy: float, right: int) -> Trained:
-    scores = {"test": {"accuracy": accuracy, "mean_class_accuracy": accuracy}}
-    confusion, machine = [[right, 4 - right], [0, 5]], Machine("", 1, "", "", "", "", "", "")
-    return Trained("", "cpu", 0, {}, {}, [], scores, confusion, ["happy", "sad"], 0.0, "", machine)
-
-
 def test_a_difference_is_bold_where_its_interval_excludes_zero() -> None:
     low, high = (
-        {seed: _trained(x + seed, 1 + (x + seed) // 30) for seed in (0, 1)} for x in (50, 70)
+        {seed: trained(x + seed, 1 + (x + seed) // 30) for seed in (0, 1)} for x in (50, 70)
     )
     assert tables.compared({0: 1.0, 1: 2.0}, {0: 1.0, 1: 1.5}) == "+0.25 ± 3.18"
     assert tables.compared({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}) == "**+1.05 ± 0.64**"
     classes = tables.classes_as_markdown("ours", high, "theirs", low).splitlines()
-    assert classes[0] == "| class | test faces | theirs | ours | difference |"
-    assert classes[2] == "| happy | 4 | 50.00 ± 0.00 | 75.00 ± 0.00 | **+25.00 ± 0.00** |"
-    assert classes[3] == "| sad | 5 | 100.00 ± 0.00 | 100.00 ± 0.00 | +0.00 ± 0.00 |"
+    assert [classes[0], *classes[2:4]] == [
+        "| class | test faces | theirs | ours | difference |",
+        "| happy | 4 | 50.00 ± 0.00 | 75.00 ± 0.00 | **+25.00 ± 0.00** |",
+        "| sad | 5 | 100.00 ± 0.00 | 100.00 ± 0.00 | +0.00 ± 0.00 |",
+    ]
 
 
 def test_results_of_a_scale_are_files_of_sorted_lines(tmp_path: Path) -> None:
-    runs = [replace(_trained(50.0, 1), key=key, seed=seed) for key in "ba" for seed in (10, 2)]
+    runs = [trained(key=key, seed=seed) for key in "ba" for seed in (10, 2)]
     for run in runs:
         save_run(run, "first", tmp_path)
     path = tmp_path / "cpu" / "first.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["key"], line["seed"]) for line in lines] == [
-        ("a", 2),
-        ("a", 10),
-        ("b", 2),
-        ("b", 10),
-    ]
+    pairs = [(line["key"], line["seed"]) for line in lines]
+    assert pairs == [("a", 2), ("a", 10), ("b", 2), ("b", 10)]
     # A run that another study asked for first stays where it is.
     better = replace(runs[0], seconds=7.0)
     assert save_run(better, "second", tmp_path) == path
@@ -274,35 +264,29 @@ def test_results_of_a_scale_are_files_of_sorted_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "match"),
+    ("change", "match"),
     [
-        ('"seconds"', '"second"', "x.jsonl, line 1: Trained wants"),
-        ('"format": 1', '"format": 0', "x.jsonl, line 1: `format` must be 1"),
-        ('"seed": 0', '"seed": "0"', "x.jsonl, line 1: `seed` must be"),
+        (('"seconds"', '"second"'), "x.jsonl, line 1: Trained wants"),
+        (('"format": 1', '"format": 0'), "x.jsonl, line 1: `format` must be 1"),
+        (('"seed": 0', '"seed": "0"'), "x.jsonl, line 1: `seed` must be"),
+        (None, r"x\.jsonl, line 2: .*seed 0 is there twice"),
     ],
 )
-def test_a_result_is_read_strictly(old: str, new: str, match: str, tmp_path: Path) -> None:
-    path = save_run(_trained(50.0, 1), "x", tmp_path)
-    path.write_text(path.read_text().replace(old, new))
+def test_a_result_is_read_strictly(
+    change: tuple[str, str] | None, match: str, tmp_path: Path
+) -> None:
+    path = save_run(trained(), "x", tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace(*change) if change else 2 * text)
     with pytest.raises(ValueError, match=match):
-        load_runs("cpu", tmp_path)
-
-
-def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    path = save_run(_trained(50.0, 1), "x", tmp_path)
-    path.write_text(2 * path.read_text())
-    with pytest.raises(ValueError, match=r"x\.jsonl, line 2: .*seed 0 is there twice"):
         load_runs("cpu", tmp_path)
 
 
 def test_the_results_that_are_kept_are_those_of_the_rows() -> None:
     for scale in SCALES:
-        for study in STUDIES:
-            for row in study.rows:
-                tables.results_of(row, scale)
-        assert len(list((RESULTS / scale).glob("*"))) == len(
-            list((RESULTS / scale).glob("*.jsonl"))
-        )
+        for row in ROWS:
+            tables.results_of(row, scale)
+        assert {path.suffix for path in (RESULTS / scale).glob("*")} <= {".jsonl"}
 
 
 @pytest.mark.usefixtures("_tiny")
@@ -322,100 +306,125 @@ def test_a_result_of_other_options_or_of_before_there_was_one(tmp_path: Path) ->
         tables.results_of(FDRL, "cpu", results)
 
 
-def test_jobs_are_in_the_order_in_which_they_are_wanted(tmp_path: Path) -> None:
-    place = Place("cpu", None, tmp_path, "cpu", tmp_path)
+def test_jobs_are_in_the_order_in_which_they_are_wanted(place: Place) -> None:
     rows = (LINEAR_AGAIN, FDRL, LINEAR)
     jobs = plan_jobs("x", rows, (0, 1), place)
-    keys = ["head=linear", LINEAR_AGAIN.key("cpu"), "fdrl"]
-    assert [(job.row.key("cpu"), job.seed) for job in jobs] == [
-        (key, seed) for seed in (0, 1) for key in keys
-    ]
+    keys, pairs = ["head=linear", LINEAR_AGAIN.key("cpu"), "fdrl"], pairs_of(jobs)
+    assert pairs == [(key, seed) for seed in (0, 1) for key in keys]
     # Wanted for itself too, it is kept.
     assert not any(job.is_start for job in jobs)
     assert plan_jobs("x", (LINEAR_AGAIN,), (0,), place)[0].is_start
-    save_run(replace(_trained(50.0, 1), key="fdrl", seed=0), "x", tmp_path)
+    save_run(trained(key="fdrl"), "x", place.results)
     assert len(plan_jobs("x", rows, (0, 1), place)) == 5
     assert len(plan_jobs("x", rows, (0, 1), place, again=True)) == 6
     assert with_starts(jobs, place) == jobs
 
 
-class Clock:
-    """Time that passes with every run."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.mark.parametrize(("minutes", "ran"), [(None, 6), (0, 0), (4.5, 4), (5.01, 5), (90, 6)])
 def test_no_run_begins_that_would_end_after_the_budget(
-    minutes: float | None, ran: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    minutes: float | None, ran: int, monkeypatch: pytest.MonkeyPatch, place: Place
 ) -> None:
-    place, clock = Place("cpu", None, tmp_path, "cpu", tmp_path), Clock()
     done: Pairs = []
 
     def take_a_minute(row: Row, scale: str, seed: int, *_: object) -> Trained:
-        clock.now += 60
         done.append((row.key(scale), seed))
-        return replace(_trained(50.0, 1), key=row.key(scale), seed=seed, seconds=60.0)
+        return trained(key=row.key(scale), seed=seed, seconds=60.0)
 
     monkeypatch.setattr(schedule, "train", take_a_minute)
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * len(done))
     monkeypatch.setattr(schedule, "time", clock)
     jobs = plan_jobs("x", (LINEAR_AGAIN, FDRL, LINEAR), (0, 1), place)
-    left = train_all(jobs, place, minutes=minutes)
-    assert done == [(job.row.key("cpu"), job.seed) for job in jobs[:ran]]
-    assert left == jobs[ran:]
-    assert len(load_runs("cpu", tmp_path)) == ran
+    assert train_all(jobs, place, minutes=minutes) == jobs[ran:]
+    assert done == pairs_of(jobs[:ran])
+    assert len(load_runs("cpu", place.results)) == ran
 
 
-def test_what_runs_beside_a_failure_is_kept(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    place, begun = Place("cpu", None, tmp_path, "cpu", tmp_path), []
+def test_what_runs_beside_a_failure_is_kept(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+    begun = []
 
     def train(row: Row, scale: str, seed: int, *_: object) -> Trained:
         begun.append(seed)
         if seed == 0:
             raise OSError("no space left")
         time.sleep(0.3)
-        return replace(_trained(50.0, 1), key=row.key(scale), seed=seed)
+        return trained(key=row.key(scale), seed=seed)
 
     monkeypatch.setattr(schedule, "train", train)
     monkeypatch.setattr(schedule, "_workers", ThreadPoolExecutor)
     with pytest.raises(OSError, match="no space left"):
         train_all(plan_jobs("x", (FDRL,), (0, 1, 2, 3), place), place, side_by_side=2)
-    assert [seed for _, seed in load_runs("cpu", tmp_path)] == [1]
+    assert [seed for _, seed in load_runs("cpu", place.results)] == [1]
     assert sorted(begun) == [0, 1]
 
 
 def test_a_start_that_is_known_keeps_its_result(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, place: Place
 ) -> None:
-    place = Place("cpu", None, tmp_path, "cpu", tmp_path)
-    known = replace(_trained(50.0, 1), key="head=linear", seed=0)
-    save_run(known, "x", tmp_path)
-    monkeypatch.setattr(
-        schedule,
-        "train",
-        lambda row, scale, seed, *_: replace(_trained(70.0, 2), key=row.key(scale), seed=seed),
-    )
+    known = trained(key="head=linear")
+    save_run(known, "x", place.results)
+
+    def train(row: Row, scale: str, seed: int, *_: object) -> Trained:
+        return trained(70.0, 2, key=row.key(scale), seed=seed)
+
+    monkeypatch.setattr(schedule, "train", train)
     train_all(plan_jobs("x", (LINEAR_AGAIN,), (0,), place), place)
-    found = load_runs("cpu", tmp_path)
-    assert found["head=linear", 0] == known
-    assert len(found) == 2
+    found = load_runs("cpu", place.results)
+    assert (found["head=linear", 0], len(found)) == (known, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_tiny")
 def test_runs_side_by_side_wait_for_what_they_start_from(tmp_path: Path) -> None:
     # Workers are new processes, which know the real scales; so the smallest of real runs.
-    rows = [
-        Row(row.label, {**TINY, "gate_init": "linear", **row.overrides}, row.start)
-        for row in (LINEAR, FDRL)
-    ]
-    after = Row("after", {**TINY, "gate_init": "linear"}, rows[0])
+    small = {**TINY, "gate_init": "linear"}
+    start, fdrl = (Row(row.label, {**small, **row.overrides}, row.start) for row in (LINEAR, FDRL))
     place = Place("cpu", tmp_path, tmp_path / "runs", "cpu", tmp_path / "results")
-    jobs = plan_jobs("x", (after, rows[1]), (0,), place)
+    jobs = plan_jobs("x", (Row("after", small, start), fdrl), (0,), place)
     assert train_all(jobs, place, side_by_side=2) == []
     assert len(load_runs("cpu", place.results)) == 3
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place, real = tmp_path_factory.mktemp("runs"), plain_faces(420)
+    drawn = with_units(real)
+    made = {name: write_run(place / name, drawn if "drawn" in name else real) for name in MEANT}
+    return made | {"baseline": write_run(place / "baseline", drawn, head="linear")}
+
+
+def test_latents_that_follow_units_say_more_than_chance(folders: dict[str, Path]) -> None:
+    models = {name: folders[name] for name in MEANT}
+    found = measure(models, folders["baseline"], seed=3)
+    assert found.seed == 3
+    assert found.latents.keys() == {name for name in MEANT if name.startswith("drawn")}
+    assert found.latents["drawn"] > 3 * found.shuffled
+    assert found.latents["drawn"] > found.baseline
+    assert found.units["drawn"] == 4
+    assert found.groups.keys() == found.chance.keys() == MEANT.keys()
+
+
+def test_a_group_is_as_pure_as_its_faces(folders: dict[str, Path]) -> None:
+    of = read_evaluation(folders["FER+"] / "evaluation.pt")
+    labels = of.evaluation.labels
+    # The first latent knows a class, and the second the first half of each of two.
+    one = (labels == 2).astype(np.float32)
+    two = np.zeros_like(one)
+    for label in (0, 1):
+        two[np.flatnonzero(labels == label)[: GROUP // 2]] = 1
+    assert purity(of, np.stack([one, two], axis=1)) == pytest.approx((1 + 0.5) / 2)
+
+
+def test_the_command_keeps_what_it_measured(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, row in {**MEANT, "baseline": LINEAR_DRAWN}.items():
+        for seed in (1, 2):
+            shutil.copytree(folders[name], folder_of(row, "cpu", seed, tmp_path / "runs"))
+    monkeypatch.setattr(meaning.measure_seeds, "__defaults__", (tmp_path / "measured",))
+    places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    for seed in (2, 1):
+        given = ["meaning", "--data", "x", "--scale", "cpu", "--seeds", seed, *places]
+        command.main([*map(str, given)])
+    first, second = read_meanings("cpu", tmp_path / "measured")
+    assert (first.seed, second.seed) == (1, 2)
+    assert first.groups.keys() == MEANT.keys()

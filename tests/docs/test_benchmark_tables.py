@@ -17,10 +17,8 @@ TRIPLE = (1.0, 2.0, 3.0)
 
 
 def row(version: str, **changes: Any) -> Measured:
-    given = Measured(
-        version, 64, TRIPLE, TRIPLE, TRIPLE, 2.5, 80, 14336.0, 0, 0.0, 73e-6, 10, refused=""
-    )
-    return dataclasses.replace(given, **changes)
+    figures = (2.5, 80, 14336.0, 0, 0.0, 73e-6, 10, "")
+    return dataclasses.replace(Measured(version, 64, TRIPLE, TRIPLE, TRIPLE, *figures), **changes)
 
 
 def results(machine: Machine, baseline: str = "loop", *rows: Measured) -> Results:
@@ -56,13 +54,9 @@ def test_a_ratio_is_to_the_baseline_that_was_measured(machine: Machine) -> None:
 
 
 def test_each_head_of_a_whole_step_goes_by_its_name() -> None:
-    seconds: dict[str, tuple[float, ...]] = {"linear": (0.01, 0.0106, 0.011)}
-    seconds |= {ORACLE: TRIPLE, "ours": TRIPLE}
-    added: dict[str, tuple[float, ...]] = {
-        ORACLE: (144.7, 159.1, 166.6),
-        "ours": (22.67, 26.33, 32.21),
-    }
-    step = WholeStep("resnet18", 224, 64, "bfloat16", 9, False, GPU, seconds, added)
+    seconds = {"linear": (0.01, 0.0106, 0.011), ORACLE: TRIPLE, "ours": TRIPLE}
+    added = {ORACLE: (144.7, 159.1, 166.6), "ours": (22.67, 26.33, 32.21)}
+    step = WholeStep("resnet18", 224, 64, "bfloat16", 9, False, GPU, {**seconds}, {**added})
     found = cells(tables.whole_steps([step]))[2:]
     assert [line[2:] for line in found] == [
         ["10.6 ms", f"`{ORACLE}`", "159.1 % (144.7, 166.6)"],

@@ -38,13 +38,9 @@ def test_draws_what_the_pages_use(latex: str) -> None:
     assert svg.find(f"{SVG}path") is not None
 
 
-def test_takes_the_color_of_the_text() -> None:
+def test_takes_the_color_of_the_text_and_refers_to_nothing_outside_itself() -> None:
     svg = parsed(r"\frac{\alpha}{2} \overline{x} \sqrt{\underbrace{a}_{b}}")
-    fills = {part.get("fill") for part in svg.iter() if part.get("fill")}
-    assert fills == {"currentColor"}
-
-
-def test_refers_to_nothing_outside_itself() -> None:
+    assert {part.get("fill") for part in svg.iter()} - {None} == {"currentColor"}
     assert "href" not in drawing(r"\sum_{j=1}^M x_j", inline=False).replace("xmlns:xlink", "")
     assert " id=" not in drawing("x", inline=True)
 

@@ -7,6 +7,9 @@ import pytest
 pytest.importorskip("ziamath", reason="needs what the documentation is built with")
 pytest.importorskip("sphinx", reason="needs what the documentation is built with")
 
+from self_contained import all_loaded, loaded_from_elsewhere
+
+CDN = "https://cdn.example.org/x"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 CONF = f"""
@@ -57,15 +60,63 @@ def test_formulas_are_drawn_and_numbered(tmp_path: Path) -> None:
     assert "mathjax" not in page.lower()
 
 
-def test_a_formula_that_cannot_be_drawn_fails_the_build(tmp_path: Path) -> None:
-    status, _, said = build(tmp_path, PAGE + "\n.. math:: \\unheardof x\n")
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (".. math:: \\unheardof x", ["index.rst:", "cannot draw"]),
+        (
+            f'.. raw:: html\n\n   <script src="{CDN}"></script>',
+            [f"index.html loads {CDN}"],
+        ),
+    ],
+    ids=["cannot be drawn", "loads from elsewhere"],
+)
+def test_what_is_wrong_fails_the_build(wrong: str, words: list[str], tmp_path: Path) -> None:
+    status, _, said = build(tmp_path, f"{PAGE}\n{wrong}\n")
     assert status != 0
-    assert "index.rst:" in said
-    assert "cannot draw" in said
+    assert all(word in said for word in words)
 
 
-def test_a_page_that_loads_from_elsewhere_fails_the_build(tmp_path: Path) -> None:
-    script = '\n.. raw:: html\n\n   <script src="https://cdn.example.org/x.js"></script>\n'
-    status, _, said = build(tmp_path, PAGE + script)
-    assert status != 0
-    assert "index.html loads https://cdn.example.org/x.js" in said
+@pytest.mark.parametrize(
+    "page",
+    [
+        f'<script src="{CDN}"></script>',
+        f'<script type="module">import x from "{CDN}"</script>',
+        f'<link rel="stylesheet" href="{CDN}">',
+        f'<link rel="preload stylesheet" href="{CDN}">',
+        f'<img alt="" src="{CDN}">',
+        f'<img alt="" src="{CDN.removeprefix("https:")}">',
+        f'<iframe src="{CDN}"></iframe>',
+        f'<p style="background: url({CDN})">text</p>',
+        f"<style>@import '{CDN}';</style>",
+    ],
+)
+def test_finds_what_a_page_loads(page: str) -> None:
+    (found,) = loaded_from_elsewhere(page, ".html")
+    assert found in (CDN, CDN.removeprefix("https:"))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        f'<a href="{CDN}">a link</a>',
+        f'<link rel="canonical" href="{CDN}">',
+        '<script src="_static/theme.js"></script>',
+        '<img alt="" src="data:image/png;base64,AAAA">',
+        '<svg xmlns="http://www.w3.org/2000/svg"></svg>',
+        f"<pre>&lt;script src='{CDN}'&gt;</pre>",
+    ],
+)
+def test_lets_links_and_neighbors_pass(page: str) -> None:
+    assert loaded_from_elsewhere(page, ".html") == []
+
+
+def test_reads_style_sheets() -> None:
+    assert loaded_from_elsewhere(f"@font-face {{ src: url('{CDN}') }}", ".css") == [CDN]
+
+
+def test_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "api").mkdir()
+    (tmp_path / "index.html").write_text("<p>nothing</p>")
+    (tmp_path / "api" / "head.html").write_text(f'<script src="{CDN}"></script>')
+    assert list(all_loaded(tmp_path)) == [(Path("api/head.html"), CDN)]

@@ -1,4 +1,7 @@
-"""Figures in the prose of the Reproduction pages come from the results, and from nowhere else."""
+"""Figures in the prose of the Reproduction pages come from the results, and from nowhere else.
+
+And lines of their plots hold the rows that they should.
+"""
 
 import re
 from pathlib import Path
@@ -8,8 +11,10 @@ import pytest
 pytest.importorskip("docutils", reason="needs what the documentation is built with")
 
 from benchmarks.studies.compare import difference
+from benchmarks.studies.plan import SCALES
 from benchmarks.studies.questions import find_study
 from benchmarks.studies.tables import as_markdown, results_of, scores_of
+from study_plots import LEVELS, Levels
 from study_roles import gain, meaning, score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,16 +42,15 @@ def test_the_page_is_short() -> None:
 
 def test_a_gain_is_that_of_the_table() -> None:
     rows = {row.label: row for row in find_study("baseline").select_rows(["linear", "FDRL"])}
-    scores = {
-        name: scores_of(results_of(row, "cpu"), "test", "accuracy") for name, row in rows.items()
-    }
-    want = str(difference(scores["FDRL"], scores["linear"])).replace("-", "\N{MINUS SIGN}")
+    ours, theirs = (
+        scores_of(results_of(rows[name], "cpu"), "test", "accuracy") for name in ("FDRL", "linear")
+    )
+    want = str(difference(ours, theirs)).replace("-", "\N{MINUS SIGN}")
     assert gain("baseline: FDRL").replace("\N{NO-BREAK SPACE}", " ") == want
     assert gain("baseline: FDRL vs linear") == gain("baseline: FDRL")
     assert gain("baseline: linear vs FDRL").startswith("+")
-    assert score("baseline: FDRL").replace("\N{NO-BREAK SPACE}", " ") in as_markdown(
-        find_study("baseline"), "cpu"
-    )
+    shown = as_markdown(find_study("baseline"), "cpu")
+    assert score("baseline: FDRL").replace("\N{NO-BREAK SPACE}", " ") in shown
     assert gain("baseline: FDRL; valid") != gain("baseline: FDRL")
     assert 0 < float(score("living: FDRL; spread")) < 10
     assert float(meaning("latents: drawn")) < float(meaning("baseline"))
@@ -54,11 +58,8 @@ def test_a_gain_is_that_of_the_table() -> None:
 
 
 def test_the_readme_claims_what_was_measured() -> None:
-    claimed = re.search(
-        r"level with a linear layer \(([^)]*) points", (ROOT / "README.md").read_text()
-    )
-    assert claimed is not None
-    assert claimed[1] == gain("full: FDRL").replace("\N{NO-BREAK SPACE}", " ")
+    claimed = gain("full: FDRL").replace("\N{NO-BREAK SPACE}", " ")
+    assert f"level with a linear layer ({claimed} points" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,21 @@ def test_what_has_no_results_is_an_error(text: str, match: str) -> None:
         score(text)
     with pytest.raises(StopIteration):
         score("basseline: FDRL")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("plot", LEVELS, ids=lambda plot: plot.of)
+def test_a_line_holds_every_value_and_fdrl(plot: Levels, scale: str) -> None:
+    study = find_study(plot.of)
+    drawn = [row for line in plot.lines for row in line.rows(study, scale).values()]
+    # A value that is FDRL's own is on each line, and no line has what these options change.
+    apart = {"head", "center_update", "lr", "attach"}
+    levels = {row.label for row in study.rows if not apart & {*row.overrides}}
+    assert {row.label for row in drawn} == levels
+    for line in plot.lines:
+        rows = line.rows(study, scale)
+        assert list(rows) == sorted(rows)
+        for value, row in rows.items():
+            settings = row.settings(scale)
+            assert settings[line.option] == value
+            assert all(settings[name] == fixed for name, fixed in line.fixed.items())

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,13 +22,12 @@ def _no_interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     backend.log_once.cache_clear()
 
 
-def features(**options: Any) -> torch.Tensor:
-    return torch.ones(2, 5, **options)
+def features(dtype: torch.dtype | None = None) -> torch.Tensor:
+    return torch.ones(2, 5, dtype=dtype)
 
 
 def head(**options: Any) -> FDRLHead:
-    sizes = {"latent_dim": 32, "num_latents": 3}
-    return FDRLHead(5, 2, **(sizes | options))
+    return FDRLHead(5, 2, **({"latent_dim": 32, "num_latents": 3} | options))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def head(**options: Any) -> FDRLHead:
     ],
 )
 def test_says_why_triton_does_not_run(options: dict[str, Any], reason: str) -> None:
-    x = features(dtype=options.get("dtype"))
+    x = features(options.get("dtype"))
     choice = head(**options).backend_choice(x)
     assert choice.name == "torch"
     assert choice.reason.endswith(reason)
@@ -76,14 +76,13 @@ def test_transforms_keep_triton_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("major", [7, 8, 9])
 def test_wants_a_device_that_is_new_enough(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
-    properties = type("Properties", (), {"major": major, "minor": 5})
+    properties = SimpleNamespace(major=major, minor=5)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    device = torch.device("cuda", 0)
-    reason = "it needs compute capability 8.0, and cuda:0 has 7.5"
-    assert backend._obstacle_on(device) == (reason if major < 8 else None)
+    reason = "it needs compute capability 8.0, and cuda:0 has 7.5" if major < 8 else None
+    assert backend._obstacle_on(torch.device("cuda", 0)) == reason
 
 
-def test_the_context_speaks_for_those_that_do_not() -> None:
+def test_the_context_speaks_for_those_that_do_not_until_it_ends() -> None:
     x = features()
     with use_backend("torch"):
         assert head().backend_choice(x) == BackendChoice("torch", "")
@@ -97,13 +96,9 @@ def test_the_context_speaks_for_those_that_do_not() -> None:
             assert head().backend_choice(x).reason
         with pytest.raises(RuntimeError, match="cannot run FDRLHead"):
             head()(x)
-    assert head().backend_choice(x).reason
-
-
-def test_the_context_ends_with_an_error() -> None:
     with pytest.raises(ZeroDivisionError), use_backend("triton"):
         raise ZeroDivisionError
-    assert head().backend_choice(features()).name == "torch"
+    assert head().backend_choice(x).reason
 
 
 def test_the_loss_says_so_too() -> None:
@@ -119,11 +114,10 @@ def test_a_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(3):
             head()(features())
         head(num_latents=17)(features())
+    told = "FDRLHead runs on torch: Triton cannot run it, as "
     assert [record.getMessage() for record in caplog.records] == [
-        "FDRLHead runs on torch: Triton cannot run it, as it needs a CUDA device, and the input "
-        "is on cpu",
-        "FDRLHead runs on torch: Triton cannot run it, as its kernels hold at most 16 latents, "
-        "not 17",
+        f"{told}it needs a CUDA device, and the input is on cpu",
+        f"{told}its kernels hold at most 16 latents, not 17",
     ]
 
 

@@ -9,42 +9,37 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from comparing import assert_close
-from devices import each_of, everywhere
-from fdrl_layers import FDRLLoss, FDRLOutput
+from devices import OF_KERNELS, each_of, everywhere, marks_of, name_of
+from fdrl_layers import FDRLLoss
+from fdrl_layers.losses._cross_entropy import cross_entropy
+from fdrl_layers.ops.backend import INSTALLED
+from joint_checks import OF_TRITON, TERMS, WEIGHTS, WIDE, batch, check, loss, step
 from loss_cases import JOINT, SMALL, LossCase, assert_same_state, labels, state_of, wanting
 from strategies import IGNORE_INDEX, Sizes
 
 RULES = pytest.mark.parametrize("rule", ["alpha", "ema"])
-WEIGHTS = {"lambda_compactness": 0.3, "lambda_balance": 0.7, "lambda_distribution": 0.2}
-TERMS = ("total", "classification", "compactness", "balance", "distribution")
-
-
-def loss(of: Sizes = SMALL, case: LossCase = JOINT, **options: Any) -> FDRLLoss:
-    found = case.new(of, **(WEIGHTS | {"center_rate": 0.4} | options))
-    assert isinstance(found, FDRLLoss)
-    return found
+CASES = everywhere([JOINT])
+CASE = each_of(CASES)
+WAYS = [
+    pytest.param(case, "torch", id=name_of(case), marks=marks_of(case.device)) for case in CASES
+]
+if INSTALLED:
+    there = marks_of(OF_KERNELS)
+    WAYS += [pytest.param(OF_TRITON, "triton", id=f"triton, {OF_KERNELS}", marks=there)]
+ANY = pytest.mark.parametrize(("case", "backend"), WAYS)
 
 
 def by_terms(criterion: FDRLLoss, inputs: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
     """The joint loss by the modules of its terms."""
-    from fdrl_layers.losses._cross_entropy import cross_entropy
-    from fdrl_layers.losses.joint.output import join
-
-    terms = join(
-        cross_entropy(
-            inputs["logits"],
-            target,
-            criterion.weight,
-            criterion.label_smoothing,
-            criterion.ignore_index,
-            False,
-        ),
-        criterion.compactness(inputs["latents"]),
-        criterion.balance(inputs["intra_weights"]),
-        criterion.distribution(inputs["intra_weights"], target),
-        (WEIGHTS["lambda_compactness"], WEIGHTS["lambda_balance"], WEIGHTS["lambda_distribution"]),
-    )
-    return vars(terms)
+    options = (criterion.weight, criterion.label_smoothing, criterion.ignore_index, False)
+    terms = {
+        "classification": cross_entropy(inputs["logits"], target, *options),
+        "compactness": criterion.compactness(inputs["latents"]),
+        "balance": criterion.balance(inputs["intra_weights"]),
+        "distribution": criterion.distribution(inputs["intra_weights"], target),
+    }
+    weighted = [weight * terms[name[len("lambda_") :]] for name, weight in WEIGHTS.items()]
+    return {"total": terms["classification"] + sum(weighted), **terms}
 
 
 def every_label(of: Sizes = SMALL, seed: int = 0) -> Tensor:
@@ -60,47 +55,45 @@ def class_weights(of: Sizes = SMALL) -> Tensor:
     return torch.arange(of.K, dtype=torch.float64)
 
 
-CASE = each_of(everywhere([JOINT]))
+SMOOTHING = pytest.mark.parametrize("smoothing", [0.0, 0.1])
+WEIGHTED = pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 TARGETS = pytest.mark.parametrize("target_of", [every_label, labels, no_label])
 
 
 @CASE
 @RULES
 @TARGETS
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@SMOOTHING
+@WEIGHTED
 @pytest.mark.parametrize("of", [SMALL, Sizes(1, 2, 3, 4, 5), Sizes(37, 2, 16, 3, 2)], ids=str)
-def test_equals_its_terms(
+def test_equals_its_terms_at_any_scale(
     case: LossCase, rule: str, target_of: Any, smoothing: float, weighted: bool, of: Sizes
 ) -> None:
     weight = class_weights(of) if weighted else None
     ours = loss(of, case, center_update=rule, label_smoothing=smoothing, weight=weight)
     theirs = copy.deepcopy(ours)
     ways: tuple[tuple[FDRLLoss, Any], ...] = ((ours, case.run), (theirs, by_terms))
-    for seed in range(4):
+    for seed, scale in enumerate((1e-3, 1e-3, 1.0, 1e3)):
         found = []
         for criterion, how in ways:
-            inputs = wanting(case.inputs(of, seed))
+            inputs = wanting(case.inputs(of, seed, scale))
             terms = how(criterion, inputs, target_of(of, seed).to(case.device))
-            leaves = list(inputs.values())
-            gradients: dict[str, Tensor] = {}
-            for name in TERMS:
-                each = torch.autograd.grad(
-                    2 * terms[name], leaves, retain_graph=True, materialize_grads=True
+            sums = {name: 2 * terms[name] for name in TERMS}
+            sums["all"] = torch.stack([(i + 1) * terms[name] for i, name in enumerate(TERMS)]).sum()
+            each = {k: v.detach() for k, v in terms.items()}
+            for name, value in sums.items():
+                given = torch.autograd.grad(
+                    value, list(inputs.values()), retain_graph=True, materialize_grads=True
                 )
-                gradients |= {f"d{name}/d{k}": g for k, g in zip(inputs, each, strict=True)}
-            joined = torch.stack([(i + 1) * terms[name] for i, name in enumerate(TERMS)])
-            each = torch.autograd.grad(joined.sum(), leaves, materialize_grads=True)
-            gradients |= {f"dall/d{k}": g for k, g in zip(inputs, each, strict=True)}
-            found.append({k: v.detach() for k, v in terms.items()} | gradients)
+                each |= {f"d{name}/d{k}": g for k, g in zip(inputs, given, strict=True)}
+            state = criterion.state_dict()
+            found.append(each | {key: value.double() for key, value in state.items()})
         assert_close(f"step {seed}", found[0], found[1])
-        expected = {k: v.double() for k, v in theirs.state_dict().items()}
-        assert_close("state", {k: v.double() for k, v in ours.state_dict().items()}, expected)
 
 
 @TARGETS
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@SMOOTHING
+@WEIGHTED
 def test_first_and_second_derivatives(target_of: Any, smoothing: float, weighted: bool) -> None:
     weight = class_weights() if weighted else None
     criterion = loss(label_smoothing=smoothing, weight=weight)
@@ -129,53 +122,44 @@ def test_what_wants_no_gradient_gets_none(only: str) -> None:
     assert torch.equal(*results)
 
 
-@CASE
+@ANY
+@RULES
+@SMOOTHING
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_types(case: LossCase, dtype: torch.dtype) -> None:
-    single, double = loss(case=case, dtype=torch.float32), loss(case=case)
-    for seed in range(3):
-        rounded = {k: v.to(dtype) for k, v in case.inputs(seed=seed).items()}
-        rounded["intra_weights"] = rounded["intra_weights"].float()
-        inputs, exact = wanting(rounded), wanting({k: v.double() for k, v in rounded.items()})
-        target = labels(seed=seed).to(case.device)
-        terms = case.run(single, inputs, target)
-        expected = case.run(double, exact, target)
-        assert all(term.dtype == torch.float32 for term in terms.values())
-        assert_close("terms", terms, expected, torch.float32)
-        found = torch.autograd.grad(terms["total"], list(inputs.values()))
-        wanted = torch.autograd.grad(expected["total"], list(exact.values()))
-        for name, gradient, want in zip(inputs, found, wanted, strict=True):
-            assert gradient.dtype == inputs[name].dtype
-            assert_close(f"d {name}", gradient, want)
+def test_types(
+    case: LossCase, backend: str, rule: str, smoothing: float, dtype: torch.dtype
+) -> None:
+    check(WIDE, case, dtype, backend, center_update=rule, label_smoothing=smoothing)
 
 
-@CASE
+@ANY
 @RULES
 @pytest.mark.usefixtures("deterministic")
-def test_reads_nothing_unwritten_and_gives_the_same_bits_again(case: LossCase, rule: str) -> None:
+def test_reads_nothing_unwritten_and_gives_the_same_bits_again(
+    case: LossCase, backend: str, rule: str
+) -> None:
     runs = []
     for _ in range(2):
-        criterion, inputs = loss(case=case, center_update=rule), wanting(case.inputs())
-        terms = case.run(criterion, inputs, labels().to(case.device))
-        found = torch.autograd.grad(terms["total"], list(inputs.values()))
-        gradients = {f"d {k}": v for k, v in zip(inputs, found, strict=True)}
-        runs.append({k: v.detach() for k, v in terms.items()} | gradients | state_of(criterion))
+        criterion = loss(WIDE, case, dtype=torch.float32, backend=backend, center_update=rule)
+        found = step(criterion, batch(WIDE, case), labels(WIDE), (1.0,) * 5)
+        runs.append(found | state_of(criterion))
     assert all(value.isfinite().all() for value in runs[0].values())
     assert_same_state(*runs)
 
 
-@CASE
-def test_strided_and_expanded_inputs(case: LossCase) -> None:
-    results = []
-    for strided in (False, True):
-        inputs = {k: v[:1].expand(SMALL.N, *v.shape[1:]) for k, v in case.inputs().items()}
-        if not strided:
-            inputs = {k: v.contiguous() for k, v in inputs.items()}
-        inputs = {k: v.detach().requires_grad_() for k, v in inputs.items()}
-        terms = case.run(loss(case=case), inputs, every_label().to(case.device))
-        found = torch.autograd.grad(terms["total"], list(inputs.values()))
-        results.append(dict(zip(inputs, found, strict=True)) | {"total": terms["total"].detach()})
-    assert_close("strided", results[1], results[0])
+@ANY
+def test_strided_and_expanded_inputs(case: LossCase, backend: str) -> None:
+    inputs = batch(WIDE, case)
+    strided = {k: torch.stack([v, -v], -1)[..., 0] for k, v in inputs.items()}
+    expanded = {k: v[:1].expand(WIDE.N, *v.shape[1:]) for k, v in inputs.items()}
+    for each in (strided, expanded):
+        found = []
+        for given in (each, {k: v.contiguous() for k, v in each.items()}):
+            criterion = loss(WIDE, case, dtype=torch.float32, backend=backend)
+            found.append(step(criterion, given, every_label(WIDE)))
+        if backend == "triton":
+            assert_same_state(*found)
+        assert_close("strided", found[0], found[1])
 
 
 def test_centers_know_when_all_have_met_data() -> None:
@@ -208,38 +192,28 @@ def test_a_loss_that_starts_anew_forgets_that_it_was_complete() -> None:
     for _ in range(2):
         JOINT.run(criterion, inputs, every_label())
     criterion.reset_parameters()
-    first = JOINT.run(criterion, JOINT.inputs(seed=3), every_label())
-    assert_close("first", first, JOINT.run(loss(), JOINT.inputs(seed=3), every_label()))
+    first, fresh = (
+        JOINT.run(each, JOINT.inputs(seed=3), every_label()) for each in (criterion, loss())
+    )
+    assert_close("first", first, fresh)
 
 
 def test_a_backward_pass_after_the_next_forward_pass() -> None:
     criterion, inputs = loss(), wanting(JOINT.inputs())
     JOINT.run(criterion, inputs, every_label())
-    twin = copy.deepcopy(criterion)
+    want = step(copy.deepcopy(criterion), inputs, every_label())
     total = JOINT.run(criterion, inputs, every_label())["total"]
     JOINT.run(criterion, JOINT.inputs(seed=1), every_label())
     late = torch.autograd.grad(total, list(inputs.values()))
-    total = JOINT.run(twin, inputs, every_label())["total"]
-    for a, b in zip(late, torch.autograd.grad(total, list(inputs.values())), strict=True):
-        assert torch.equal(a, b)
+    for name, gradient in zip(inputs, late, strict=True):
+        assert torch.equal(gradient, want[f"d {name}"])
 
 
 @pytest.mark.usefixtures("deterministic")
 def test_weights_may_change_between_steps() -> None:
     criterion, inputs = loss(), JOINT.inputs()
-    output = FDRLOutput(embedding=torch.empty(0), inter_weights=None, **inputs)
     for weight in (0.0, 1.0, 10.0):
         criterion.lambda_balance = weight
-        found = criterion(output, every_label())
-        parts = found.classification + 0.3 * found.compactness + 0.2 * found.distribution
-        assert_close("total", found.total, parts + weight * found.balance)
-
-
-def test_follows_its_input_on_numbers_of_any_scale() -> None:
-    for scale in (1e-3, 1e3):
-        inputs = {k: scale * v for k, v in JOINT.inputs().items()}
-        ours, theirs = loss(), loss()
-        for _ in range(2):
-            found = JOINT.run(ours, inputs, labels())
-            expected = by_terms(theirs, inputs, labels())
-            assert_close("terms", found, expected)
+        found = JOINT.run(criterion, inputs, every_label())
+        parts = found["classification"] + 0.3 * found["compactness"] + 0.2 * found["distribution"]
+        assert_close("total", found["total"], parts + weight * found["balance"])

@@ -1,5 +1,6 @@
 """Separate layers have a backward pass by hand where that is the same, and keep little for it."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from benchmarks.counting import saved_bytes
 from comparing import assert_close
 from fdrl_layers import FeatureReconstruction, InterRelation
 from fdrl_layers.ops import layers
 from fdrl_layers.ops.reference.head import collect, reconstruct
 
-LAYERS: dict[str, Callable[[], torch.nn.Module]] = {
+Make = Callable[[], torch.nn.Module]
+LAYERS: dict[str, Make] = {
     "reconstruction": lambda: FeatureReconstruction(16, 3),
     "reconstruction, share": lambda: FeatureReconstruction(16, 3, reduction="share", bias=False),
     "inter": lambda: InterRelation(16, 3),
@@ -23,10 +26,8 @@ EACH = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 
 
 def outputs_of(layer: torch.nn.Module, rows: Tensor) -> tuple[Tensor, ...]:
-    if isinstance(layer, InterRelation):
-        aware, weights = layer(rows, need_weights=True)
-        return aware, weights
-    outputs: tuple[Tensor, ...] = layer(rows)
+    options = {"need_weights": True} if isinstance(layer, InterRelation) else {}
+    outputs: tuple[Tensor, ...] = layer(rows, **options)
     return outputs
 
 
@@ -34,64 +35,47 @@ def by_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "plain", lambda tensors: False)
 
 
-def gradients_of(layer: torch.nn.Module, rows: Tensor, weights: list[Any]) -> list[Tensor]:
-    outputs = outputs_of(layer, rows)
-    terms = [
-        (each.double() * weight).sum()
-        for each, weight in zip(outputs, weights, strict=True)
-        if weight is not None
-    ]
-    inputs = [rows, *layer.parameters()]
-    found = torch.autograd.grad(sum(terms, torch.zeros(())), inputs, allow_unused=True)
-    pairs = zip(found, inputs, strict=True)
-    return [torch.zeros_like(each) if grad is None else grad for grad, each in pairs]
-
-
 @EACH
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lead", [(5,), (2, 3), (), (0,)], ids=str)
 def test_gradients_are_those_of_the_reference(
-    make: Callable[[], torch.nn.Module],
-    dtype: torch.dtype,
-    lead: tuple[int, ...],
-    monkeypatch: pytest.MonkeyPatch,
+    make: Make, dtype: torch.dtype, lead: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     layer, rows = make().to(dtype), torch.randn(*lead, 3, 16).relu().to(dtype).requires_grad_()
-    outputs = outputs_of(layer, rows)
-    every = [torch.randn(each.shape, dtype=torch.float64) for each in outputs]
-    cases = [every] + [
-        [weight if i == chosen else None for i, weight in enumerate(every)]
-        for chosen in range(len(every))
-    ]
-    found = [gradients_of(layer, rows, weights) for weights in cases]
+    inputs = [rows, *layer.parameters()]
+    weights = [torch.randn(each.shape, dtype=torch.float64) for each in outputs_of(layer, rows)]
+
+    def results() -> list[Tensor]:
+        """The outputs, and the gradients of all of them and of each alone."""
+        outputs = outputs_of(layer, rows)
+        terms = [(each.double() * w).sum() for each, w in zip(outputs, weights, strict=True)]
+        sums = [torch.stack(terms).sum(), *terms]
+        found = [
+            torch.autograd.grad(each, inputs, retain_graph=True, materialize_grads=True)
+            for each in sums
+        ]
+        return [*outputs, *itertools.chain(*found)]
+
+    found = results()
     by_reference(monkeypatch)
-    for value, want in zip(outputs, outputs_of(layer, rows), strict=True):
-        close(value, want, dtype)
-    for weights, gradients in zip(cases, found, strict=True):
-        for gradient, want in zip(gradients, gradients_of(layer, rows, weights), strict=True):
-            assert gradient.dtype == dtype
-            close(gradient, want, dtype)
-
-
-def close(found: Tensor, want: Tensor, dtype: torch.dtype) -> None:
-    """Compare tensors; in bfloat16 the two ways round in other places."""
-    if dtype == torch.bfloat16:
-        torch.testing.assert_close(found, want, rtol=0.1, atol=0.1)
-    else:
-        assert_close("tensor", found, want)
+    for value, want in zip(found, results(), strict=True):
+        assert value.dtype == want.dtype
+        if dtype == torch.bfloat16:  # the two ways round in other places
+            torch.testing.assert_close(value, want, rtol=0.1, atol=0.1)
+        else:
+            assert_close("tensor", value, want)
 
 
 @EACH
-def test_the_pass_by_hand_runs_and_gives_way(make: Callable[[], torch.nn.Module]) -> None:
+def test_the_pass_by_hand_runs_and_gives_way(make: Make) -> None:
     layer, rows = make(), torch.randn(4, 3, 16).requires_grad_()
-    name = "_ByHandBackward"
 
     def runs(outputs: tuple[Tensor, ...]) -> bool:
         node: Any = outputs[-1].grad_fn
         while node is not None and node.name() in ("ViewBackward0", "UnsafeViewBackward0"):
             node = node.next_functions[0][0]
-        return node is not None and name in node.name()
+        return node is not None and "_ByHandBackward" in node.name()
 
     assert runs(outputs_of(layer, rows))
     with torch.autocast("cpu", torch.bfloat16):
@@ -103,14 +87,12 @@ def test_the_pass_by_hand_runs_and_gives_way(make: Callable[[], torch.nn.Module]
 def test_nothing_is_counted_twice_where_features_are_made_of_each_other() -> None:
     layer = InterRelation(16, 3).double()
     rows = torch.randn(2, 3, 16, dtype=torch.float64).requires_grad_()
-    aware, weights = layer(rows, need_weights=True)
-    (first,) = torch.autograd.grad(aware.sum() + weights.sum(), rows, create_graph=True)
-    (second,) = torch.autograd.grad(first.square().sum(), rows)
-    want_aware, want_weights = collect(rows, layer.weight, layer.bias)
-    total = want_aware.sum() + want_weights.sum()
-    (want,) = torch.autograd.grad(total, rows, create_graph=True)
-    assert_close("first", first, want)
-    assert_close("second", second, torch.autograd.grad(want.square().sum(), rows)[0])
+    results = []
+    for aware, weights in (outputs_of(layer, rows), collect(rows, layer.weight, layer.bias)):
+        (first,) = torch.autograd.grad(aware.sum() + weights.sum(), rows, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), rows)
+        results.append({"first": first, "second": second})
+    assert_close("derivative", results[0], results[1])
 
 
 def test_a_reconstruction_keeps_a_tenth_of_what_autograd_does(
@@ -119,17 +101,7 @@ def test_a_reconstruction_keeps_a_tenth_of_what_autograd_does(
     layer, latents = FeatureReconstruction(), torch.randn(8, 9, 128).relu().requires_grad_()
 
     def kept() -> float:
-        storages: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outputs = layer(latents)
-        known = {each.untyped_storage().data_ptr() for each in (latents, *layer.parameters())}
-        assert outputs[0].requires_grad
-        return sum(size for place, size in storages.items() if place not in known) / 8 / 1024
+        return saved_bytes(lambda: layer(latents), layer, latents) / 8 / 1024
 
     assert kept() < 10
     by_reference(monkeypatch)
@@ -141,28 +113,24 @@ def test_a_part_that_is_left_out_takes_the_reference() -> None:
     rows = torch.randn(4, 3, 16)
     assert layer.intra is not None
     want = reconstruct(rows, layer.intra.weight, layer.intra.bias, None, None, 0.5, "sum")
-    for found, wanted in zip(layer(rows), want, strict=True):
-        assert (found is None) == (wanted is None)
-        if found is not None and wanted is not None:
-            assert torch.equal(found, wanted)
+    *found, inter_weights = layer(rows)
+    assert inter_weights is want[-1] is None
+    for each, wanted in zip(found, want[:-1], strict=True):
+        assert torch.equal(each, wanted)
 
 
 @EACH
 @pytest.mark.parametrize("lead", [(4,), (2, 2), ()], ids=str)
-def test_outputs_may_be_changed_in_place(
-    make: Callable[[], torch.nn.Module], lead: tuple[int, ...]
-) -> None:
+def test_outputs_may_be_changed_in_place(make: Make, lead: tuple[int, ...]) -> None:
     layer, rows = make(), torch.randn(*lead, 3, 16)
-    changed = outputs_of(layer, rows)[0]
-    want = torch.autograd.grad((3 * changed).square().sum(), list(layer.parameters()))
-    changed = outputs_of(layer, rows)[0].mul_(3)
-    found = torch.autograd.grad(changed.square().sum(), list(layer.parameters()))
-    for one, other in zip(found, want, strict=True):
-        assert_close("gradient", one, other)
+    tripled = (outputs_of(layer, rows)[0].mul_(3), 3 * outputs_of(layer, rows)[0])
+    gradients = (torch.autograd.grad(e.square().sum(), [*layer.parameters()]) for e in tripled)
+    for found, want in zip(*gradients, strict=True):
+        assert_close("gradient", found, want)
 
 
 @EACH
-def test_gradients_may_be_batched(make: Callable[[], torch.nn.Module]) -> None:
+def test_gradients_may_be_batched(make: Make) -> None:
     layer, rows = make().double(), torch.rand(2, 3, 16, dtype=torch.float64).requires_grad_()
     output = outputs_of(layer, rows)[0]
     along = torch.randn(3, *output.shape, dtype=torch.float64)
@@ -174,7 +142,7 @@ def test_gradients_may_be_batched(make: Callable[[], torch.nn.Module]) -> None:
 
 
 @EACH
-def test_make_fx_sees_through(make: Callable[[], torch.nn.Module]) -> None:
+def test_make_fx_sees_through(make: Make) -> None:
     layer, rows = make(), torch.rand(2, 3, 16)
     traced = make_fx(lambda each: outputs_of(layer, each))(rows)
     for found, want in zip(traced(rows), outputs_of(layer, rows), strict=True):
@@ -184,10 +152,8 @@ def test_make_fx_sees_through(make: Callable[[], torch.nn.Module]) -> None:
 def test_what_takes_no_part_has_no_gradient() -> None:
     layer, rows = FeatureReconstruction(16, 3), torch.rand(2, 3, 16).requires_grad_()
     layer(rows)[1].sum().backward()
-    assert layer.inter is not None
-    assert layer.intra is not None
-    assert layer.inter.weight.grad is None
-    assert layer.intra.weight.grad is not None
+    reached = {name for name, each in layer.named_parameters() if each.grad is not None}
+    assert reached == {"intra.weight", "intra.bias"}
     assert rows.grad is not None
 
 
