@@ -312,11 +312,7 @@ def joint_loss(
 
 
 def alpha_update(
-    features: Array,
-    target: NDArray[Any],
-    centers: Array,
-    alpha: float,
-    ignore_index: int = -100,
+    features: Array, target: NDArray[Any], centers: Array, alpha: float, ignore_index: int = -100
 ) -> Array:
     """Wen et al. (2016), equation 4: c_j <- c_j - alpha sum_{i: y_i = j} (c_j - x_i) / (1 + n_j).
 
@@ -335,11 +331,7 @@ def alpha_update(
 
 
 def ema_update(
-    features: Array,
-    target: NDArray[Any],
-    centers: Array,
-    rate: float,
-    ignore_index: int = -100,
+    features: Array, target: NDArray[Any], centers: Array, rate: float, ignore_index: int = -100
 ) -> Array:
     """c_j <- (1 - rate) c_j + rate mean_{i: y_i = j} x_i; a class absent from the batch stays."""
     means, present = _class_means(features, target, centers.shape[0], ignore_index)

@@ -28,11 +28,7 @@ DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 def check_same(
-    case: LayerCase,
-    layer: nn.Module,
-    other: Any,
-    input: Tensor,
-    other_input: Tensor | None = None,
+    case: LayerCase, layer: nn.Module, other: Any, input: Tensor, other_input: Tensor | None = None
 ) -> None:
     """Outputs and all gradients of `other`, a twin of `layer` or the layer itself, are its own."""
     twin_input = input.detach().clone() if other_input is None else other_input

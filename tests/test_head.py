@@ -75,11 +75,7 @@ def check_against_oracle(
     reduction: Reduction,
     self_feature: SelfFeature = "intra",
 ) -> FDRLOutput:
-    options: dict[str, Any] = {
-        "delta": delta,
-        "reduction": reduction,
-        "self_feature": self_feature,
-    }
+    options: dict[str, Any] = {"delta": delta, "reduction": reduction, "self_feature": self_feature}
     actual = fdrl_head(x, **arguments(parameters), **options)
     expected = oracles.fdrl_head(x.numpy(), **oracle_arguments(parameters), **options)
     assert_close("head", fields(actual), fields(expected))
@@ -129,14 +125,7 @@ def test_module_equals_function(
 ) -> None:
     options: dict[str, Any] = {"delta": 0.25, "reduction": reduction}
     head = FDRLHead(
-        5,
-        num_classes,
-        latent_dim=6,
-        num_latents=3,
-        intra=intra,
-        inter=inter,
-        bias=bias,
-        **options,
+        5, num_classes, latent_dim=6, num_latents=3, intra=intra, inter=inter, bias=bias, **options
     )
     x = normal(4, 5, seed=0, dtype=torch.float32)
     expected = fields(fdrl_head(x, **arguments(dict(head.named_parameters())), **options))
