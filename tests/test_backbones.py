@@ -36,23 +36,19 @@ TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads":
 CONVOLUTIONS = {"hidden_sizes": [8, 16, 32, 48], "depths": [1, 1, 1, 1]}
 WINDOWS = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}
 
+
+def plain(library: str, *names: str) -> list[Row]:
+    return [Row(f"{library}:{name}", {}) for name in names]
+
+
+MOBILE = ("mobilenetv3_small_100", "mobilenetv4_conv_small", "ghostnet_100")
 ROWS = [
-    Row("torchvision:resnet18", {}),
-    Row("torchvision:convnext_tiny", {}),
-    Row("torchvision:mobilenet_v3_small", {}),
-    Row("torchvision:vgg11", {}),
-    Row("torchvision:swin_t", {}),
+    *plain("torchvision", "resnet18", "convnext_tiny", "mobilenet_v3_small", "vgg11", "swin_t"),
     Row("torchvision:vit_b_16", {"image_size": 32}, 32),
-    Row("torchvision:squeezenet1_1", {}),
-    Row("torchvision:densenet121", {}),
-    Row("timm:resnet18", {}),
+    *plain("torchvision", "squeezenet1_1", "densenet121"),
+    *plain("timm", "resnet18"),
     Row("timm:resnet18", {"global_pool": ""}),
-    Row("timm:mobilenetv3_small_100", {}),
-    Row("timm:mobilenetv4_conv_small", {}),
-    Row("timm:ghostnet_100", {}),
-    Row("timm:vgg11", {}),
-    Row("timm:convnext_tiny", {}),
-    Row("timm:efficientnet_b0", {}),
+    *plain("timm", *MOBILE, "vgg11", "convnext_tiny", "efficientnet_b0"),
     Row("timm:swin_tiny_patch4_window7_224", {"img_size": 64}),
     Row("timm:swin_tiny_patch4_window7_224", TOKENS),
     Row("timm:vit_tiny_patch16_224", {"img_size": 64}),
@@ -109,25 +105,18 @@ def state(module: nn.Module) -> tuple[list[bool], dict[str, Tensor]]:
 def cheap_init(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the largest weights once, from what is fast to draw: VGG-11 has 133 million."""
 
-    def draw(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return tensor.data.uniform_(-0.02, 0.02)
+    def cheaper(plain: Callable[..., Tensor], drawn_again: bool) -> Callable[..., Tensor]:
+        def initialize(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if tensor.numel() < LARGE:
+                return plain(tensor, *args, **kwargs)
+            return tensor if drawn_again else tensor.data.uniform_(-0.02, 0.02)
 
-    def leave(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return tensor
+        return initialize
 
-    for name, cheap in (
-        ("kaiming_uniform_", leave),  # By the layer, before the model draws anew.
-        ("kaiming_normal_", draw),
-        ("normal_", draw),
-    ):
-        monkeypatch.setattr(nn.init, name, by_size(getattr(nn.init, name), cheap))
-
-
-def by_size(plain: Callable[..., Tensor], cheap: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def initialize(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return (plain if tensor.numel() < LARGE else cheap)(tensor, *args, **kwargs)
-
-    return initialize
+    for name in ("kaiming_uniform_", "kaiming_normal_", "normal_"):
+        # The first is called by the layer, before the model draws anew.
+        cheap = cheaper(getattr(nn.init, name), name == "kaiming_uniform_")
+        monkeypatch.setattr(nn.init, name, cheap)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.source}-{len(row.options)}")

@@ -2,7 +2,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 import oracles
 from comparing import assert_close
+from devices import ROOT
 from fdrl_layers import FDRLHead, FDRLOutput
 from fdrl_layers.functional import balance_loss, fdrl_head
 from fdrl_layers.layers import Reduction, SelfFeature
@@ -105,7 +105,10 @@ def test_matches_oracle_at_paper_sizes(
     assert output.intra_weights.mean().item() == pytest.approx(about, rel=0.1)
     assert output.inter_weights is not None
     others = output.inter_weights[:, ~torch.eye(PAPER.M, dtype=torch.bool)]
-    assert bool((others == 1).all()) == (regime == "default")
+    if regime == "default":
+        assert (others == 1).all()
+    else:
+        assert 0.2 < others.min() < others.max() < 0.9
 
 
 @TABLE_2
@@ -387,11 +390,6 @@ torch.export.export(head, (torch.ones(4, 5),), dynamic_shapes=batch, strict=True
 
 def test_exports_before_anything_else_has_run() -> None:
     # Strict export warns of caches that it sees being filled.
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", f"ignore:{FIRST_313}", "-c", EXPORT],
-        cwd=Path(__file__).resolve().parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-W", "error", "-W", f"ignore:{FIRST_313}", "-c", EXPORT]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

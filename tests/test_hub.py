@@ -131,7 +131,7 @@ class OtherHead(FDRLHead):
         super().__init__(8, 7, **SMALL)
 
 
-@pytest.mark.parametrize("also", [{}, {"pool": Brightest}, {"head": OtherHead}], ids=str)
+@pytest.mark.parametrize("also", [{}, {"pool": Brightest}, {"head": OtherHead}], ids=list)
 def test_model_asks_for_each_module_that_is_not_ours(
     also: dict[str, type[nn.Module]], tmp_path: Path
 ) -> None:
