@@ -20,7 +20,6 @@ from strategies import Sizes, normal, parameters_for
 models = pytest.importorskip("torchvision.models")
 
 OF = Sizes(N=4, P=5, M=3, D=6, K=2)
-VARIANT = pytest.mark.parametrize("mixes_messages", [True, False], ids=["message", "as printed"])
 
 
 def head_for(of: Sizes = OF, **options: Any) -> FDRLHead:
@@ -50,7 +49,7 @@ def without_fc(backbone: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in backbone.state_dict().items() if not k.startswith("fc.")}
 
 
-@VARIANT
+@pytest.mark.parametrize("mixes_messages", [True, False], ids=["message", "as printed"])
 @pytest.mark.parametrize("regime", ["new", "trained"])
 def test_a_checkpoint_gives_what_its_layout_gives(
     tmp_path: Path, mixes_messages: bool, regime: str
@@ -83,8 +82,7 @@ def test_a_checkpoint_gives_what_its_layout_gives(
         assert others.min() < 0.9
 
 
-@VARIANT
-def test_the_variants_are_not_the_same_network(mixes_messages: bool) -> None:
+def test_the_variants_are_not_the_same_network() -> None:
     # So that the test above tells one from the other.
     state = branches()
     x = normal(OF.N, OF.P, seed=1)

@@ -43,7 +43,7 @@ RELATIONS = {
     "FDN+intra+inter": {"intra": True, "inter": True},
 }
 TABLE_2 = pytest.mark.parametrize("has", RELATIONS.values(), ids=RELATIONS)
-SIZES: dict[str, int] = {"latent_dim": 6, "num_latents": 3}
+SIZES: dict[str, Any] = {"latent_dim": 6, "num_latents": 3}
 KEYS = HeadParameters._fields
 SHAPES = ((4, 3, 5), (4, 3), *((4, 3, 3), (4, 3)) * 2, (7, 3), (7,))
 GOOD: dict[str, Any] = {"input": torch.ones(2, 5)}
@@ -79,7 +79,7 @@ def test_matches_oracle(
     scale: float,
     delta: float,
     bias: bool,
-    has: dict[str, bool],
+    has: dict[str, Any],
 ) -> None:
     options = {
         "delta": delta,
@@ -116,7 +116,7 @@ def test_matches_oracle_at_paper_sizes(
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
 @pytest.mark.parametrize("num_classes", [7, 0])
 def test_module_equals_function(
-    num_classes: int, bias: bool, reduction: Reduction, has: dict[str, bool]
+    num_classes: int, bias: bool, reduction: Reduction, has: dict[str, Any]
 ) -> None:
     options: dict[str, Any] = {"delta": 0.25, "reduction": reduction}
     head = FDRLHead(5, num_classes, **SIZES, **has, bias=bias, **options)
@@ -148,7 +148,7 @@ def all_of(*inputs: Tensor, **options: Any) -> tuple[Tensor, ...]:
 
 
 @TABLE_2
-def test_gradcheck(has: dict[str, bool]) -> None:
+def test_gradcheck(has: dict[str, Any]) -> None:
     parameters = arguments_of(parameters_for(TINY, 3, **has))
     inputs = leaves(normal(TINY.N, TINY.P, seed=3), *(parameters.get(key) for key in KEYS))
     assert gradcheck(partial(all_of, delta=0.3), inputs)
@@ -170,21 +170,21 @@ def shapes_of(head: FDRLHead) -> Shapes:
 
 def golden(of: Sizes, intra: bool = True, inter: bool = True, bias: bool = True) -> Shapes:
     """The keys of a head and the shapes under them: API, so a change here breaks checkpoints."""
-    weights = {
+    weights: Shapes = {
         "decomposition.weight": (of.M, of.D, of.P),
         "reconstruction.intra.weight": (of.M, of.D, of.D) if intra else (),
         "reconstruction.inter.weight": (of.M, of.D, of.D) if inter else (),
         "classifier.weight": (of.K, of.D) if of.K else (),
     }
     present = {name: shape for name, shape in weights.items() if shape}
-    biases = {name.replace("weight", "bias"): shape[:-1] for name, shape in present.items()}
+    biases: Shapes = {name.replace("weight", "bias"): shape[:-1] for name, shape in present.items()}
     return present | biases if bias else present
 
 
 @TABLE_2
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
 @pytest.mark.parametrize("num_classes", [2, 0])
-def test_golden_state_dict(has: dict[str, bool], bias: bool, num_classes: int) -> None:
+def test_golden_state_dict(has: dict[str, Any], bias: bool, num_classes: int) -> None:
     head = FDRLHead(5, num_classes, **SIZES, **has, bias=bias)
     shapes = golden(replace(SMALL, K=num_classes), bias=bias, **has)
     assert shapes_of(head) == shapes

@@ -141,30 +141,24 @@ def test_runs_nothing_that_it_need_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "pool", "resolved", "width"),
+    ("last", "pool", "resolved", "width", "lead"),
     [
-        (nn.Identity(), "auto", "mean", 8),
-        (nn.Flatten(2), "mean", "mean", 36),
-        (nn.AdaptiveAvgPool2d(1), "auto", "auto", 8),
-        (nn.Flatten(), "none", "none", 8 * 36),
+        (nn.Identity(), "auto", "mean", 8, (4,)),
+        (nn.Flatten(2), "mean", "mean", 36, (4,)),
+        (nn.AdaptiveAvgPool2d(1), "auto", "auto", 8, (4,)),
+        (nn.Flatten(), "none", "none", 8 * 36, (4,)),
+        (Rearrange("n p h w -> n (h w) p"), "none", "none", 8, (4, 36)),
     ],
-    ids=["maps", "tokens", "pixel", "vector"],
+    ids=["maps", "tokens", "pixel", "vector", "head on every token"],
 )
-def test_decides_once_how_to_pool(last: nn.Module, pool: Any, resolved: str, width: int) -> None:
+def test_decides_once_how_to_pool(
+    last: nn.Module, pool: Any, resolved: str, width: int, lead: tuple[int, ...]
+) -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), last)
     model = attach_head(backbone, 7, pool=pool, image_size=12, **SMALL)
     assert (model.pool, model.head.in_features) == (resolved, width)
-    assert model(images(side=12)).logits.shape == (4, 7)
-
-
-def test_puts_a_head_on_every_token() -> None:
-    backbone = nn.Sequential(
-        nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(2), Rearrange("n p t -> n t p")
-    )
-    model = attach_head(backbone, 7, pool="none", **SMALL)
     output = model(images(side=12))
-    assert output.logits.shape == (4, 9, 7)
-    assert output.intra_weights.shape == (4, 9, 3)
+    assert (output.logits.shape, output.intra_weights.shape) == ((*lead, 7), (*lead, 3))
 
 
 class Several(nn.Module):
