@@ -28,21 +28,20 @@ DTYPES = (torch.float64, torch.float32, *HALF)
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
+def learned(case: LayerCase, layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The outputs, and as `d NAME` the gradients of a weighted sum of them."""
+    outputs = case.run(layer, x)
+    found = gradients(outputs, case.inputs(layer, x))
+    return outputs | {f"d {name.removeprefix('_orig_mod.')}": d for name, d in found.items()}
+
+
 def check_same(
     case: LayerCase, layer: nn.Module, other: Any, input: Tensor, other_input: Tensor | None = None
 ) -> None:
     """Outputs and all gradients of `other`, a twin of `layer` or the layer itself, are its own."""
     twin_input = input.detach().clone() if other_input is None else other_input
-    ours, theirs = input.requires_grad_(), twin_input.requires_grad_()
-    expected, actual = case.run(layer, ours), case.named(other(theirs, *case.arguments))
-    assert_close("output", actual, expected)
-    parameters = other if isinstance(other, nn.Module) else layer
-    found = gradients(actual, {case.takes: theirs, **_parameters(parameters)})
-    assert_close("gradient", found, gradients(expected, {case.takes: ours, **_parameters(layer)}))
-
-
-def _parameters(layer: nn.Module) -> dict[str, Tensor]:
-    return {name.removeprefix("_orig_mod."): p for name, p in layer.named_parameters()}
+    expected = learned(case, layer, input.requires_grad_())
+    assert_close("twin", learned(case, other, twin_input.requires_grad_()), expected)
 
 
 # Shapes
@@ -71,12 +70,11 @@ def test_an_empty_batch_has_zero_gradients(case: LayerCase) -> None:
 @pytest.mark.parametrize("of", [Sizes(3, 4, 1, 5, 2), Sizes(3, 4, 5, 1, 2), Sizes(3, 1, 1, 1, 1)])
 def test_single_latents_widths_and_classes(case: LayerCase, of: Sizes) -> None:
     layer, x = case.loaded(of), case.input(of).requires_grad_()
-    outputs = case.run(layer, x)
-    for name, output in outputs.items():
-        assert output.shape[0] == of.N, name
-        assert all(output.shape[axis] == of.M for axis in LATENT_AXES[name]), name
-    found = gradients(outputs, case.inputs(layer, x))
-    assert all(gradient.isfinite().all() for gradient in found.values())
+    for name, value in learned(case, layer, x).items():
+        assert value.isfinite().all(), name
+        if not name.startswith("d "):
+            assert value.shape[0] == of.N, name
+            assert all(value.shape[axis] == of.M for axis in LATENT_AXES[name]), name
 
 
 @CASE
@@ -183,20 +181,14 @@ def test_types_and_precision(case: LayerCase, dtype: torch.dtype | str) -> None:
 )
 def test_scaled_inputs_stay_finite(case: LayerCase, dtype: torch.dtype, scale: float) -> None:
     layer, x = case.loaded().to(dtype), (scale * case.input()).to(dtype).requires_grad_()
-    outputs = case.run(layer, x)
-    found = gradients(outputs, case.inputs(layer, x))
-    assert all(value.isfinite().all() for value in (*outputs.values(), *found.values()))
+    assert all(value.isfinite().all() for value in learned(case, layer, x).values())
 
 
 @CASE
 def test_deterministic_and_bitwise_the_same_again(case: LayerCase, deterministic: None) -> None:
     layer, x = case.loaded(), case.input().requires_grad_()
-    runs = []
-    for _ in range(2):
-        outputs = case.run(layer, x)
-        runs.append(outputs | gradients(outputs, case.inputs(layer, x)))
-    assert runs[0].keys() == runs[1].keys()
-    assert all(torch.equal(first, runs[1][name]) for name, first in runs[0].items())
+    first, again = (learned(case, layer, x) for _ in range(2))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
 @pytest.mark.cuda
@@ -276,7 +268,7 @@ def test_work_and_parts_are_the_same_in_number_for_any_number_of_latents(case: L
         of = Sizes(N=4, P=5, M=num_latents, D=6, K=3)
         layer, x = case.loaded(of), case.input(of).requires_grad_()
         with CountOperators() as counter:  # type: ignore[no-untyped-call]
-            gradients(case.run(layer, x), case.inputs(layer, x))
+            learned(case, layer, x)
         counts.append(counter.count)
         parts.append([[name for name, _ in layer.named_modules()], list(layer.state_dict())])
     assert counts[0] == counts[1]

@@ -30,19 +30,13 @@ class Net(nn.Module):
         return self.fc(self.dropout(self.body(images).mean((2, 3))))  # type: ignore[no-any-return]
 
 
-class FaceNet(nn.Module):
+def face_net() -> nn.Sequential:
     """A network as those trained with ArcFace: `fc` makes the feature, for one size of images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.PReLU(4))
-        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, stride=4, padding=1), nn.BatchNorm2d(4))
-        self.fc = nn.Linear(4 * 28 * 28, 16)
-        self.features = nn.BatchNorm1d(16)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = self.body(self.input_layer(images))
-        return self.features(self.fc(maps.flatten(1)))  # type: ignore[no-any-return]
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.PReLU(4))
+    net.extend([nn.Conv2d(4, 4, 3, stride=4, padding=1), nn.BatchNorm2d(4), nn.Flatten()])
+    net.add_module("fc", nn.Linear(4 * 28 * 28, 16))
+    net.add_module("features", nn.BatchNorm1d(16))
+    return net
 
 
 def images(number: int = 4, side: int = 12) -> Tensor:
@@ -101,7 +95,7 @@ def test_leaves_the_backbone_and_the_random_state_as_they_were() -> None:
 
 
 def test_takes_a_face_network_whose_fc_is_no_classifier() -> None:
-    backbone = FaceNet()
+    backbone = face_net()
     fc = backbone.fc
     with pytest.raises(ValueError, match=r"\(2, 3, 224, 224\).*`image_size`"):
         attach_head(backbone, 7, **SMALL)
