@@ -69,7 +69,5 @@ class BranchModel(nn.Module):
         self.epn = nn.Sequential(nn.Linear(latent_dim, num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Class scores of images."""
         features = self.backbone(input).flatten(1)
-        logits: Tensor = self.epn(self.frn(self.fdn([features] * NUM_LATENTS)))
-        return logits
+        return self.epn(self.frn(self.fdn([features] * NUM_LATENTS)))  # type: ignore[no-any-return]

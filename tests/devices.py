@@ -36,7 +36,6 @@ Case = TypeVar("Case")
 
 
 def marks_of(device: str) -> list[pytest.MarkDecorator]:
-    """Marks of what runs on a device."""
     return [pytest.mark.cuda] if device == "cuda" else []
 
 

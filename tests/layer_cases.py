@@ -65,7 +65,6 @@ class LayerCase:
     device: str = "cpu"
 
     def sizes(self, of: Sizes) -> dict[str, int]:
-        """The sizes the constructor wants."""
         sizes = {"in_features": of.P} if self.takes == "input" else {}
         sizes |= {"num_classes": of.K} if self.layer is FDRLHead else {}
         return sizes | {"latent_dim": of.D, "num_latents": of.M}
@@ -87,7 +86,6 @@ class LayerCase:
         return layer
 
     def shape(self, of: Sizes = SMALL) -> tuple[int, ...]:
-        """The shape of one sample."""
         return (of.P,) if self.takes == "input" else (of.M, of.D)
 
     def input(
@@ -103,7 +101,6 @@ class LayerCase:
         return {name: value for name, value in pairs if value is not None}
 
     def run(self, layer: nn.Module, input: Tensor) -> dict[str, Tensor]:
-        """Call the layer and name what it gives."""
         return self.named(layer(input, *self.arguments))
 
     def inputs(self, layer: nn.Module, input: Tensor) -> dict[str, Tensor]:

@@ -21,8 +21,6 @@ SMALL_INTRA_W = 0.12
 
 @dataclass(frozen=True)
 class Sizes:
-    """One choice of N, P, M, D and K."""
-
     N: int
     P: int
     M: int
@@ -42,18 +40,11 @@ def register_profiles() -> None:
 
 def sizes(min_batch: int = 0) -> st.SearchStrategy[Sizes]:
     """N 0 to 5 (from `min_batch`), P 1 to 9, M 1 to 6, D 1 to 8, K 1 to 6."""
-    return st.builds(
-        Sizes,
-        N=st.integers(min_batch, 5),
-        P=st.integers(1, 9),
-        M=st.integers(1, 6),
-        D=st.integers(1, 8),
-        K=st.integers(1, 6),
-    )
+    others = {name: st.integers(1, most) for name, most in {"P": 9, "M": 6, "D": 8, "K": 6}.items()}
+    return st.builds(Sizes, N=st.integers(min_batch, 5), **others)
 
 
 def seeds() -> st.SearchStrategy[int]:
-    """Seeds for `normal` and `parameters_for`."""
     return st.integers(0, 2**31 - 1)
 
 
@@ -150,7 +141,6 @@ def arguments_of(parameters: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def oracle_arguments(parameters: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The same parameters as `oracles.fdrl_head` takes them, in NumPy."""
     named = arguments_of(parameters).items()
     return {name: tensor.double().cpu().numpy() for name, tensor in named}
 

@@ -162,7 +162,6 @@ def test_the_table_holds_no_more_than_the_rows() -> None:
 
 
 def write() -> None:
-    """Write the table anew, with the versions it was found with."""
     versions = {
         name: importlib.import_module(name).__version__.partition("+")[0]
         for name in LIBRARIES.values()

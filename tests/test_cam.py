@@ -42,7 +42,7 @@ def shining() -> Tensor:
 
 
 @pytest.mark.parametrize("latent", [0, 1])
-def test_lights_up_where_the_latent_looks(latent: int, device: str) -> None:
+def test_lights_up_where_the_latent_looks_frozen_or_not(latent: int, device: str) -> None:
     model = looking_model().to(device)
     found = latent_cam(model, shining().to(device), latent, model.backbone)
     assert found.shape == (1, SIDE, SIDE)
@@ -52,6 +52,8 @@ def test_lights_up_where_the_latent_looks(latent: int, device: str) -> None:
     omega = 1 / (1 + math.exp(-GATE * m))
     alpha = GATE * omega * (1 - omega) / SIDE**2
     assert found.max().item() == pytest.approx(3 * alpha, rel=1e-5)
+    model.requires_grad_(False)
+    assert torch.equal(latent_cam(model, shining().to(device), latent, model.backbone), found)
 
 
 def test_shows_nothing_that_lowers_the_weight() -> None:
@@ -109,13 +111,6 @@ def test_leaves_the_model_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not first._forward_hooks
     assert not torch.equal(random, torch.get_rng_state()), "randn drew, and only that"
-
-
-def test_needs_no_parameter_to_be_trainable() -> None:
-    model = looking_model()
-    expected = latent_cam(model, shining(), 0, model.backbone)
-    model.requires_grad_(False)
-    assert torch.equal(latent_cam(model, shining(), 0, model.backbone), expected)
 
 
 @pytest.mark.parametrize(

@@ -90,17 +90,19 @@ def subclass(root: nn.Module, name: str) -> None:
     part.__class__ = Doubled
 
 
-class Wrapped(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
+class Calling(nn.Module):
+    """Calls a module or a function, and gives what `then` makes of the result."""
+
+    def __init__(self, inner: Callable[..., Any], then: Callable[[Any], Any] = double) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.then = inner, then
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        return double(self.inner(*arguments, **options))
+        return self.then(self.inner(*arguments, **options))
 
 
 def wrap(root: nn.Module, name: str) -> None:
-    put(root, name, Wrapped(root.get_submodule(name)))
+    put(root, name, Calling(root.get_submodule(name)))
 
 
 def replace_forward(root: nn.Module, name: str) -> None:
@@ -305,13 +307,9 @@ def test_other_modules_may_stand_for_the_parts() -> None:
         head._hub_options()
 
 
-class Gives(nn.Module):
-    def __init__(self, found: Any) -> None:
-        super().__init__()
-        self.found = found
-
-    def forward(self, *_: Any, **__: Any) -> Any:
-        return self.found
+def gives(found: Any) -> Any:
+    """A module that gives this, whatever it is given."""
+    return Calling(lambda *_, **__: None, lambda _: found)
 
 
 EMBEDDING, INTRA_W = torch.ones(4, D), torch.ones(4, M)
@@ -332,7 +330,7 @@ def test_rejects_what_a_part_must_not_give(
     part: str, found: Any, error: type[Exception], match: str
 ) -> None:
     head = new_head(dtype=torch.float32)
-    put(head, part, Gives(found))
+    put(head, part, gives(found))
     with pytest.raises(error, match=match):
         head(torch.randn(4, P))
 
@@ -416,16 +414,14 @@ def test_other_terms_count() -> None:
         def forward(self, latents: Tensor) -> Tensor:
             return super().forward(latents) + 1
 
-    def gives(value: float) -> Any:
-        return Gives(torch.tensor(value, dtype=torch.float64))
-
+    three, zero = torch.tensor(3.0).double(), torch.tensor(0.0).double()
     loss.compactness = Wide(D, M, dtype=torch.float64)
-    loss.balance, loss.distribution = gives(3.0), gives(0.0)
+    loss.balance, loss.distribution = gives(three), gives(zero)
     found = loss(output, TARGET)
     assert_close("compactness", found.compactness, plain.compactness + 1)
     total = found.classification + 0.5 * found.compactness + 2 * 3.0
     assert_close("total", found.total, total)
-    loss.compactness = gives(0.0)
+    loss.compactness = gives(zero)
     assert loss(output, TARGET).compactness == 0
     loss.reset_parameters()
     with pytest.raises(ValueError, match=r"`output.logits` must have shape \(N, K\) with K = 5"):
