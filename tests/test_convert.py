@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from strategies import Sizes, normal, parameters_for
 
 models = pytest.importorskip("torchvision.models")
 
+assert_exactly = partial(torch.testing.assert_close, rtol=0, atol=0)
 OF = Sizes(N=4, P=5, M=3, D=6, K=2)
 
 
@@ -112,13 +114,6 @@ def test_the_backbone_there_and_back() -> None:
     assert_exactly({k: v for k, v in state.items() if k.startswith("backbone.")}, expected)
     assert_exactly(backbone_from_branches(state), backbone.state_dict())
     head_from_branches(state)  # which leaves the backbone's keys alone
-
-
-def assert_exactly(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        assert found[key].dtype == value.dtype, key
-        assert torch.equal(found[key], value), key
 
 
 def renamed(pattern: str, new: Callable[[re.Match[str]], str]) -> dict[str, Tensor]:

@@ -90,24 +90,12 @@ def test_inter_relation_encodes_with_its_own_weight_and_bias() -> None:
     assert_close("inter-aware", inter_aware, np.array([[[0.0, 0.0], [0.6 * LN2, 0.0]]]))
 
 
-def test_reconstruction_by_hand() -> None:
-    latents = np.array([[[2 * LN2, 0.0], [0.0, 0.0]]])
-    embedding, intra_w, inter_w = oracles.feature_reconstruction(
-        latents, NO_WEIGHTS, None, EYES, None, delta=0.25, reduction="mean"
-    )
-    # Gates 1/2, so f_1 = (ln 2, 0), f_2 = 0; then f-hat_1 = 0 and f-hat_2 = 0.6 (ln 2, 0).
-    # y = 0.25 (ln 2, 0) + 0.75 * 0.6 (ln 2, 0) = 0.7 (ln 2, 0)
-    assert_close("Intra-W", intra_w, np.array([[0.5, 0.5]]))
-    assert_close("Inter-W", inter_w, np.array([[[0.0, 0.6], [0.6, 0.0]]]))
-    assert_close("embedding", embedding, np.array([[0.7 * LN2, 0.0]]))
-
-
 @pytest.mark.parametrize(
     ("intra", "inter", "self_feature", "first", "weight"),
     [
         (None, None, "intra", 1.0, 1.0),  # y = l_1 + l_2
         (NO_WEIGHTS, None, "intra", 0.5, 0.5),  # y = f_1 + f_2, delta plays no part
-        (None, EYES, "intra", 0.7, 1.0),  # f = l, as in the test above
+        (None, EYES, "intra", 0.7, 1.0),  # f = l, f-hat_2 = 0.6 (ln 2, 0)
         # f_1 = (ln 2 / 2, 0), g_1 = 2 f_1, f_2 = g_2 = 0; so again f-hat_2 = 0.6 (ln 2, 0).
         (NO_WEIGHTS, 2 * EYES, "intra", 0.25 * 0.5 + 0.75 * 0.6, 0.5),
         (NO_WEIGHTS, 2 * EYES, "message", 0.25 * 1.0 + 0.75 * 0.6, 0.5),
@@ -137,13 +125,13 @@ def test_head_by_hand() -> None:
         delta=0.25,
         reduction="mean",
     )
-    # The latents of test_reconstruction_by_hand, whose embedding is (0.7 ln 2, 0).
     assert_close("latents", head.latents, np.array([[[2 * LN2, 0.0], [0.0, 0.0]]]))
+    # Gates 1/2, so f_1 = (ln 2, 0), f_2 = 0; then f-hat_1 = 0 and f-hat_2 = 0.6 (ln 2, 0).
+    # y = 0.25 (ln 2, 0) + 0.75 * 0.6 (ln 2, 0) = 0.7 (ln 2, 0)
+    assert_close("Intra-W", head.intra_weights, np.array([[0.5, 0.5]]))
+    assert_close("Inter-W", head.inter_weights, np.array([[[0.0, 0.6], [0.6, 0.0]]]))
     assert_close("embedding", head.embedding, np.array([[0.7 * LN2, 0.0]]))
     assert_close("logits", head.logits, np.array([[7 * LN2, -0.7 * LN2, 0.5]]))
-    assert head.intra_weights.shape == (1, 2)
-    assert head.inter_weights is not None
-    assert head.inter_weights.shape == (1, 2, 2)
 
 
 def test_compactness_by_hand() -> None:
