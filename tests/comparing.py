@@ -45,12 +45,7 @@ TOLERANCES: dict[torch.dtype, Tolerance] = {
 
 
 def assert_close(
-    name: str,
-    actual: object,
-    expected: object,
-    dtype: torch.dtype | None = None,
-    *,
-    scale: float = 0.0,
+    name: str, actual: Any, expected: Any, dtype: torch.dtype | None = None, *, scale: float = 0.0
 ) -> None:
     """Fail, naming the tensor and its worst element, unless `actual` is `expected`.
 

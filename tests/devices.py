@@ -88,9 +88,7 @@ class OneDevice(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves((args, kwargs, result)):
             if isinstance(value, torch.Tensor) and value.device.type != self.device:

@@ -36,9 +36,7 @@ def registered(x: Tensor, p: HeadParameters, delta: float, reduction: Reduction)
     return HeadOutput(*library.head(x, *p, delta, reduction, True)[:5])
 
 
-def registered_recomputing(
-    x: Tensor, p: HeadParameters, delta: float, reduction: Reduction
-) -> HeadOutput:
+def registered_lean(x: Tensor, p: HeadParameters, delta: float, reduction: Reduction) -> HeadOutput:
     return HeadOutput(*library.head(x, *p, delta, reduction, False)[:5])
 
 
@@ -47,7 +45,7 @@ FORMS: dict[str, Form] = {
     "by hand": by_hand,
     "by hand, recomputing": recomputing,
     "registered": registered,
-    "registered, recomputing": registered_recomputing,
+    "registered, recomputing": registered_lean,
 }
 
 

@@ -4,9 +4,9 @@
 `python tests/test_backbones.py`, which needs torchvision, timm and transformers.
 """
 
-import importlib
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,10 +162,7 @@ def test_the_table_holds_no_more_than_the_rows() -> None:
 
 
 def write() -> None:
-    versions = {
-        name: importlib.import_module(name).__version__.partition("+")[0]
-        for name in LIBRARIES.values()
-    }
+    versions = {name: version(name).partition("+")[0] for name in LIBRARIES.values()}
     rows = [found(row, attach(build(row), row)) for row in ROWS]
     FOUND.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
 

@@ -1,6 +1,8 @@
 """Negative control: the referee must be able to fail, in every row of its table."""
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +11,7 @@ import torch
 from comparing import TOLERANCES, assert_close
 
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-FINER = {
-    torch.bfloat16: torch.float16,
-    torch.float16: torch.float32,
-    torch.float32: torch.float64,
-}
+FINER = dict(pairwise((torch.bfloat16, torch.float16, torch.float32, torch.float64)))
 
 
 def latents(scale: float = 1.0) -> torch.Tensor:
@@ -30,18 +28,14 @@ def moved(values: torch.Tensor, index: tuple[int, ...], by: float) -> torch.Tens
     return found
 
 
-def fails(
-    expected: object, actual: object, dtype: torch.dtype | None = None, scale: float = 0
-) -> str:
+def fails(expected: object, actual: object, dtype: Any = None, scale: float = 0) -> str:
     """The message of the failure that must come."""
     with pytest.raises(AssertionError) as caught:
         assert_close("latents", actual, expected, dtype, scale=scale)
     return str(caught.value)
 
 
-def fails_beyond(
-    limit: Callable[[float], object], expected: object, dtype: torch.dtype, scale: float = 0
-) -> str:
+def fails_beyond(limit: Callable[..., Any], expected: object, dtype: Any, scale: float = 0) -> str:
     """The message of what is a hundredth beyond its limit; a hundredth within it, nothing fails."""
     assert_close("latents", limit(0.99), expected, dtype, scale=scale)
     return fails(expected, limit(1.01), dtype, scale)
@@ -80,9 +74,7 @@ def test_a_small_error_everywhere(dtype: torch.dtype) -> None:
 
 
 @DTYPES
-def test_two_spacings_of_a_dtype_are_no_error_but_where_a_finer_one_is_asked_for(
-    dtype: torch.dtype,
-) -> None:
+def test_two_spacings_are_no_error_but_where_a_finer_dtype_is_asked_for(dtype: torch.dtype) -> None:
     expected = latents(64.0)
     assert_close("rounded", expected.to(dtype), expected)
     noisy = expected * (1 + 2 * torch.finfo(dtype).eps)

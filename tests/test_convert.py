@@ -53,9 +53,7 @@ def without_fc(backbone: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("mixes_messages", [True, False], ids=["message", "as printed"])
 @pytest.mark.parametrize("regime", ["new", "trained"])
-def test_a_checkpoint_gives_what_its_layout_gives(
-    tmp_path: Path, mixes_messages: bool, regime: str
-) -> None:
+def test_gives_what_the_layout_gives(tmp_path: Path, mixes_messages: bool, regime: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         theirs = BranchModel(resnet18(), 512, 7, delta=0.3, mixes_messages=mixes_messages).eval()

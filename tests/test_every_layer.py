@@ -102,9 +102,7 @@ LAW = settings(max_examples=30)
 @CPU_CASE
 @LAW
 @given(of=sizes(min_batch=1), seed=seeds())
-def test_law_permuting_the_batch_permutes_the_outputs(
-    case: LayerCase, of: Sizes, seed: int
-) -> None:
+def test_law_permuting_the_batch_permutes_outputs(case: LayerCase, of: Sizes, seed: int) -> None:
     layer, x = case.loaded(of, seed), case.input(of, seed)
     order = torch.randperm(of.N, generator=torch.Generator().manual_seed(seed))
     expected = {name: output[order] for name, output in case.run(layer, x).items()}
@@ -114,9 +112,7 @@ def test_law_permuting_the_batch_permutes_the_outputs(
 @CPU_CASE
 @LAW
 @given(of=sizes(min_batch=2), seed=seeds(), alien=st.sampled_from((1e4, math.inf, math.nan)))
-def test_law_a_sample_does_not_see_its_batch_mates(
-    case: LayerCase, of: Sizes, seed: int, alien: float
-) -> None:
+def test_law_no_sample_sees_another(case: LayerCase, of: Sizes, seed: int, alien: float) -> None:
     layer, x = case.loaded(of, seed), case.input(of, seed)
     alone = case.run(layer, x[:1])
     x[1:] = alien
@@ -126,9 +122,7 @@ def test_law_a_sample_does_not_see_its_batch_mates(
 @CPU_CASE
 @LAW
 @given(of=sizes(), seed=seeds())
-def test_law_permuting_the_latents_permutes_what_belongs_to_them(
-    case: LayerCase, of: Sizes, seed: int
-) -> None:
+def test_law_permuting_latents_permutes_their_own(case: LayerCase, of: Sizes, seed: int) -> None:
     layer, x = case.loaded(of, seed), case.input(of, seed)
     order = torch.randperm(of.M, generator=torch.Generator().manual_seed(seed)).to(case.device)
     expected = case.run(layer, x)
@@ -254,9 +248,7 @@ def test_vmap_of_gradients_equals_a_loop(case: LayerCase) -> None:
 class CountOperators(TorchDispatchMode):
     count = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
         return func(*args, **(kwargs or {}))
 
@@ -327,9 +319,7 @@ def check_drawn_as_linear(parameter: Tensor, fan_in: int) -> None:
 
 @CASE
 @pytest.mark.parametrize("how", ["built", "meta"])
-def test_every_slice_is_drawn_as_linear_would(
-    case: LayerCase, how: str, deterministic: None
-) -> None:
+def test_every_slice_is_drawn_as_by_linear(case: LayerCase, how: str, deterministic: None) -> None:
     # `deterministic` fills with NaN what nobody wrote to.
     of = Sizes(N=1, P=100, M=4, D=64, K=48)
     with torch.random.fork_rng(devices=[]):

@@ -91,9 +91,7 @@ def test_model_from_a_name_comes_back_from_the_folder_alone(tmp_path: Path) -> N
     assert config_in(tmp_path)["classes"] == list(EXPRESSIONS)
 
 
-def test_pretrained_weights_are_not_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
     build: Callable[..., nn.Module] = models.get_model
     get_model = Mock(side_effect=lambda name, weights=None, **options: build(name, **options))
@@ -128,9 +126,7 @@ class OtherHead(FDRLHead):
 
 
 @pytest.mark.parametrize("also", [{}, {"pool": Brightest}, {"head": OtherHead}], ids=list)
-def test_model_asks_for_each_module_that_is_not_ours(
-    also: dict[str, type[nn.Module]], tmp_path: Path
-) -> None:
+def test_model_asks_for_each_module_that_is_not_ours(also: dict[str, Any], tmp_path: Path) -> None:
     def made() -> dict[str, Any]:
         return {"backbone": small_net(), **{name: kind() for name, kind in also.items()}}
 
@@ -215,9 +211,7 @@ def test_card_leaves_open_what_only_its_author_knows(saved: FDRLHead, tmp_path: 
     assert card.read_text() == "The author's own words."
 
 
-def test_downloads_what_is_no_folder(
-    saved: FDRLHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_downloads_a_name(saved: FDRLHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
     download = Mock(return_value=str(tmp_path))
     monkeypatch.setattr(hub, "snapshot_download", download)
@@ -252,9 +246,7 @@ def test_says_what_cannot_be_stored_and_stores_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_says_which_extra_it_needs(
-    saved: FDRLHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_the_extra(saved: FDRLHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r'huggingface_hub, .*"fdrl-layers\[hub\]"'):
         FDRLHead.from_pretrained("someone/something")

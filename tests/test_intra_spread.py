@@ -83,6 +83,7 @@ def test_half_types_are_added_up_in_float64() -> None:
 
 
 ONES, ZEROS = torch.ones(3, 2), torch.zeros(2, dtype=torch.int64)
+NEGATIVE = torch.tensor([0, -1, -2])
 
 
 @pytest.mark.parametrize(
@@ -95,11 +96,7 @@ ONES, ZEROS = torch.ones(3, 2), torch.zeros(2, dtype=torch.int64)
         ((ONES, torch.ones(3)), TypeError, "`target` must be int64"),
         ((ONES, [0, 1, 2]), TypeError, r"`target` must be a torch\.Tensor, got list"),
         ((ONES, ZEROS), ValueError, r"`target` must have shape \(N,\) with N = 3"),
-        (
-            (ONES, torch.tensor([0, -1, -2])),
-            ValueError,
-            "at least 0 or `ignore_index` = -1, got -2",
-        ),
+        ((ONES, NEGATIVE), ValueError, "at least 0 or `ignore_index` = -1, got -2"),
     ],
 )
 def test_rejects(given: tuple[Any, ...], error: type[Exception], match: str) -> None:

@@ -5,7 +5,6 @@ sigmoid(-ln 3) = 1/4; tanh(ln 2) = 3/5 and tanh(ln 3) = 4/5.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -232,9 +231,7 @@ THREE = np.array([[0.0], [10.0], [7.0]])  # the third class is absent from the b
     ],
     ids=["alpha", "alpha of soft targets", "ema", "ema of soft targets"],
 )
-def test_updates_by_hand(
-    update: Callable[..., Any], features: Any, target: Any, rate: float, expected: Any
-) -> None:
+def test_updates_by_hand(update: Any, features: Any, target: Any, rate: Any, expected: Any) -> None:
     moved = update(features, target, THREE, rate)
     assert_close("centers", moved, np.array([*expected, 7.0])[:, None])
 

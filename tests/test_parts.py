@@ -240,12 +240,10 @@ def test_a_hook_runs_once_and_is_gone_when_removed(part: str) -> None:
 
 
 @PART
-@pytest.mark.parametrize(
-    "method", ["register_full_backward_hook", "register_full_backward_pre_hook"]
-)
-def test_a_backward_hook_runs(part: str, method: str) -> None:
+@pytest.mark.parametrize("kind", ["full_backward", "full_backward_pre"])
+def test_a_backward_hook_runs(part: str, kind: str) -> None:
     head, hook = new_head(), Mock(return_value=None)
-    getattr(head.get_submodule(part), method)(hook)
+    getattr(head.get_submodule(part), f"register_{kind}_hook")(hook)
     head(INPUT.clone().requires_grad_()).logits.sum().backward()
     hook.assert_called_once()
 
@@ -326,9 +324,7 @@ EMBEDDING, INTRA_W = torch.ones(4, D), torch.ones(4, M)
         ("reconstruction.inter", (torch.ones(4, M, 2), None), ValueError, "inter"),
     ],
 )
-def test_rejects_what_a_part_must_not_give(
-    part: str, found: Any, error: type[Exception], match: str
-) -> None:
+def test_a_part_must_give_what_fits(part: str, found: Any, error: Any, match: str) -> None:
     head = new_head(dtype=torch.float32)
     put(head, part, gives(found))
     with pytest.raises(error, match=match):
@@ -344,9 +340,7 @@ def test_rejects_what_a_part_must_not_give(
         ("inter", {"self_feature": "message"}),
     ],
 )
-def test_a_relation_that_is_called_has_the_options_of_its_neighbours(
-    changed: str, options: dict[str, Any]
-) -> None:
+def test_a_called_relation_has_the_options_of_its_neighbours(changed: str, options: Any) -> None:
     head, hook = new_head(**options), Mock(return_value=None)
     plain = head(INPUT)
     head.get_submodule(f"reconstruction.{changed}").register_forward_hook(hook)
