@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Seen = NDArray[np.bool_]
 
 
 # The network: equations 1, 3, 4 and 7 to 12
@@ -343,12 +344,8 @@ def ema_update(
 
 
 def first_centers(
-    features: Array,
-    target: NDArray[Any],
-    centers: Array,
-    seen: NDArray[np.bool_],
-    ignore_index: int = -100,
-) -> tuple[Array, NDArray[np.bool_]]:
+    features: Array, target: NDArray[Any], centers: Array, seen: Seen, ignore_index: int = -100
+) -> tuple[Array, Seen]:
     """A class seen for the first time starts at its batch mean; also returns what is seen now.
 
     Both rules above leave such a center where it is, so it matters not whether they run as well.
@@ -379,9 +376,7 @@ def ema_update_latents(latents: Array, centers: Array, rate: float) -> Array:
     return np.concatenate(rows)
 
 
-def first_centers_latents(
-    latents: Array, centers: Array, seen: NDArray[np.bool_]
-) -> tuple[Array, NDArray[np.bool_]]:
+def first_centers_latents(latents: Array, centers: Array, seen: Seen) -> tuple[Array, Seen]:
     """`first_centers` for the centers (M, D) of equation 2. `seen` is (M,)."""
     started, now_seen = centers.copy(), seen.copy()
     for j in range(latents.shape[1]):
@@ -442,7 +437,7 @@ def _membership(target: NDArray[Any], num_classes: int, ignore_index: int) -> tu
 
 def _class_means(
     features: Array, target: NDArray[Any], num_classes: int, ignore_index: int
-) -> tuple[Array, NDArray[np.bool_]]:
+) -> tuple[Array, Seen]:
     """The batch's mean feature of each class (K, F), and which classes are there at all."""
     belongs, _ = _membership(target, num_classes, ignore_index)
     means = np.zeros((num_classes, features.shape[1]))

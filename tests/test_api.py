@@ -45,10 +45,7 @@ def signatures(module: ModuleType) -> dict[str, str]:
     found = {}
     for name in sorted(module.__all__):
         thing = getattr(module, name)
-        if not callable(thing):
-            found[name] = type(thing).__name__
-            continue
-        found[name] = signature(thing)
+        found[name] = signature(thing) if callable(thing) else type(thing).__name__
         if inspect.isclass(thing) and issubclass(thing, nn.Module):
             found[f"{name}.forward"] = signature(thing.forward)
     return found

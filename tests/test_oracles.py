@@ -53,11 +53,14 @@ def test_intra_relation_by_hand(reduction: str, expected: list[float]) -> None:
     assert_close("features", features, np.array([[[first, 0.0], [0.0, 2 * second]]]))
 
 
-def test_share_outlives_gates_that_underflow_and_an_unknown_reduction_is_refused() -> None:
-    bias = np.array([[-2000.0], [-2000.0 + LN3]])
+def test_intra_relation_of_one_gate_a_latent() -> None:
     latents, weight = np.ones((1, 2, 1)), np.zeros((2, 1, 1))
+    _, intra_w = oracles.intra_relation(latents, weight, None, "mean")
+    assert_close("mean", intra_w, np.array([[0.5, 0.5]]))
+    # Gates that underflow still have shares.
+    bias = np.array([[-2000.0], [-2000.0 + LN3]])
     _, intra_w = oracles.intra_relation(latents, weight, bias, "share")
-    assert_close("Intra-W", intra_w, np.array([[0.25, 0.75]]))
+    assert_close("share", intra_w, np.array([[0.25, 0.75]]))
     with pytest.raises(ValueError, match="reduction"):
         oracles.intra_relation(latents, weight, bias, "max")
 
