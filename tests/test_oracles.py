@@ -55,8 +55,8 @@ def test_intra_relation_by_hand(reduction: str, expected: list[float]) -> None:
 
 def test_intra_relation_of_one_gate_a_latent() -> None:
     latents, weight = np.ones((1, 2, 1)), np.zeros((2, 1, 1))
-    _, intra_w = oracles.intra_relation(latents, weight, None, "mean")
-    assert_close("mean", intra_w, np.array([[0.5, 0.5]]))
+    _, intra_w = oracles.intra_relation(latents, weight, np.array([[-LN3], [LN3]]), "mean")
+    assert_close("mean", intra_w, np.array([[0.25, 0.75]]))
     # Gates that underflow still have shares.
     bias = np.array([[-2000.0], [-2000.0 + LN3]])
     _, intra_w = oracles.intra_relation(latents, weight, bias, "share")
