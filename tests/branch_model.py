@@ -12,87 +12,41 @@ from torch import Tensor, nn
 NUM_LATENTS = 9
 
 
-def _linear_relu(width: int, latent_dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, latent_dim), nn.ReLU())
+class Branches(nn.Module):
+    """A layer a latent, by the name that such a checkpoint has for it."""
 
-
-class BranchFDN(nn.Module):
-    """Equation 1, a layer a latent."""
-
-    def __init__(self, in_features: int, latent_dim: int) -> None:
+    def __init__(self, name: str, width: int, latent_dim: int, activation: nn.Module) -> None:
         super().__init__()
-        self.fdn_fc0 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc1 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc2 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc3 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc4 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc5 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc6 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc7 = _linear_relu(in_features, latent_dim)
-        self.fdn_fc8 = _linear_relu(in_features, latent_dim)
+        for j in range(NUM_LATENTS):
+            branch = nn.Sequential(nn.Linear(width, latent_dim), activation)
+            self.add_module(f"{name}_fc{j}", branch)
 
-    def forward(self, input: Tensor) -> list[Tensor]:
-        return [layer(input) for layer in self.children()]
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return [layer(input) for layer, input in zip(self.children(), inputs, strict=True)]
 
 
-class BranchIntra(nn.Module):
-    """Equations 3, 4 and 7, a layer a latent."""
-
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-
-        def gate() -> nn.Sequential:
-            return nn.Sequential(nn.Linear(latent_dim, latent_dim), nn.Sigmoid())
-
-        self.intra_fc0, self.intra_fc1, self.intra_fc2 = gate(), gate(), gate()
-        self.intra_fc3, self.intra_fc4, self.intra_fc5 = gate(), gate(), gate()
-        self.intra_fc6, self.intra_fc7, self.intra_fc8 = gate(), gate(), gate()
-
-    def forward(self, latents: Sequence[Tensor]) -> list[Tensor]:
-        gates = [layer(latent) for layer, latent in zip(self.children(), latents, strict=True)]
-        weights = [gate.norm(p=1, dim=1, keepdim=True) for gate in gates]
-        return [weight * latent for weight, latent in zip(weights, latents, strict=True)]
-
-
-class BranchInter(nn.Module):
-    """Equations 8 to 11, a layer a latent; `mixes_messages` departs from equation 11."""
+class BranchFRN(nn.Module):
+    """Equations 3, 4 and 7 to 12; `mixes_messages` departs from equation 11."""
 
     def __init__(self, latent_dim: int, delta: float, mixes_messages: bool) -> None:
         super().__init__()
-        self.inter_fc0 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc1 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc2 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc3 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc4 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc5 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc6 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc7 = _linear_relu(latent_dim, latent_dim)
-        self.inter_fc8 = _linear_relu(latent_dim, latent_dim)
+        self.intra_rm = Branches("intra", latent_dim, latent_dim, nn.Sigmoid())
+        self.inter_rm = Branches("inter", latent_dim, latent_dim, nn.ReLU())
         self.delta, self.mixes_messages = delta, mixes_messages
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        messages = [layer(f) for layer, f in zip(self.children(), features, strict=True)]
+    def forward(self, latents: Sequence[Tensor]) -> Tensor:
+        weights = [gate.norm(p=1, dim=1, keepdim=True) for gate in self.intra_rm(latents)]
+        features = [weight * latent for weight, latent in zip(weights, latents, strict=True)]
+        messages = self.inter_rm(features)
         first = messages if self.mixes_messages else features
-        mixed = []
+        embedding = torch.zeros_like(latents[0])
         for j, message in enumerate(messages):
             aware = torch.zeros_like(message)
             for m, other in enumerate(messages):
                 if m != j:
                     aware += (message - other).norm(dim=1, keepdim=True).tanh() * other
-            mixed.append(self.delta * first[j] + (1 - self.delta) * aware)
-        return mixed
-
-
-class BranchFRN(nn.Module):
-    """Equations 3 to 12."""
-
-    def __init__(self, latent_dim: int, delta: float, mixes_messages: bool) -> None:
-        super().__init__()
-        self.intra_rm = BranchIntra(latent_dim)
-        self.inter_rm = BranchInter(latent_dim, delta, mixes_messages)
-
-    def forward(self, latents: Sequence[Tensor]) -> Tensor:
-        return torch.stack(self.inter_rm(self.intra_rm(latents))).sum(0)
+            embedding += self.delta * first[j] + (1 - self.delta) * aware
+        return embedding
 
 
 class BranchModel(nn.Module):
@@ -110,12 +64,10 @@ class BranchModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = nn.Sequential(*list(backbone.children())[:-1])
-        self.fdn = BranchFDN(in_features, latent_dim)
+        self.fdn = Branches("fdn", in_features, latent_dim, nn.ReLU())
         self.frn = BranchFRN(latent_dim, delta, mixes_messages)
         self.epn = nn.Sequential(nn.Linear(latent_dim, num_classes))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Class scores of images."""
         features = self.backbone(input).flatten(1)
-        logits: Tensor = self.epn(self.frn(self.fdn(features)))
-        return logits
+        return self.epn(self.frn(self.fdn([features] * NUM_LATENTS)))  # type: ignore[no-any-return]

@@ -45,12 +45,7 @@ TOLERANCES: dict[torch.dtype, Tolerance] = {
 
 
 def assert_close(
-    name: str,
-    actual: object,
-    expected: object,
-    dtype: torch.dtype | None = None,
-    *,
-    scale: float = 0.0,
+    name: str, actual: Any, expected: Any, dtype: torch.dtype | None = None, *, scale: float = 0.0
 ) -> None:
     """Fail, naming the tensor and its worst element, unless `actual` is `expected`.
 
@@ -74,7 +69,8 @@ def assert_close(
     if got.shape != want.shape:
         raise AssertionError(f"{name}: shape {got.shape}, expected {want.shape}")
     finite = np.isfinite(want)
-    _fail_at(name, got, want, ~finite & ~_same(got, want), "differs where inf or NaN is expected")
+    same = np.isclose(got, want, rtol=0, atol=0, equal_nan=True)
+    _fail_at(name, got, want, ~finite & ~same, "differs where inf or NaN is expected")
     _fail_at(name, got, want, finite & ~np.isfinite(got), "not finite")
     if not finite.any():
         return
@@ -125,11 +121,6 @@ def _array(name: str, value: object) -> Array:
     if isinstance(value, torch.Tensor):
         return np.asarray(value.detach().cpu().double().numpy())
     return np.asarray(value, dtype=np.float64)
-
-
-def _same(got: Array, want: Array) -> NDArray[np.bool_]:
-    same: NDArray[np.bool_] = (got == want) | (np.isnan(got) & np.isnan(want))
-    return same
 
 
 def _rms(values: Array) -> float:

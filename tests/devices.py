@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -32,42 +32,27 @@ OF_KERNELS = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 """Where Triton's kernels run: on the GPU, or in the interpreter."""
 
 
-class Placed(Protocol):
-    """A dataclass that says where it is, such as a layer or a loss with its options."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """What the tests call it."""
-
-    @property
-    def device(self) -> str:
-        """Where it is."""
-
-
-Case = TypeVar("Case", bound=Placed)
+Case = TypeVar("Case")
 
 
 def marks_of(device: str) -> list[pytest.MarkDecorator]:
-    """Marks of what runs on a device."""
     return [pytest.mark.cuda] if device == "cuda" else []
 
 
 def everywhere(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Each case on each device, for tests that put all they make where their case is."""
-    return tuple(replace(case, device=device) for device in AVAILABLE for case in cases)
+    """Each case, a dataclass with a `device`, on each of them: all that a test makes is there."""
+    return tuple(replace(case, device=device) for device in AVAILABLE for case in cases)  # type: ignore[type-var]
 
 
-def name_of(case: Placed) -> str:
-    """The name of a case, with the device where it is not the CPU."""
-    return case.name if case.device == "cpu" else f"{case.name}-{case.device}"
-
-
-def each_of(cases: Iterable[Placed]) -> pytest.MarkDecorator:
-    """Run a test with each case, as `case`."""
+def each_of(cases: Iterable[Any]) -> pytest.MarkDecorator:
+    """Run a test with each case, as `case`, by its name and the device where it is no CPU."""
     params = [pytest.param(case, id=name_of(case), marks=marks_of(case.device)) for case in cases]
     return pytest.mark.parametrize("case", params)
+
+
+def name_of(case: Any) -> str:
+    name: str = case.name if case.device == "cpu" else f"{case.name}-{case.device}"
+    return name
 
 
 def with_room(workers: int) -> int:
@@ -103,9 +88,7 @@ class OneDevice(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves((args, kwargs, result)):
             if isinstance(value, torch.Tensor) and value.device.type != self.device:

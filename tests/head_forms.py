@@ -12,7 +12,7 @@ from fdrl_layers.ops.head import head
 from fdrl_layers.ops.reference.head import HeadOutput, HeadParameters, Reduction, reference
 from gradients import gradients
 from loop_head import LoopHead
-from strategies import Sizes
+from strategies import Sizes, arguments_of
 
 Form = Callable[[Tensor, HeadParameters, float, Reduction], Any]
 
@@ -36,9 +36,7 @@ def registered(x: Tensor, p: HeadParameters, delta: float, reduction: Reduction)
     return HeadOutput(*library.head(x, *p, delta, reduction, True)[:5])
 
 
-def registered_recomputing(
-    x: Tensor, p: HeadParameters, delta: float, reduction: Reduction
-) -> HeadOutput:
+def registered_lean(x: Tensor, p: HeadParameters, delta: float, reduction: Reduction) -> HeadOutput:
     return HeadOutput(*library.head(x, *p, delta, reduction, False)[:5])
 
 
@@ -47,7 +45,7 @@ FORMS: dict[str, Form] = {
     "by hand": by_hand,
     "by hand, recomputing": recomputing,
     "registered": registered,
-    "registered, recomputing": registered_recomputing,
+    "registered, recomputing": registered_lean,
 }
 
 
@@ -102,13 +100,7 @@ def expected(
     """The same by the loop over branches, in float64."""
     bias = "classifier.bias" in parameters
     loop = LoopHead(
-        of.P,
-        of.K,
-        latent_dim=of.D,
-        num_latents=of.M,
-        delta=delta,
-        reduction=reduction,
-        bias=bias,
+        of.P, of.K, latent_dim=of.D, num_latents=of.M, delta=delta, reduction=reduction, bias=bias
     ).double()
     loop.load_rows(parameters)
     x = x.detach().double().requires_grad_()
@@ -117,8 +109,4 @@ def expected(
     leaves = dict(loop.named_parameters())
     found = gradients(named, {"input": x, **leaves}, seed)
     rows = loop.stacked({name: found[name] for name in leaves})
-    renamed = {
-        f"d {key.removeprefix('reconstruction.').replace('.', '_')}": value
-        for key, value in rows.items()
-    }
-    return named | {"d input": found["input"]} | renamed
+    return named | {f"d {k}": v for k, v in {"input": found["input"], **arguments_of(rows)}.items()}

@@ -65,13 +65,9 @@ class LayerCase:
     device: str = "cpu"
 
     def sizes(self, of: Sizes) -> dict[str, int]:
-        """The sizes the constructor wants."""
-        sizes = {"latent_dim": of.D, "num_latents": of.M}
-        if self.takes == "input":
-            sizes["in_features"] = of.P
-        if self.layer is FDRLHead:
-            sizes["num_classes"] = of.K
-        return sizes
+        sizes = {"in_features": of.P} if self.takes == "input" else {}
+        sizes |= {"num_classes": of.K} if self.layer is FDRLHead else {}
+        return sizes | {"latent_dim": of.D, "num_latents": of.M}
 
     def new(self, of: Sizes = SMALL, **factory: Any) -> nn.Module:
         """A layer as a user builds it, drawn from the global generator."""
@@ -90,7 +86,6 @@ class LayerCase:
         return layer
 
     def shape(self, of: Sizes = SMALL) -> tuple[int, ...]:
-        """The shape of one sample."""
         return (of.P,) if self.takes == "input" else (of.M, of.D)
 
     def input(
@@ -102,17 +97,10 @@ class LayerCase:
 
     def named(self, output: Any) -> dict[str, Tensor]:
         """What the layer gave, by name, without what it left out."""
-        if isinstance(output, Tensor):
-            values: tuple[Any, ...] = (output,)
-        elif isinstance(output, tuple):
-            values = output
-        else:
-            values = tuple(getattr(output, name) for name in self.outputs)
-        pairs = zip(self.outputs, values, strict=True)
+        pairs = zip(self.outputs, (output,) if isinstance(output, Tensor) else output, strict=True)
         return {name: value for name, value in pairs if value is not None}
 
     def run(self, layer: nn.Module, input: Tensor) -> dict[str, Tensor]:
-        """Call the layer and name what it gives."""
         return self.named(layer(input, *self.arguments))
 
     def inputs(self, layer: nn.Module, input: Tensor) -> dict[str, Tensor]:
@@ -130,6 +118,10 @@ def _intra(name: str, **options: Any) -> LayerCase:
     return LayerCase(name, IntraRelation, "reconstruction.intra.", "latents", _INTRA, options)
 
 
+def _inter(name: str, *outputs: str, **more: Any) -> LayerCase:
+    return LayerCase(name, InterRelation, "reconstruction.inter.", "features", outputs, **more)
+
+
 def _reconstruction(name: str, **options: Any) -> LayerCase:
     return LayerCase(name, FeatureReconstruction, "reconstruction.", "latents", _FRN, options)
 
@@ -144,16 +136,8 @@ CASES = (
     _intra("intra-sum"),
     _intra("intra-mean-bare", reduction="mean", bias=False),
     _intra("intra-share", reduction="share"),
-    LayerCase("inter", InterRelation, "reconstruction.inter.", "features", ("features",)),
-    LayerCase(
-        "inter-weights-bare",
-        InterRelation,
-        "reconstruction.inter.",
-        "features",
-        ("features", "inter_weights"),
-        _BARE,
-        (True,),
-    ),
+    _inter("inter", "features"),
+    _inter("inter-weights-bare", "features", "inter_weights", options=_BARE, arguments=(True,)),
     _reconstruction("FRN", delta=0.25),
     _reconstruction("FRN-no-intra", intra=False),
     _reconstruction("FRN-no-inter", inter=False, reduction="share"),

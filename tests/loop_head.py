@@ -79,10 +79,10 @@ class LoopHead(nn.Module):
         features, intra_weights, inter_weights = latents, torch.ones_like(input[:, :1]), None
         intra_weights = intra_weights.expand(-1, len(latents))
         if self.intra is not None:
-            features, intra_weights = self._intra_relation(self.intra, latents)
+            features, intra_weights = self._intra_rm(self.intra, latents)
         parts = features
         if self.inter is not None:
-            messages, aware, inter_weights = self._inter_relation(self.inter, features)
+            messages, aware, inter_weights = self._inter_rm(self.inter, features)
             own = messages if self.self_feature == "message" else features
             pairs = zip(own, aware, strict=True)
             parts = [self.delta * f + (1 - self.delta) * f_hat for f, f_hat in pairs]
@@ -90,9 +90,7 @@ class LoopHead(nn.Module):
         logits = self.classifier(embedding)
         return FDRLOutput(logits, embedding, torch.stack(latents, 1), intra_weights, inter_weights)
 
-    def _intra_relation(
-        self, gates: nn.ModuleList, latents: list[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
+    def _intra_rm(self, gates: nn.ModuleList, latents: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         pairs = zip(gates, latents, strict=True)
         weights = torch.stack([gate(latent).sigmoid().sum(1) for gate, latent in pairs], 1)
         if self.reduction == "mean":
@@ -101,7 +99,7 @@ class LoopHead(nn.Module):
             weights = weights / weights.sum(1, keepdim=True)
         return [weights[:, j, None] * latent for j, latent in enumerate(latents)], weights
 
-    def _inter_relation(
+    def _inter_rm(
         self, edges: nn.ModuleList, features: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         pairs = zip(edges, features, strict=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Seen = NDArray[np.bool_]
 
 
 # The network: equations 1, 3, 4 and 7 to 12
@@ -312,11 +313,7 @@ def joint_loss(
 
 
 def alpha_update(
-    features: Array,
-    target: NDArray[Any],
-    centers: Array,
-    alpha: float,
-    ignore_index: int = -100,
+    features: Array, target: NDArray[Any], centers: Array, alpha: float, ignore_index: int = -100
 ) -> Array:
     """Wen et al. (2016), equation 4: c_j <- c_j - alpha sum_{i: y_i = j} (c_j - x_i) / (1 + n_j).
 
@@ -335,11 +332,7 @@ def alpha_update(
 
 
 def ema_update(
-    features: Array,
-    target: NDArray[Any],
-    centers: Array,
-    rate: float,
-    ignore_index: int = -100,
+    features: Array, target: NDArray[Any], centers: Array, rate: float, ignore_index: int = -100
 ) -> Array:
     """c_j <- (1 - rate) c_j + rate mean_{i: y_i = j} x_i; a class absent from the batch stays."""
     means, present = _class_means(features, target, centers.shape[0], ignore_index)
@@ -351,12 +344,8 @@ def ema_update(
 
 
 def first_centers(
-    features: Array,
-    target: NDArray[Any],
-    centers: Array,
-    seen: NDArray[np.bool_],
-    ignore_index: int = -100,
-) -> tuple[Array, NDArray[np.bool_]]:
+    features: Array, target: NDArray[Any], centers: Array, seen: Seen, ignore_index: int = -100
+) -> tuple[Array, Seen]:
     """A class seen for the first time starts at its batch mean; also returns what is seen now.
 
     Both rules above leave such a center where it is, so it matters not whether they run as well.
@@ -387,9 +376,7 @@ def ema_update_latents(latents: Array, centers: Array, rate: float) -> Array:
     return np.concatenate(rows)
 
 
-def first_centers_latents(
-    latents: Array, centers: Array, seen: NDArray[np.bool_]
-) -> tuple[Array, NDArray[np.bool_]]:
+def first_centers_latents(latents: Array, centers: Array, seen: Seen) -> tuple[Array, Seen]:
     """`first_centers` for the centers (M, D) of equation 2. `seen` is (M,)."""
     started, now_seen = centers.copy(), seen.copy()
     for j in range(latents.shape[1]):
@@ -450,7 +437,7 @@ def _membership(target: NDArray[Any], num_classes: int, ignore_index: int) -> tu
 
 def _class_means(
     features: Array, target: NDArray[Any], num_classes: int, ignore_index: int
-) -> tuple[Array, NDArray[np.bool_]]:
+) -> tuple[Array, Seen]:
     """The batch's mean feature of each class (K, F), and which classes are there at all."""
     belongs, _ = _membership(target, num_classes, ignore_index)
     means = np.zeros((num_classes, features.shape[1]))

@@ -21,14 +21,11 @@ def spoil(how: str, name: str, tensor: Tensor) -> Spoiled:
     quoted = re.escape(f"`{name}`")
     # What two arguments must share is told of either one, so a message may name this one second.
     either = rf"{quoted} must be .*, got|must be .* of {quoted}, got"
-    if how == "list":
-        wanted = rf"{quoted} must be a torch\.Tensor, got list"
-        return Spoiled(tensor.tolist(), TypeError, wanted)
-    if how == "integer":
-        wanted = rf"{quoted} must be floating point, got torch\.int64"
-        return Spoiled(tensor.long(), TypeError, wanted)
-    if how == "device":
-        return Spoiled(tensor.to("meta"), ValueError, rf"(?=.*meta)(?=.*device).*({either})")
-    if how == "dtype":
-        return Spoiled(tensor.half(), TypeError, rf"(?=.*float16).*({either})")
-    raise ValueError(f"how: expected one of {SPOILS}, got {how!r}")
+    return {
+        "list": Spoiled(tensor.tolist(), TypeError, rf"{quoted} must be a torch\.Tensor, got list"),
+        "integer": Spoiled(
+            tensor.long(), TypeError, rf"{quoted} must be floating point, got torch\.int64"
+        ),
+        "device": Spoiled(tensor.to("meta"), ValueError, rf"(?=.*meta)(?=.*device).*({either})"),
+        "dtype": Spoiled(tensor.half(), TypeError, rf"(?=.*float16).*({either})"),
+    }[how]

@@ -6,6 +6,7 @@ never touched. Letters: N batch, P basic-feature width, M latents, D latent widt
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +21,6 @@ SMALL_INTRA_W = 0.12
 
 @dataclass(frozen=True)
 class Sizes:
-    """One choice of N, P, M, D and K."""
-
     N: int
     P: int
     M: int
@@ -41,18 +40,11 @@ def register_profiles() -> None:
 
 def sizes(min_batch: int = 0) -> st.SearchStrategy[Sizes]:
     """N 0 to 5 (from `min_batch`), P 1 to 9, M 1 to 6, D 1 to 8, K 1 to 6."""
-    return st.builds(
-        Sizes,
-        N=st.integers(min_batch, 5),
-        P=st.integers(1, 9),
-        M=st.integers(1, 6),
-        D=st.integers(1, 8),
-        K=st.integers(1, 6),
-    )
+    others = {name: st.integers(1, most) for name, most in {"P": 9, "M": 6, "D": 8, "K": 6}.items()}
+    return st.builds(Sizes, N=st.integers(min_batch, 5), **others)
 
 
 def seeds() -> st.SearchStrategy[int]:
-    """Seeds for `normal` and `parameters_for`."""
     return st.integers(0, 2**31 - 1)
 
 
@@ -75,33 +67,20 @@ def normal(
 
 
 @st.composite
-def features_NP(
-    draw: st.DrawFn, of: Sizes | None = None, dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
-    """Basic features of either sign."""
-    of = of or draw(sizes())
-    return normal(of.N, of.P, seed=draw(seeds()), scale=draw(scales()), dtype=dtype)
-
-
-@st.composite
-def latents_NMD(
-    draw: st.DrawFn, of: Sizes | None = None, dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
+def latents_NMD(draw: st.DrawFn, of: Sizes | None = None) -> torch.Tensor:
     """Latents as a ReLU leaves them: never negative, many zeros, a fifth of them dead."""
     of = of or draw(sizes())
     seed = draw(seeds())
     alive = normal(of.N, of.M, 1, seed=seed + 1) > -0.84
     values = normal(of.N, of.M, of.D, seed=seed, scale=draw(scales()))
-    return (values.relu() * alive).to(dtype)
+    return values.relu() * alive
 
 
 @st.composite
-def intra_weights_NM(
-    draw: st.DrawFn, of: Sizes | None = None, dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
+def intra_weights_NM(draw: st.DrawFn, of: Sizes | None = None) -> torch.Tensor:
     """Positive Intra-W, up to the D of a printed one."""
     of = of or draw(sizes())
-    return (of.D * normal(of.N, of.M, seed=draw(seeds())).sigmoid()).to(dtype)
+    return of.D * normal(of.N, of.M, seed=draw(seeds())).sigmoid()
 
 
 @st.composite
@@ -116,12 +95,10 @@ def targets_N(draw: st.DrawFn, of: Sizes | None = None, *, ignored: bool = False
 
 
 @st.composite
-def soft_targets_NK(
-    draw: st.DrawFn, of: Sizes | None = None, dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
+def soft_targets_NK(draw: st.DrawFn, of: Sizes | None = None) -> torch.Tensor:
     """Class probabilities: every row sums to 1."""
     of = of or draw(sizes())
-    return normal(of.N, of.K, seed=draw(seeds()), scale=2.0).softmax(dim=1).to(dtype)
+    return normal(of.N, of.K, seed=draw(seeds()), scale=2.0).softmax(dim=1)
 
 
 def parameters_for(
@@ -140,16 +117,12 @@ def parameters_for(
     messages. "small" shifts the Intra-RM bias (by -7 for D = 128) so that the printed Intra-W is
     about 0.12 for features of unit scale.
     """
-    if regime not in ("default", "small"):
-        raise ValueError(f"regime: expected 'default' or 'small', got {regime!r}")
-    if regime == "small" and not (bias and intra):
-        raise ValueError("regime: 'small' shifts the Intra-RM bias, which is switched off")
-    layers: dict[str, tuple[int, ...]] = {"decomposition": (of.M, of.D, of.P)}
-    if intra:
-        layers["reconstruction.intra"] = (of.M, of.D, of.D)
-    if inter:
-        layers["reconstruction.inter"] = (of.M, of.D, of.D)
-    layers["classifier"] = (of.K, of.D)
+    relations = {"reconstruction.intra": intra, "reconstruction.inter": inter}
+    layers: dict[str, tuple[int, ...]] = {
+        "decomposition": (of.M, of.D, of.P),
+        **{name: (of.M, of.D, of.D) for name, has in relations.items() if has},
+        "classifier": (of.K, of.D),
+    }
     generator = torch.Generator().manual_seed(seed)
     parameters = {}
     for layer, shape in layers.items():
@@ -162,10 +135,14 @@ def parameters_for(
     return parameters
 
 
-def oracle_arguments(parameters: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The same parameters as `oracles.fdrl_head` takes them: `intra_weight` and so on, in NumPy."""
-    names = {key: key.removeprefix("reconstruction.").replace(".", "_") for key in parameters}
-    return {names[key]: tensor.double().cpu().numpy() for key, tensor in parameters.items()}
+def arguments_of(parameters: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The same parameters as a function takes them: `intra_weight` and so on."""
+    return {k.removeprefix("reconstruction.").replace(".", "_"): v for k, v in parameters.items()}
+
+
+def oracle_arguments(parameters: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    named = arguments_of(parameters).items()
+    return {name: tensor.double().cpu().numpy() for name, tensor in named}
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> torch.Tensor:

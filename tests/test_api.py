@@ -26,20 +26,14 @@ PUBLIC = {
     for name in module.__all__
     if callable(getattr(module, name))
 }
-NAME = pytest.mark.parametrize("name", PUBLIC)
 
-RECORDS = (
-    "fdrl_layers.BackendChoice",
-    "fdrl_layers.FDRLOutput",
-    "fdrl_layers.FDRLLossOutput",
-    "fdrl_layers.IntraSpread",
-)
+RECORDS = [
+    f"fdrl_layers.{name}"
+    for name in ("BackendChoice", "FDRLOutput", "FDRLLossOutput", "IntraSpread")
+]
 WRAPPERS = ("fdrl_layers.FDRLModel", "fdrl_layers.LogitsOnly")
 SWITCHES = ("fdrl_layers.use_backend",)
 MODULES = [name for name, thing in PUBLIC.items() if inspect.isclass(thing) and name not in RECORDS]
-FUNCTIONS = [
-    name for name, thing in PUBLIC.items() if inspect.isfunction(thing) and name not in SWITCHES
-]
 
 
 def api() -> dict[str, dict[str, str]]:
@@ -51,10 +45,7 @@ def signatures(module: ModuleType) -> dict[str, str]:
     found = {}
     for name in sorted(module.__all__):
         thing = getattr(module, name)
-        if not callable(thing):
-            found[name] = type(thing).__name__
-            continue
-        found[name] = signature(thing)
+        found[name] = signature(thing) if callable(thing) else type(thing).__name__
         if inspect.isclass(thing) and issubclass(thing, nn.Module):
             found[f"{name}.forward"] = signature(thing.forward)
     return found
@@ -84,45 +75,23 @@ def test_names_and_signatures_are_those_of_the_snapshot() -> None:
     )
 
 
-@NAME
-def test_docstring_begins_with_one_sentence(name: str) -> None:
-    first, _, rest = sections(name)[""].partition("\n")
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring_is_complete(name: str) -> None:
+    found, parameters = sections(name), list(inspect.signature(PUBLIC[name]).parameters)
+    first, _, rest = found[""].partition("\n")
     assert re.fullmatch(r"[A-Z].*[.]", first)
     assert rest == "" or rest.startswith("\n")
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_docstring_of_a_module_is_complete(name: str) -> None:
-    assert {"Args", "Shape", "Raises", "Reference", "Example"} <= sections(name).keys()
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_docstring_of_a_function_is_complete(name: str) -> None:
-    wanted = {"Args", "Shape", "Returns", "Raises", "Reference", "Example"}
-    assert wanted <= sections(name).keys()
-
-
-@pytest.mark.parametrize("name", SWITCHES)
-def test_docstring_of_a_switch_is_complete(name: str) -> None:
-    assert {"Args", "Raises", "Note", "Example"} <= sections(name).keys()
-
-
-@pytest.mark.parametrize("name", RECORDS)
-def test_docstring_of_a_record_explains_its_fields(name: str) -> None:
-    assert entries(sections(name)["Attributes"]) == list(inspect.signature(PUBLIC[name]).parameters)
-
-
-@pytest.mark.parametrize("name", [*MODULES, *FUNCTIONS, *SWITCHES])
-def test_docstring_explains_every_argument_in_order(name: str) -> None:
-    explained = entries(sections(name)["Args"]) if "Args" in sections(name) else []
-    assert explained == list(inspect.signature(PUBLIC[name]).parameters)
-
-
-@pytest.mark.parametrize("name", [*MODULES, *FUNCTIONS, *SWITCHES])
-def test_docstring_has_an_example_that_imports_what_it_shows(name: str) -> None:
+    if name in RECORDS:
+        assert entries(found["Attributes"]) == parameters
+        return
+    wanted = {"Args", "Raises", "Example"}
+    wanted |= {"Note"} if name in SWITCHES else {"Shape", "Reference"}
+    if name not in (*MODULES, *SWITCHES):
+        wanted.add("Returns")
+    assert wanted <= found.keys()
+    assert entries(found["Args"]) == parameters
     module, _, short = name.rpartition(".")
-    example = sections(name)["Example"]
-    assert re.search(rf">>> from {re.escape(module)} import .*\b{short}\b", example)
+    assert re.search(rf">>> from {re.escape(module)} import .*\b{short}\b", found["Example"])
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in WRAPPERS])

@@ -15,33 +15,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 ORDER = (
-    "_precision",
-    "_checks",
-    "_parts",
-    "_exported",
-    "_ranks",
-    "_optional",
-    "_record",
-    "_card",
-    "hub",
-    "ops",
-    "layers",
-    "head",
-    "convert",
-    "losses",
-    "backbones",
-    "model",
-    "logits_only",
-    "cam",
-    "intra_spread",
-    "functional",
-    "__init__",
+    *("_precision", "_checks", "_parts", "_exported", "_ranks", "_optional", "_record", "_card"),
+    *("hub", "ops", "layers", "head", "convert", "losses", "backbones", "model", "logits_only"),
+    *("cam", "intra_spread", "functional", "__init__"),
 )
 """From the bottom up: a file imports from the parts before its own, and a folder from itself."""
 
-CONCEPTS = [("", stem) for stem in ("head", "model", "convert", "hub", "cam", "intra_spread")] + [
-    ("ops", "backend")
-]
+CONCEPTS = [("", stem) for stem in ("head", "model", "convert", "hub", "cam", "intra_spread")]
+CONCEPTS += [("ops", "backend")]
 CONCEPTS += [
     (folder, path.stem)
     for folder in ("layers", "losses")
@@ -71,11 +52,8 @@ def imports(path: Path) -> Iterator[str]:
 
 def own_imports(path: Path) -> list[str]:
     """What a file imports from the package, without the package's name."""
-    return [
-        name.removeprefix("fdrl_layers.")
-        for name in imports(path)
-        if name.startswith("fdrl_layers.")
-    ]
+    own = "fdrl_layers."
+    return [name.removeprefix(own) for name in imports(path) if name.startswith(own)]
 
 
 @FILE
@@ -105,13 +83,8 @@ def test_the_core_imports_torch_and_the_standard_library(path: Path) -> None:
 def test_import_loads_nothing_heavy() -> None:
     heavy = "torchvision timm transformers safetensors huggingface_hub matplotlib sklearn triton"
     code = f"import fdrl_layers, sys; print([m for m in {heavy.split()} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
@@ -135,15 +108,12 @@ def is_known_from_the_source(iterable: ast.expr | None) -> bool:
     return isinstance(iterable, ast.Tuple)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *sorted((PACKAGE / "layers").glob("*.py")),
-        *sorted((PACKAGE / "ops").glob("reference/*.py")),
-        *sorted((PACKAGE / "head").glob("*.py")),
-    ],
-    ids=lambda path: path.name,
-)
+VECTORIZED = [
+    path for room in ("layers", "ops/reference", "head") for path in PACKAGE.glob(f"{room}/*.py")
+]
+
+
+@pytest.mark.parametrize("path", sorted(VECTORIZED), ids=lambda path: path.name)
 def test_no_loop_over_latents(path: Path) -> None:
     # A loop over M would need M at run time. Every loop in these files must run over what the
     # source itself lists. That the number of operators does not depend on M either,

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,15 +22,24 @@ NAME = "torchvision:shufflenet_v2_x0_5"
 
 def alike(a: nn.Module, b: nn.Module) -> None:
     """Hold two modules to the same tensors, bit for bit and in the same types."""
-    first, second = a.state_dict(), b.state_dict()
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert tensor.dtype == second[name].dtype, name
-        assert torch.equal(tensor, second[name]), name
+    torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
 
 
 def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+
+
+def config_in(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> FDRLHead:
+    """A head that lies in `tmp_path`."""
+    head = FDRLHead(5, 7, **SMALL)
+    head.save_pretrained(tmp_path)
+    return head
 
 
 @pytest.mark.parametrize(
@@ -54,26 +64,21 @@ def test_head_comes_back(options: dict[str, Any], dtype: torch.dtype, tmp_path: 
     assert torch.equal(again(x).logits, head(x).logits)
 
 
-def test_a_folder_from_before_an_option_comes_back(tmp_path: Path) -> None:
-    head = FDRLHead(5, 7, **SMALL, gate_init="linear")
-    head.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+def test_a_folder_from_before_an_option_comes_back(saved: FDRLHead, tmp_path: Path) -> None:
+    config = config_in(tmp_path)
     del config["gate_init"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    alike(head, FDRLHead.from_pretrained(tmp_path))
+    alike(saved, FDRLHead.from_pretrained(tmp_path))
 
 
-def test_all_options_are_in_the_configuration(tmp_path: Path) -> None:
-    FDRLHead(5, 7).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    known = set(inspect.signature(FDRLHead).parameters) - {"device", "dtype"}
+def test_all_options_are_in_the_configuration(saved: FDRLHead, tmp_path: Path) -> None:
+    known = inspect.signature(FDRLHead).parameters.keys() - {"device", "dtype"}
     about = {"architectures": ["FDRLHead"], "fdrl_layers_version": fdrl_layers.__version__}
-    assert config.keys() == known | about.keys()
-    assert config.items() >= about.items()
+    assert config_in(tmp_path).keys() == known | about.keys()
+    assert config_in(tmp_path).items() >= about.items()
     FDRLModel(small_net(), FDRLHead(8, 7)).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config.keys() == set(inspect.signature(FDRLModel).parameters) | about.keys()
-    assert config["head"].keys() == known
+    assert config_in(tmp_path).keys() == inspect.signature(FDRLModel).parameters.keys() | about
+    assert config_in(tmp_path)["head"].keys() == known
 
 
 def test_model_from_a_name_comes_back_from_the_folder_alone(tmp_path: Path) -> None:
@@ -83,28 +88,19 @@ def test_model_from_a_name_comes_back_from_the_folder_alone(tmp_path: Path) -> N
     again = FDRLModel.from_pretrained(tmp_path)
     alike(model, again)
     assert (again.source, again.pool) == (NAME, "auto")
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["classes"] == list(EXPRESSIONS)
+    assert config_in(tmp_path)["classes"] == list(EXPRESSIONS)
 
 
-def test_pretrained_weights_are_not_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("torchvision.models")
-    asked: list[dict[str, Any]] = []
     build: Callable[..., nn.Module] = models.get_model
-
-    def get_model(name: str, **options: Any) -> nn.Module:
-        asked.append(dict(options))
-        options.pop("weights", None)
-        return build(name, **options)
-
+    get_model = Mock(side_effect=lambda name, weights=None, **options: build(name, **options))
     monkeypatch.setattr(models, "get_model", get_model)
     options = {"weights": "DEFAULT"}
     model = FDRLModel(NAME, FDRLHead(1024, 7, **SMALL), backbone_options=options)
     model.save_pretrained(tmp_path)
     alike(FDRLModel.from_pretrained(tmp_path), model)
-    assert asked == [{"weights": "DEFAULT"}, {}]
+    assert [asked.kwargs for asked in get_model.call_args_list] == [options, {}]
 
 
 def test_model_of_transformers_comes_back(tmp_path: Path) -> None:
@@ -113,22 +109,6 @@ def test_model_of_transformers_comes_back(tmp_path: Path) -> None:
     model = attach_head("hf:resnet", 7, backbone_options=options, image_size=32, **SMALL)
     model.save_pretrained(tmp_path)
     alike(FDRLModel.from_pretrained(tmp_path), model)
-
-
-def test_model_of_a_module_asks_for_it(tmp_path: Path) -> None:
-    model = attach_head(small_net(), 7, **SMALL)
-    model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"`backbone` must be given: .* not ours"):
-        FDRLModel.from_pretrained(tmp_path)
-    alike(FDRLModel.from_pretrained(tmp_path, backbone=small_net()), model)
-    assert 'from_pretrained("FOLDER-OR-NAME", backbone=...)' in (tmp_path / "README.md").read_text()
-
-
-def test_takes_the_classifier_off_the_module_given(tmp_path: Path) -> None:
-    models = pytest.importorskip("torchvision.models")
-    model = attach_head(models.shufflenet_v2_x0_5(), 7, image_size=32, **SMALL)
-    model.save_pretrained(tmp_path)
-    alike(FDRLModel.from_pretrained(tmp_path, backbone=models.shufflenet_v2_x0_5()), model)
 
 
 class Brightest(nn.Module):
@@ -140,29 +120,32 @@ class Brightest(nn.Module):
         return self.scale * maps.amax((2, 3))
 
 
-def test_model_with_a_pooling_of_its_own_asks_for_it(tmp_path: Path) -> None:
-    model = attach_head(small_net(), 7, pool=Brightest(), **SMALL)
-    model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"`pool` must be given: .* not ours"):
-        FDRLModel.from_pretrained(tmp_path, backbone=small_net())
-    again = FDRLModel.from_pretrained(tmp_path, backbone=small_net(), pool=Brightest())
-    alike(again, model)
-
-
 class OtherHead(FDRLHead):
-    def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__(in_features, num_classes, **SMALL)
+    def __init__(self) -> None:
+        super().__init__(8, 7, **SMALL)
 
 
-def test_model_with_a_head_of_another_class_asks_for_it(tmp_path: Path) -> None:
-    model = FDRLModel(small_net(), OtherHead(8, 7))
-    model.save_pretrained(tmp_path, classes=EXPRESSIONS)
-    card = (tmp_path / "README.md").read_text()
-    assert 'from_pretrained("FOLDER-OR-NAME", backbone=..., head=...)' in card
-    with pytest.raises(ValueError, match=r"`head` must be given: .* not ours"):
-        FDRLModel.from_pretrained(tmp_path, backbone=small_net())
-    again = FDRLModel.from_pretrained(tmp_path, backbone=small_net(), head=OtherHead(8, 7))
-    alike(again, model)
+@pytest.mark.parametrize("also", [{}, {"pool": Brightest}, {"head": OtherHead}], ids=list)
+def test_model_asks_for_each_module_that_is_not_ours(also: dict[str, Any], tmp_path: Path) -> None:
+    def made() -> dict[str, Any]:
+        return {"backbone": small_net(), **{name: kind() for name, kind in also.items()}}
+
+    model = FDRLModel(**{"head": FDRLHead(8, 7, **SMALL), **made()})
+    model.save_pretrained(tmp_path)
+    given = made()
+    alike(FDRLModel.from_pretrained(tmp_path, **given), model)
+    shown = "".join(f", {name}=..." for name in given)
+    assert f'from_pretrained("FOLDER-OR-NAME"{shown})' in (tmp_path / "README.md").read_text()
+    missing, _ = given.popitem()
+    with pytest.raises(ValueError, match=rf"`{missing}` must be given: .* not ours"):
+        FDRLModel.from_pretrained(tmp_path, **given)
+
+
+def test_takes_the_classifier_off_the_module_given(tmp_path: Path) -> None:
+    models = pytest.importorskip("torchvision.models")
+    model = attach_head(models.shufflenet_v2_x0_5(), 7, image_size=32, **SMALL)
+    model.save_pretrained(tmp_path)
+    alike(FDRLModel.from_pretrained(tmp_path, backbone=models.shufflenet_v2_x0_5()), model)
 
 
 def test_shared_parameters_stay_shared(tmp_path: Path) -> None:
@@ -179,19 +162,17 @@ def test_shared_parameters_stay_shared(tmp_path: Path) -> None:
     assert first.weight is second.weight
 
 
-def test_options_given_replace_those_stored(tmp_path: Path) -> None:
-    FDRLHead(5, 7, **SMALL).save_pretrained(tmp_path)
-    head = FDRLHead.from_pretrained(tmp_path, backend="torch", recompute=True)
+def test_options_given_replace_those_stored(saved: FDRLHead, tmp_path: Path) -> None:
+    head = FDRLHead.from_pretrained(tmp_path, backend="torch", recompute=True, device="meta")
     assert (head.backend, head.recompute) == ("torch", True)
+    assert {parameter.device.type for parameter in head.parameters()} == {"meta"}
     with pytest.raises(RuntimeError, match="size mismatch"):
         FDRLHead.from_pretrained(tmp_path, num_classes=6)
     with pytest.raises(TypeError, match="latents"):
         FDRLHead.from_pretrained(tmp_path, latents=3)
 
 
-def test_is_strict_unless_told_otherwise(tmp_path: Path) -> None:
-    head = FDRLHead(5, 7, **SMALL)
-    head.save_pretrained(tmp_path)
+def test_is_strict_unless_told_otherwise(saved: FDRLHead, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     tensors = safetensors.load_file(file)
     kept = tensors.pop("classifier.bias")
@@ -199,16 +180,10 @@ def test_is_strict_unless_told_otherwise(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"classifier\.bias"):
         FDRLHead.from_pretrained(tmp_path)
     loose = FDRLHead.from_pretrained(tmp_path, strict=False)
-    assert torch.equal(loose.decomposition.weight, head.decomposition.weight)
+    assert torch.equal(loose.decomposition.weight, saved.decomposition.weight)
     safetensors.save_file(tensors | {"classifier.bias": kept, "extra": kept.clone()}, file)
     with pytest.raises(RuntimeError, match="extra"):
         FDRLHead.from_pretrained(tmp_path)
-
-
-def test_moves_to_a_device(tmp_path: Path) -> None:
-    FDRLHead(5, 7, **SMALL).save_pretrained(tmp_path)
-    head = FDRLHead.from_pretrained(tmp_path, device="meta")
-    assert {parameter.device.type for parameter in head.parameters()} == {"meta"}
 
 
 def test_card_says_what_the_model_is(tmp_path: Path) -> None:
@@ -219,21 +194,7 @@ def test_card_says_what_the_model_is(tmp_path: Path) -> None:
     assert "order of the logits: " + ", ".join(EXPRESSIONS) in card
     assert "## Responsible use" in card
     assert 'FDRLHead.from_pretrained("FOLDER-OR-NAME")' in card
-
-
-def test_card_leaves_open_what_only_its_author_knows(tmp_path: Path) -> None:
-    FDRLHead(5, 7, **SMALL).save_pretrained(tmp_path)
-    card = tmp_path / "README.md"
-    assert "# license: to be chosen by the author" in card.read_text()
-    assert "The names of its classes were not given" in card.read_text()
-    card.write_text("The author's own words.")
-    FDRLHead(5, 7, **SMALL).save_pretrained(tmp_path)
-    assert card.read_text() == "The author's own words."
-
-
-def test_the_hub_reads_the_card_and_the_weights(tmp_path: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    FDRLHead(5, 7, **SMALL).save_pretrained(tmp_path, license="mit")
     data = hub.ModelCard.load(tmp_path / "README.md").data
     assert (data.license, data.library_name) == ("mit", "fdrl-layers")
     assert "fdrl" in data.tags
@@ -241,71 +202,56 @@ def test_the_hub_reads_the_card_and_the_weights(tmp_path: Path) -> None:
     assert metadata.metadata == {"format": "pt"}
 
 
-def test_downloads_what_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_leaves_open_what_only_its_author_knows(saved: FDRLHead, tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    assert "# license: to be chosen by the author" in card.read_text()
+    assert "The names of its classes were not given" in card.read_text()
+    card.write_text("The author's own words.")
+    saved.save_pretrained(tmp_path)
+    assert card.read_text() == "The author's own words."
+
+
+def test_downloads_a_name(saved: FDRLHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    head = FDRLHead(5, 7, **SMALL)
-    head.save_pretrained(tmp_path)
-    asked: list[tuple[str, dict[str, Any]]] = []
-
-    def snapshot_download(name: str, **options: Any) -> str:
-        asked.append((name, options))
-        return str(tmp_path)
-
-    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
-    alike(FDRLHead.from_pretrained("someone/something", revision="v1"), head)
+    download = Mock(return_value=str(tmp_path))
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    alike(FDRLHead.from_pretrained("someone/something", revision="v1"), saved)
     wanted = ["config.json", "model.safetensors"]
-    assert asked == [("someone/something", {"revision": "v1", "allow_patterns": wanted})]
+    download.assert_called_once_with("someone/something", revision="v1", allow_patterns=wanted)
 
 
-@pytest.mark.parametrize("folder", ["./nothing", "nothing", "/nothing/here", "a/b/c"])
-def test_says_that_a_folder_is_not_there(folder: str) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        FDRLHead.from_pretrained(folder)
-
-
-def test_says_what_a_folder_lacks(tmp_path: Path) -> None:
+def test_says_what_is_wrong_with_a_folder(tmp_path: Path) -> None:
+    for folder in ("./nothing", "nothing", "/nothing/here", "a/b/c"):
+        with pytest.raises(FileNotFoundError, match="there is no folder"):
+            FDRLHead.from_pretrained(folder)
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         FDRLHead.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"holds no model\.safetensors"):
         FDRLHead.from_pretrained(tmp_path)
-
-
-def test_refuses_the_folder_of_something_else(tmp_path: Path) -> None:
     attach_head(small_net(), 7, **SMALL).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"must hold a FDRLHead, .* says \['FDRLModel'\]"):
         FDRLHead.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("classes", "error", "match"),
-    [
-        (EXPRESSIONS[:6], ValueError, "`classes` must be 7 names, got 6"),
-        ("abcdefg", TypeError, "`classes` must be a sequence of names, got str"),
-    ],
-)
-def test_rejects_classes(classes: Any, error: type[Exception], match: str, tmp_path: Path) -> None:
-    with pytest.raises(error, match=match):
-        FDRLHead(5, 7, **SMALL).save_pretrained(tmp_path, classes=classes)
-    assert not list(tmp_path.iterdir())
-
-
-def test_says_what_cannot_be_stored(tmp_path: Path) -> None:
+def test_says_what_cannot_be_stored_and_stores_nothing(tmp_path: Path) -> None:
     model = FDRLModel(small_net(), FDRLHead(8, 7, **SMALL))
+    with pytest.raises(ValueError, match="`classes` must be 7 names, got 6"):
+        model.save_pretrained(tmp_path, classes=EXPRESSIONS[:6])
+    with pytest.raises(TypeError, match="`classes` must be a sequence of names, got str"):
+        model.save_pretrained(tmp_path, classes="abcdefg")
     model.source_options = {"norm_layer": nn.BatchNorm2d}
     with pytest.raises(ValueError, match="`backbone_options` must be fit for JSON"):
         model.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    head = FDRLHead(5, 7, **SMALL)
-    head.save_pretrained(tmp_path)
+def test_names_the_extra(saved: FDRLHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r'huggingface_hub, .*"fdrl-layers\[hub\]"'):
         FDRLHead.from_pretrained("someone/something")
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match=r'save_pretrained needs safetensors.*\[hub\]"'):
-        head.save_pretrained(tmp_path)
+        saved.save_pretrained(tmp_path)
     with pytest.raises(ImportError, match=r'from_pretrained needs safetensors.*\[hub\]"'):
         FDRLHead.from_pretrained(tmp_path)

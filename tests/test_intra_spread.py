@@ -1,6 +1,8 @@
 """How much Intra-W varies: against loops, at its limits, and what it refuses."""
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +18,8 @@ def test_matches_oracle(count: int) -> None:
     weights = normal(count, 4, seed=count)
     target = torch.arange(count) % 3 * 2  # class 1 has no face
     target[0] = -100
-    found = intra_spread(weights, target)
-    want = oracles.intra_spread(weights.numpy(), target.numpy())
-    assert (found.spread, found.explained, found.effective_latents) == pytest.approx(
-        want, abs=1e-10
-    )
-    assert found.num_latents == 4
+    want = (*oracles.intra_spread(weights.numpy(), target.numpy()), 4)
+    assert dataclasses.astuple(intra_spread(weights, target)) == pytest.approx(want, abs=1e-10)
 
 
 @given(seed=seeds())
@@ -29,8 +27,7 @@ def test_law_the_scale_and_the_order_of_faces_do_not_count(seed: int) -> None:
     weights, target = normal(12, 5, seed=seed), torch.arange(12) % 4
     order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
     one, other = intra_spread(weights, target), intra_spread(3 * weights[order], target[order])
-    for name in ("spread", "explained", "effective_latents"):
-        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9)
+    assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), rel=1e-9)
     assert one.explained is not None
     assert 0 <= one.explained <= 1
     assert 1 <= one.effective_latents <= 5
@@ -55,11 +52,15 @@ def test_one_class_explains_nothing_and_no_class_is_not_asked() -> None:
 
 def test_a_latent_that_alone_varies_alone_counts() -> None:
     weights = torch.full((8, 9), 0.1)
-    weights[:, 3] += torch.arange(8) / 8
-    assert intra_spread(weights).effective_latents == pytest.approx(1)
-    both = weights.clone()
-    both[:, 5] = weights[:, 3]
-    assert intra_spread(both).effective_latents == pytest.approx(2)
+    for count, latent in enumerate((3, 5), start=1):
+        weights[:, latent] += torch.arange(8) / 8
+        assert intra_spread(weights).effective_latents == pytest.approx(count)
+
+
+VARIES = (
+    "Intra-W varies over faces by 30 % of its size, 100 % of the variance is between classes, and "
+    "2.0 of 2 latents carry it."
+)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +68,7 @@ def test_a_latent_that_alone_varies_alone_counts() -> None:
     [
         (0.011, "Intra-W is the same for every face to 1 %: Intra-RM does nothing here."),
         (0.0, "Intra-W is the same for every face to 0 %: Intra-RM does nothing here."),
-        (
-            0.3,
-            "Intra-W varies over faces by 30 % of its size, 100 % of the variance is between "
-            "classes, and 2.0 of 2 latents carry it.",
-        ),
+        (0.3, VARIES),
     ],
 )
 def test_it_is_said_in_a_sentence(deviation: float, said: str) -> None:
@@ -85,24 +82,23 @@ def test_half_types_are_added_up_in_float64() -> None:
     assert not math.isnan(intra_spread(weights).spread)
 
 
-def test_rejects_bad_weights() -> None:
-    with pytest.raises(TypeError, match="`intra_weights` must be floating point"):
-        intra_spread(torch.ones(3, 2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"must have shape \(N, M\), got \(3,\)"):
-        intra_spread(torch.ones(3))
-    with pytest.raises(ValueError, match=r"at least one face and one latent, got \(0, 2\)"):
-        intra_spread(torch.ones(0, 2))
-    with pytest.raises(ValueError, match="must be finite"):
-        intra_spread(torch.tensor([[1.0, math.nan]]))
+ONES, ZEROS = torch.ones(3, 2), torch.zeros(2, dtype=torch.int64)
+NEGATIVE = torch.tensor([0, -1, -2])
 
 
-def test_rejects_bad_targets() -> None:
-    weights = torch.ones(3, 2)
-    with pytest.raises(TypeError, match="`target` must be int64"):
-        intra_spread(weights, torch.ones(3))
-    with pytest.raises(TypeError, match=r"`target` must be a torch\.Tensor, got list"):
-        intra_spread(weights, [0, 1, 2])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"`target` must have shape \(N,\) with N = 3"):
-        intra_spread(weights, torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="at least 0 or `ignore_index` = -1, got -2"):
-        intra_spread(weights, torch.tensor([0, -1, -2]), ignore_index=-1)
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ((ONES.long(),), TypeError, "`intra_weights` must be floating point"),
+        ((torch.ones(3),), ValueError, r"must have shape \(N, M\), got \(3,\)"),
+        ((torch.ones(0, 2),), ValueError, r"at least one face and one latent, got \(0, 2\)"),
+        ((torch.tensor([[1.0, math.nan]]),), ValueError, "must be finite"),
+        ((ONES, torch.ones(3)), TypeError, "`target` must be int64"),
+        ((ONES, [0, 1, 2]), TypeError, r"`target` must be a torch\.Tensor, got list"),
+        ((ONES, ZEROS), ValueError, r"`target` must have shape \(N,\) with N = 3"),
+        ((ONES, NEGATIVE), ValueError, "at least 0 or `ignore_index` = -1, got -2"),
+    ],
+)
+def test_rejects(given: tuple[Any, ...], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        intra_spread(*given, ignore_index=-1)

@@ -1,11 +1,13 @@
 import copy
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLModel, FDRLOutput, attach_head
@@ -16,64 +18,51 @@ SMALL: dict[str, Any] = {"latent_dim": 6, "num_latents": 3}
 class Net(nn.Module):
     """A small network of the shape of ResNet: body, mean, `fc`."""
 
-    def __init__(self, width: int = 8, classes: int = 10, channels: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 3, stride=2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
         self.dropout = nn.Dropout()
-        self.fc: nn.Module = nn.Linear(width, classes)
+        self.fc: nn.Module = nn.Linear(8, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.dropout(self.body(images).mean((2, 3))))  # type: ignore[no-any-return]
 
 
-class FaceNet(nn.Module):
+def face_net() -> nn.Sequential:
     """A network as those trained with ArcFace: `fc` makes the feature, for one size of images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.PReLU(4))
-        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, stride=4, padding=1), nn.BatchNorm2d(4))
-        self.fc = nn.Linear(4 * 28 * 28, 16)
-        self.features = nn.BatchNorm1d(16)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = self.body(self.input_layer(images))
-        return self.features(self.fc(maps.flatten(1)))  # type: ignore[no-any-return]
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.PReLU(4))
+    net.extend([nn.Conv2d(4, 4, 3, stride=4, padding=1), nn.BatchNorm2d(4), nn.Flatten()])
+    net.add_module("fc", nn.Linear(4 * 28 * 28, 16))
+    net.add_module("features", nn.BatchNorm1d(16))
+    return net
 
 
-def images(number: int = 4, side: int = 12, channels: int = 3) -> Tensor:
-    return torch.randn(number, channels, side, side)
+def images(number: int = 4, side: int = 12) -> Tensor:
+    return torch.randn(number, 3, side, side)
 
 
-def test_takes_the_classifier_off_and_finds_the_width() -> None:
+def test_puts_the_head_in_the_place_of_the_classifier() -> None:
     backbone = Net()
-    model = attach_head(backbone, 7, **SMALL)
+    model = attach_head(backbone, 7, **SMALL).eval()
     assert model.backbone is backbone
     assert isinstance(backbone.fc, nn.Identity)
     assert model.classifier == "fc"
     assert model.head.in_features == 8
-    assert "fc.weight" not in model.backbone.state_dict()
-
-
-def test_is_the_head_on_the_feature() -> None:
-    model = attach_head(Net(), 7, **SMALL).eval()
     x = images()
-    feature = model.backbone(x)
+    feature = backbone(x)
     assert torch.equal(model.basic_feature(x), feature)
-    expected = model.head(feature)
-    actual = model(x)
+    expected, actual = model.head(feature), model(x)
     assert isinstance(actual, FDRLOutput)
     assert torch.equal(actual.logits, expected.logits)
     assert torch.equal(actual.latents, expected.latents)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied(x).logits, expected.logits)
 
 
 def test_passes_the_options_of_the_head_on() -> None:
-    options = SMALL | {"delta": 0.25, "inter": False, "reduction": "mean", "backend": "torch"}
-    options["gate_init"] = "linear"
-    head = attach_head(Net(), 7, **options).head
-    assert head._hub_options().items() >= options.items()
+    options = SMALL | {"delta": 0.25, "inter": False, "reduction": "mean", "gate_init": "linear"}
+    options["backend"] = "torch"
+    assert attach_head(Net(), 7, **options).head._hub_options().items() >= options.items()
 
 
 def test_makes_the_head_where_the_backbone_is_and_in_its_type() -> None:
@@ -104,7 +93,7 @@ def test_leaves_the_backbone_and_the_random_state_as_they_were() -> None:
 
 
 def test_takes_a_face_network_whose_fc_is_no_classifier() -> None:
-    backbone = FaceNet()
+    backbone = face_net()
     fc = backbone.fc
     with pytest.raises(ValueError, match=r"\(2, 3, 224, 224\).*`image_size`"):
         attach_head(backbone, 7, **SMALL)
@@ -120,9 +109,8 @@ def test_puts_the_classifier_back_when_it_fails() -> None:
     with pytest.raises(ValueError, match="`latent_dim`"):
         attach_head(backbone, 7, latent_dim=0)
     assert backbone.fc is fc
-    pool: Any = lambda output: [output]  # noqa: E731
     with pytest.raises(TypeError, match="`pool` must return"):
-        attach_head(backbone, 7, pool=pool)
+        attach_head(backbone, 7, pool=lambda output: [output])  # type: ignore[arg-type, return-value]
     assert backbone.fc is fc
 
 
@@ -135,45 +123,32 @@ def test_asks_what_to_do_with_a_last_linear_layer() -> None:
     assert attach_head(backbone, 7, classifier="3", **SMALL).head.in_features == 8
 
 
-def test_runs_nothing_that_it_need_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError
-
-    backbone = Net()
-    backbone.register_forward_hook(refuse)
+def test_runs_nothing_that_it_need_not() -> None:
+    backbone, hook = Net(), Mock()
+    backbone.register_forward_hook(hook)
     model = attach_head(backbone, 7, in_features=8, classifier="fc", **SMALL)
+    assert not hook.called
     assert model.head.in_features == 8
     assert isinstance(backbone.fc, nn.Identity)
 
 
 @pytest.mark.parametrize(
-    ("last", "pool", "resolved", "width"),
+    ("last", "pool", "resolved", "width", "lead"),
     [
-        (nn.Identity(), "auto", "mean", 8),
-        (nn.Flatten(2), "mean", "mean", 36),
-        (nn.AdaptiveAvgPool2d(1), "auto", "auto", 8),
-        (nn.Flatten(), "none", "none", 8 * 36),
+        (nn.Identity(), "auto", "mean", 8, (4,)),
+        (nn.Flatten(2), "mean", "mean", 36, (4,)),
+        (nn.AdaptiveAvgPool2d(1), "auto", "auto", 8, (4,)),
+        (nn.Flatten(), "none", "none", 8 * 36, (4,)),
+        (Rearrange("n p h w -> n (h w) p"), "none", "none", 8, (4, 36)),
     ],
-    ids=["maps", "tokens", "pixel", "vector"],
+    ids=["maps", "tokens", "pixel", "vector", "head on every token"],
 )
-def test_decides_once_how_to_pool(last: nn.Module, pool: Any, resolved: str, width: int) -> None:
+def test_decides_how_to_pool(last: Any, pool: Any, resolved: str, width: int, lead: Any) -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), last)
     model = attach_head(backbone, 7, pool=pool, image_size=12, **SMALL)
     assert (model.pool, model.head.in_features) == (resolved, width)
-    assert model(images(side=12)).logits.shape == (4, 7)
-
-
-def test_puts_a_head_on_every_token() -> None:
-    backbone = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(2), Transposed())
-    model = attach_head(backbone, 7, pool="none", **SMALL)
     output = model(images(side=12))
-    assert output.logits.shape == (4, 9, 7)
-    assert output.intra_weights.shape == (4, 9, 3)
-
-
-class Transposed(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mT
+    assert (output.logits.shape, output.intra_weights.shape) == ((*lead, 7), (*lead, 3))
 
 
 class Several(nn.Module):
@@ -248,25 +223,15 @@ def test_says_that_a_model_in_training_gives_something_else() -> None:
         model(images())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "match"),
-    [
-        ({"backbone": 3}, TypeError, r"`backbone` must be a torch.nn.Module or a string, got int"),
+REJECTED: dict[Callable[..., FDRLModel], list[Any]] = {
+    FDRLModel: [
+        ({"backbone": 3}, TypeError, "`backbone` must be a torch.nn.Module or a string, got int"),
         ({"head": nn.Linear(8, 7)}, TypeError, "`head` must be an FDRLHead, got Linear"),
         ({"pool": "max"}, ValueError, "`pool` must be one of"),
         ({"backbone_options": {"a": 1}}, ValueError, "`backbone_options` must be None"),
         ({"classifier": "head"}, ValueError, "`classifier` must name a layer of `backbone`"),
     ],
-)
-def test_rejects_arguments(arguments: dict[str, Any], error: type[Exception], match: str) -> None:
-    good: dict[str, Any] = {"backbone": Net(), "head": FDRLHead(8, 7, **SMALL)}
-    with pytest.raises(error, match=match):
-        FDRLModel(**good | arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "match"),
-    [
+    attach_head: [
         ({"num_classes": -1}, ValueError, "`num_classes` must be at least 0"),
         ({"image_size": 0}, ValueError, "`image_size` must be at least 1"),
         ({"in_channels": 1}, ValueError, "failed in a dry run .*`in_channels`"),
@@ -275,13 +240,21 @@ def test_rejects_arguments(arguments: dict[str, Any], error: type[Exception], ma
         ({"classifier": "nothing"}, ValueError, "`classifier` must name a layer"),
         ({"latents": 3}, TypeError, "latents"),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "error", "match"),
+    [(build, *row) for build, rows in REJECTED.items() for row in rows],
 )
-def test_attaching_rejects_arguments(
-    arguments: dict[str, Any], error: type[Exception], match: str
+def test_rejects_arguments(
+    build: Callable[..., FDRLModel], arguments: dict[str, Any], error: type[Exception], match: str
 ) -> None:
-    good: dict[str, Any] = {"backbone": Net(), "num_classes": 7}
+    more: dict[str, Any] = {"num_classes": 7}
+    if build is FDRLModel:
+        more = {"head": FDRLHead(8, 7, **SMALL)}
     with pytest.raises(error, match=match):
-        attach_head(**good | arguments)
+        build(**{"backbone": Net()} | more | arguments)
 
 
 def test_builds_from_a_name() -> None:
@@ -304,37 +277,26 @@ def test_takes_the_last_maps_of_a_backbone_of_transformers() -> None:
     assert model(images(2, 32)).logits.shape == (2, 7)
 
 
-def test_copies_and_pickles() -> None:
-    model = attach_head(Net(), 7, **SMALL).eval()
-    x = images()
-    expected = model(x).logits
-    assert torch.equal(copy.deepcopy(model)(x).logits, expected)
-    assert torch.equal(pickle.loads(pickle.dumps(model))(x).logits, expected)
-
-
-@pytest.mark.parametrize("pool", ["auto", "mean"])
-def test_exports_with_any_number_of_images(pool: Any) -> None:
+@pytest.mark.parametrize(
+    ("pool", "free", "sizes"),
+    [
+        ("auto", {0: torch.export.Dim("N")}, [(2, 12), (5, 12)]),
+        ("mean", {0: torch.export.Dim("N")}, [(2, 12), (5, 12)]),
+        ("mean", dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO), [(2, 8), (2, 21)]),
+    ],
+    ids=["number", "number and mean", "size"],
+)
+def test_exports_with_any_number_and_size_of_images(pool: Any, free: Any, sizes: Any) -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     model = FDRLModel(backbone, FDRLHead(8, 7, **SMALL), pool)
-    batch = ({0: torch.export.Dim("N")},)
-    program = torch.export.export(model, (images(3),), dynamic_shapes=batch)
+    program = torch.export.export(model, (images(3),), dynamic_shapes=(free,))
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
-    for number in (2, 5):
-        x = images(number)
+    for number, side in sizes:
+        x = images(number, side)
         torch.testing.assert_close(loaded(x).logits, model(x).logits)
-
-
-def test_exports_with_any_size_of_images() -> None:
-    backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
-    model = attach_head(backbone, 7, **SMALL)
-    sizes = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
-    program = torch.export.export(model, (images(3),), dynamic_shapes=sizes).module()
-    for side in (8, 21):
-        x = images(2, side)
-        torch.testing.assert_close(program(x).logits, model(x).logits)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +39,6 @@ def test_workers_share_a_gpu_with_room_for_each(monkeypatch: pytest.MonkeyPatch)
     assert devices.with_room(64) == 64
     monkeypatch.setattr(devices, "HAS_CUDA", True)
     for memory, workers in ((8 * 2**30, 4), (2**30, 1), (80 * 2**30, 16)):
-        properties = type("Properties", (), {"total_memory": memory})
+        properties = SimpleNamespace(total_memory=memory)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, found=properties: found)
         assert devices.with_room(16) == workers

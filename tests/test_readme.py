@@ -1,7 +1,8 @@
 import re
 from pathlib import Path
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_ten_lines_run() -> None:
@@ -15,7 +16,6 @@ def test_the_ten_lines_run() -> None:
 
 
 def test_the_files_that_it_names_are_there() -> None:
-    root = Path(__file__).resolve().parents[1]
     named = re.findall(r"(?:docs|examples)/[\w/.]+\.(?:svg|py)", README)
     assert named
-    assert [name for name in named if not (root / name).is_file()] == []
+    assert [name for name in named if not (ROOT / name).is_file()] == []

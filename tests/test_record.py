@@ -1,6 +1,7 @@
 """What a head and the joint loss give: records that are unpacked, indexed and gathered too."""
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -8,28 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.parallel import scatter_gather
+from torch.utils import _pytree as pytree
 
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 
 
-def head_output(**options: Any) -> FDRLOutput:
-    head = FDRLHead(8, 5, num_latents=3, latent_dim=4, **options)
-    found = head(torch.randn(2, 8))
-    assert isinstance(found, FDRLOutput)
-    return found
-
-
 def record_of(kind: str) -> Any:
+    head = FDRLHead(8, 5, num_latents=3, latent_dim=4, inter=kind != "bare")
+    output = head(torch.randn(2, 8))
     if kind == "loss":
-        return FDRLLoss(5, num_latents=3, latent_dim=4)(head_output(), torch.tensor([0, 4]))
-    return head_output(inter=kind == "head")
+        return FDRLLoss(5, num_latents=3, latent_dim=4)(output, torch.tensor([0, 4]))
+    return output
 
 
 KIND = pytest.mark.parametrize("kind", ["head", "bare", "loss"])
 
 
 @KIND
-def test_is_unpacked_and_indexed_in_the_order_of_its_fields(kind: str) -> None:
+def test_is_unpacked_and_indexed_in_the_order_of_its_fields_and_is_no_tuple(kind: str) -> None:
     record = record_of(kind)
     fields = tuple(vars(record).values())
     assert len(record) == len(fields) == 5
@@ -39,13 +36,20 @@ def test_is_unpacked_and_indexed_in_the_order_of_its_fields(kind: str) -> None:
     assert [id(each) for each in record[1:3]] == [id(each) for each in fields[1:3]]
     with pytest.raises(IndexError):
         record[5]
+    assert not isinstance(record, tuple)
+    # By identity: tensors have no single truth.
+    assert record != type(record)(**vars(record))
+    assert len({record, record}) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(record, next(iter(vars(record))), None)
 
 
 def test_the_order_is_that_of_the_docs() -> None:
-    logits, embedding, latents, intra_weights, inter_weights = record_of("head")
-    shapes = [tuple(each.shape) for each in (logits, embedding, latents, intra_weights)]
-    assert shapes == [(2, 5), (2, 4), (2, 3, 4), (2, 3)]
-    assert inter_weights.shape == (2, 3, 3)
+    sizes = {"logits": (2, 5), "embedding": (2, 4), "latents": (2, 3, 4), "intra_weights": (2, 3)}
+    sizes["inter_weights"] = (2, 3, 3)
+    record = record_of("head")
+    assert list(vars(record)) == list(sizes)
+    assert [tuple(each.shape) for each in record] == list(sizes.values())
     assert record_of("bare")[-1] is None
     losses = record_of("loss")
     total, *terms = losses
@@ -54,22 +58,18 @@ def test_the_order_is_that_of_the_docs() -> None:
 
 
 @KIND
-def test_is_no_tuple_and_equal_to_itself_alone(kind: str) -> None:
-    record = record_of(kind)
-    assert not isinstance(record, tuple)
-    assert record != type(record)(**vars(record))
-    assert len({record, record}) == 1
-
-
-@KIND
-@pytest.mark.parametrize("how", ["copy", "pickle"])
+@pytest.mark.parametrize("how", ["copy", "pickle", "tree"])
 def test_is_copied_whole(kind: str, how: str) -> None:
     record = record_of(kind)
     plain = type(record)(*(None if each is None else each.detach() for each in record))
-    found = copy.copy(plain) if how == "copy" else pickle.loads(pickle.dumps(plain))
+    if how == "tree":
+        doubled = pytree.tree_map(lambda each: 2 * each, plain)
+        found = pytree.tree_map(lambda each: each / 2, doubled)
+        assert torch.equal(doubled[0], 2 * plain[0])
+    else:
+        found = copy.copy(plain) if how == "copy" else pickle.loads(pickle.dumps(plain))
     assert type(found) is type(record)
-    for a, b in zip(found, plain, strict=True):
-        assert (a is None and b is None) or torch.equal(a, b)
+    torch.testing.assert_close(tuple(found), tuple(plain), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["head", "bare"])
