@@ -14,22 +14,34 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import oracles
+from comparing import assert_close
 from devices import marks_of, name_of
 from fdrl_layers import (
     BalanceLoss,
     CenterLoss,
     CompactnessLoss,
     DistributionLoss,
+    FDRLHead,
     FDRLLoss,
     FDRLOutput,
     functional,
 )
-from strategies import IGNORE_INDEX, Sizes, normal, soft_targets_NK, targets_N
+from strategies import IGNORE_INDEX, Sizes, normal, parameters_for, soft_targets_NK, targets_N
 
 SMALL = Sizes(N=6, P=2, M=3, D=4, K=5)
 """No two sizes alike, so that no two axes can be mistaken for each other."""
 
 RULES = ("alpha", "ema", "gradient")
+RULE = pytest.mark.parametrize("rule", RULES)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+HALF = pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
+
+HARD = torch.tensor([IGNORE_INDEX, 1, 0, 0, 2, 4])
+"""Labels of a small batch: the first is ignored, class 3 is absent and 4 comes last."""
+
+TARGETS = {"hard": HARD, "all counted": HARD.clamp_min(0), "soft": normal(6, 5, seed=9).softmax(1)}
+TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 
 @dataclass(frozen=True)
@@ -65,9 +77,7 @@ class LossCase:
         """What the tests call it."""
         return self.loss.__name__
 
-    def new(
-        self, of: Sizes = SMALL, dtype: torch.dtype = torch.float64, **options: Any
-    ) -> nn.Module:
+    def new(self, of: Sizes = SMALL, dtype: torch.dtype = torch.float64, **options: Any) -> Any:
         """A loss without data; one without centers has no type and no rule to be told."""
         options = {"dtype": dtype, "device": self.device, **options}
         if not self.centers:
@@ -75,7 +85,7 @@ class LossCase:
         sizes = {name: getattr(of, letter) for name, letter in self.sizes.items()}
         return self.loss(**sizes | options)
 
-    def loaded(self, centers: Mapping[str, Tensor], of: Sizes = SMALL, **options: Any) -> nn.Module:
+    def loaded(self, centers: Mapping[str, Tensor], of: Sizes = SMALL, **options: Any) -> Any:
         """A loss that has met every class, with the given centers."""
         loss = self.new(of, **options)
         state = {}
@@ -124,11 +134,7 @@ class LossCase:
         return named(loss(*self.arguments(inputs, target)))
 
     def apply(
-        self,
-        inputs: Mapping[str, Any],
-        target: object,
-        centers: Mapping[str, Any],
-        **options: Any,
+        self, inputs: Mapping[str, Any], target: object, centers: Mapping[str, Any], **options: Any
     ) -> dict[str, Tensor]:
         """Call the function and name what it gives."""
         return named(self.function(*self.arguments(inputs, target), **centers, **options))
@@ -236,6 +242,35 @@ def assert_same_state(actual: Mapping[str, Tensor], expected: Mapping[str, Tenso
     for key, value in expected.items():
         assert actual[key].dtype == value.dtype, key
         assert torch.equal(actual[key], value), key
+
+
+def assert_close_state(
+    actual: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float64,
+    name: str = "state",
+) -> None:
+    """Fail unless both states are close; a loss without centers has none."""
+    assert list(actual) == list(expected)
+    if expected:
+        one, other = ({k: v.double() for k, v in state.items()} for state in (actual, expected))
+        assert_close(name, one, other, dtype)
+
+
+def head_of(of: Sizes = SMALL, seed: int = 0, **options: Any) -> FDRLHead:
+    """A head in float64 with the parameters of `seed`."""
+    sizes = {"latent_dim": of.D, "num_latents": of.M, "dtype": torch.float64}
+    head = FDRLHead(of.P, of.K, **sizes | options)
+    has = {name: options.get(name, True) for name in ("intra", "inter")}
+    head.load_state_dict(parameters_for(of, seed, **has))
+    return head
+
+
+def model_of(of: Sizes, width: int = 3, **options: Any) -> nn.Sequential:
+    """A backbone of one layer and a head, the same everywhere."""
+    backbone = nn.Linear(width, of.P, dtype=torch.float64)
+    backbone.load_state_dict({"weight": normal(of.P, width, seed=1), "bias": normal(of.P, seed=2)})
+    return nn.Sequential(backbone, nn.ReLU(), head_of(of, **options))
 
 
 BALANCE = LossCase(
