@@ -95,25 +95,35 @@ class LossCase:
         loss.load_state_dict({**loss.state_dict(), **state})
         return loss
 
-    def inputs(self, of: Sizes = SMALL, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
-        """A batch in float64: latents as a ReLU leaves them, Intra-W positive, others not."""
+    def inputs(
+        self,
+        of: Sizes = SMALL,
+        seed: int = 0,
+        scale: float = 1.0,
+        dtype: torch.dtype = torch.float64,
+    ) -> dict[str, Tensor]:
+        """A batch: latents as a ReLU leaves them, Intra-W positive, others not."""
         drawn = {
             name: normal(*shape(axes, of), seed=seed + i, scale=scale, device=self.device)
             for i, (name, axes) in enumerate(self.axes.items())
         }
         signs = {"latents": torch.relu, "intra_weights": torch.abs}
-        return {name: signs.get(name, torch.clone)(value) for name, value in drawn.items()}
+        return {n: signs.get(n, torch.clone)(value).to(dtype) for n, value in drawn.items()}
 
     def drawn_centers(
         self, of: Sizes = SMALL, seed: int = 0, scale: float = 1.0
     ) -> dict[str, Tensor]:
         """Centers in float64, by the argument they are."""
+        options: dict[str, Any] = {"scale": scale, "device": self.device}
         return {
-            each.argument: normal(
-                *shape(each.axes, of), seed=seed + 50 + i, scale=scale, device=self.device
-            )
+            each.argument: normal(*shape(each.axes, of), seed=seed + 50 + i, **options)
             for i, each in enumerate(self.centers)
         }
+
+    def train(self, loss: nn.Module, steps: int = 2) -> None:
+        """Give a loss batches with labels."""
+        for seed in range(steps):
+            self.run(loss, self.inputs(seed=seed), labels())
 
     def held(self, loss: nn.Module) -> dict[str, Tensor]:
         """The centers that the module holds now, by the argument they are."""
