@@ -217,7 +217,7 @@ def test_the_fused_forms(form: str, rule: str) -> None:
     )
     target = HARD.to(OF_KERNELS)
     for seed in range(2):
-        inputs = {name: value.float() for name, value in case.inputs(of, seed).items()}
+        inputs = case.inputs(of, seed, dtype=torch.float32)
         in_parts(case, loss, inputs, target)
         case.run(whole, inputs, target)
         assert_close_state(state_of(loss), state_of(whole), torch.float32)

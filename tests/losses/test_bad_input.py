@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,22 +30,19 @@ WAYS = ["list", "integer", "device"]
 
 
 def check_rejected(
-    case: LossCase,
-    error: type[Exception],
-    match: str,
-    *,
-    inputs: dict[str, Any] | None = None,
-    target: object = None,
-    centers: dict[str, Any] | None = None,
-    module: bool = True,
+    case: LossCase, error: type[Exception], match: str, target: object = None, **changed: Any
 ) -> None:
-    """Hold that the function and, with good centers, the module raise the error."""
-    given = (case.inputs() | (inputs or {}), labels() if target is None else target)
+    """Hold that the function and, where no centers are changed, the module raise the error."""
+    target = labels() if target is None else target
+    inputs, centers = (
+        {name: changed.get(name, value) for name, value in good.items()}
+        for good in (case.inputs(), case.drawn_centers())
+    )
     with pytest.raises(error, match=match):
-        case.apply(*given, case.drawn_centers() | (centers or {}))
-    if module:
+        case.apply(inputs, target, centers)
+    if not changed.keys() & centers.keys():
         with pytest.raises(error, match=match):
-            case.run(case.new(), *given)
+            case.run(case.new(), inputs, target)
 
 
 def named_in(match: str, case: LossCase, name: str) -> str:
@@ -71,27 +69,23 @@ def each_input(how: str, ways: Sequence[str], not_of_balance: str) -> pytest.Mar
 @each_input("how", WAYS, "device")  # a balance loss has nothing on another one
 def test_rejects_what_is_no_feature(case: LossCase, name: str, how: str) -> None:
     bad = spoil(how, name, case.inputs()[name])
-    check_rejected(case, bad.error, named_in(bad.match, case, name), inputs={name: bad.value})
+    check_rejected(case, bad.error, named_in(bad.match, case, name), **{name: bad.value})
 
 
 @each_input("change", ["wider", "one axis more", "one axis less"], "wider")  # any M is its M
 def test_rejects_a_shape(case: LossCase, name: str, change: str) -> None:
     sizes = shape(case.axes[name], SMALL)
-    sizes = {
-        "wider": (*sizes[:-1], sizes[-1] + 1),
-        "one axis more": (1, *sizes),
-        "one axis less": sizes[1:],
-    }[change]
+    changed = {"one axis more": (1, *sizes), "one axis less": sizes[1:]}
+    sizes = changed.get(change, (*sizes[:-1], sizes[-1] + 1))
     letters = ", ".join(case.axes[name] if name != "features" else "NF")
     match = rf"`{name}` must have shape \({letters}\).*, got {re.escape(str(sizes))}"
-    match = named_in(match, case, name)
-    check_rejected(case, ValueError, match, inputs={name: torch.ones(sizes)})
+    check_rejected(case, ValueError, named_in(match, case, name), **{name: torch.ones(sizes)})
 
 
 @pytest.mark.parametrize("name", JOINT.axes)
 def test_rejects_a_batch_of_two_sizes(name: str) -> None:
     short = JOINT.inputs()[name][1:]
-    check_rejected(JOINT, ValueError, r"must have shape \(N.*with N = \d", inputs={name: short})
+    check_rejected(JOINT, ValueError, r"must have shape \(N.*with N = \d", **{name: short})
 
 
 CENTERS = pytest.mark.parametrize(
@@ -105,8 +99,7 @@ CENTERS = pytest.mark.parametrize(
 def test_rejects_what_is_no_center(case: LossCase, index: int, how: str) -> None:
     name = case.centers[index].argument
     bad = spoil(how, "centers", case.drawn_centers()[name])
-    match = named_in(bad.match, case, "centers")
-    check_rejected(case, bad.error, match, centers={name: bad.value}, module=False)
+    check_rejected(case, bad.error, named_in(bad.match, case, "centers"), **{name: bad.value})
 
 
 @CENTERS
@@ -115,8 +108,7 @@ def test_rejects_a_shape_of_centers(case: LossCase, index: int) -> None:
     for sizes in (shape(each.axes, SMALL)[:1], (1, *shape(each.axes, SMALL))):
         match = rf"`centers` must have shape \(\w, \w\), got {re.escape(str(sizes))}"
         match = named_in(match, case, "centers")
-        centers = {each.argument: torch.ones(sizes)}
-        check_rejected(case, ValueError, match, centers=centers, module=False)
+        check_rejected(case, ValueError, match, **{each.argument: torch.ones(sizes)})
 
 
 def at(row: int, value: int) -> Tensor:
@@ -194,31 +186,25 @@ def test_a_rejected_batch_moves_no_center(name: str) -> None:
 
 @each_of(CENTERED)
 @pytest.mark.parametrize(
-    ("value", "error", "got"),
+    ("option", "value", "error", "match"),
     [
-        (0, ValueError, "at least 1, got 0"),
-        (2.0, TypeError, "an integer, got float: 2.0"),
-        (True, TypeError, "an integer, got bool: True"),
+        ("sizes", 0, ValueError, "at least 1, got 0"),
+        ("sizes", 2.0, TypeError, r"an integer, got float: 2\.0"),
+        ("sizes", True, TypeError, "an integer, got bool: True"),
+        ("center_update", "sgd", ValueError, "one of 'alpha', 'ema', 'gradient', got 'sgd'"),
+        ("center_rate", -0.1, ValueError, r".* in \[0, 1\], got -0\.1"),
+        ("center_rate", 1.1, ValueError, r".* in \[0, 1\], got 1\.1"),
+        ("center_rate", float("nan"), ValueError, r".* in \[0, 1\], got nan"),
+        ("center_rate", float("inf"), ValueError, r".* in \[0, 1\], got inf"),
+        ("center_rate", "0.5", TypeError, r"a number, got str: '0\.5'"),
     ],
 )
-def test_rejects_sizes(case: LossCase, value: object, error: type[Exception], got: str) -> None:
-    for name in case.sizes:
-        options: dict[str, Any] = {name: value}
-        with pytest.raises(error, match=re.escape(f"`{name}` must be {got}")):
-            case.new(**options)
-
-
-@each_of(CENTERED)
-def test_rejects_rules_and_rates(case: LossCase) -> None:
-    with pytest.raises(
-        ValueError, match="`center_update` must be one of 'alpha', 'ema', 'gradient', got 'sgd'"
-    ):
-        case.new(center_update="sgd")
-    for rate in (-0.1, 1.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=rf"`center_rate` must be .* in \[0, 1\], got {rate}"):
-            case.new(center_rate=rate)
-    with pytest.raises(TypeError, match=r"`center_rate` must be a number, got str: '0\.5'"):
-        case.new(center_rate="0.5")
+def test_rejects_options(
+    case: LossCase, option: str, value: Any, error: type[Exception], match: str
+) -> None:
+    for name in case.sizes if option == "sizes" else (option,):
+        with pytest.raises(error, match=f"`{name}` must be {match}"):
+            case.new(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -229,23 +215,21 @@ def test_rejects_rules_and_rates(case: LossCase) -> None:
             for term in ("compactness", "balance", "distribution")
             for value in (-1e-4, float("nan"), float("inf"))
         ),
-        ("label_smoothing", -0.1, r"`label_smoothing` must be .* in \[0, 1\], got -0.1"),
-        ("label_smoothing", 1.1, r"`label_smoothing` must be .* in \[0, 1\], got 1.1"),
-        ("label_smoothing", float("nan"), r"`label_smoothing` must be .* in \[0, 1\], got nan"),
+        *(
+            ("label_smoothing", value, rf"`label_smoothing` must be .* in \[0, 1\], got {value}")
+            for value in (-0.1, 1.1, float("nan"))
+        ),
     ],
 )
-def test_rejects_weights(name: str, value: float, match: str) -> None:
-    options: dict[str, Any] = {name: value}
-    with pytest.raises(ValueError, match=match):
-        JOINT.new(**options)
-    with pytest.raises(ValueError, match=match):
-        JOINT.apply(JOINT.inputs(), labels(), JOINT.drawn_centers(), **options)
+def test_rejects_weights(name: str, value: Any, match: str) -> None:
+    for call in (JOINT.new, partial(JOINT.apply, JOINT.inputs(), labels(), JOINT.drawn_centers())):
+        with pytest.raises(ValueError, match=match):
+            call(**{name: value})
 
 
 def test_rejects_what_is_no_output_of_a_head() -> None:
     logits, centers = JOINT.inputs()["logits"], JOINT.drawn_centers()
     for output, kind in ((logits, "Tensor"), ((logits,), "tuple"), (None, "NoneType")):
-        with pytest.raises(TypeError, match=f"`output` must be an FDRLOutput, got {kind}"):
-            JOINT.loss(5)(output, labels())
-        with pytest.raises(TypeError, match=f"`output` must be an FDRLOutput, got {kind}"):
-            JOINT.function(output, labels(), **centers)
+        for call in (JOINT.new(), partial(JOINT.function, **centers)):
+            with pytest.raises(TypeError, match=f"`output` must be an FDRLOutput, got {kind}"):
+                call(output, labels())

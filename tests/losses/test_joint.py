@@ -1,22 +1,29 @@
 """The joint loss alone, equation 13; what it shares is in `test_every_loss.py`."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from torch import Tensor, nn
 
 from comparing import assert_close
-from fdrl_layers import FDRLLoss
+from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput
 from loss_cases import (
+    DTYPE,
+    DTYPES,
     JOINT,
-    gradients_of,
+    RULE,
+    SMALL,
+    assert_same_state,
+    head_of,
     labels,
     shares,
+    state_of,
     targets,
-    wanting,
 )
-from strategies import IGNORE_INDEX, Sizes, seeds, sizes
+from strategies import IGNORE_INDEX, Sizes, normal, seeds, sizes
 
 LAMBDAS = ("lambda_compactness", "lambda_balance", "lambda_distribution")
 TERMS = ("compactness", "balance", "distribution")
@@ -31,20 +38,14 @@ TERMS = ("compactness", "balance", "distribution")
     ignore_index=st.sampled_from([-100, 0, 3]),
 )
 def test_matches_oracle_with_its_options(
-    data: st.DataObject,
-    of: Sizes,
-    seed: int,
-    weights: tuple[float, float, float],
-    label_smoothing: float,
-    ignore_index: int,
+    data: st.DataObject, of: Sizes, seed: int, weights: tuple[float, ...], **options: Any
 ) -> None:
     target = data.draw(targets(of))
     if target.ndim == 2:
-        ignore_index = IGNORE_INDEX
+        options["ignore_index"] = IGNORE_INDEX
     else:
-        target = torch.where(target == IGNORE_INDEX, ignore_index, target)
-    options: dict[str, Any] = dict(zip(LAMBDAS, weights, strict=True))
-    options |= {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+        target = torch.where(target == IGNORE_INDEX, options["ignore_index"], target)
+    options |= zip(LAMBDAS, weights, strict=True)
     inputs, centers = JOINT.inputs(of, seed), JOINT.drawn_centers(of, seed)
     expected = JOINT.expect(inputs, target, centers, **options)
     assert_close("function", JOINT.apply(inputs, target, centers, **options), expected)
@@ -54,13 +55,11 @@ def test_matches_oracle_with_its_options(
 
 def test_the_paper_s_weights_are_the_default() -> None:
     named: dict[str, Any] = dict(zip(LAMBDAS, (1e-4, 1.0, 1e-4), strict=True))
-    centers = JOINT.drawn_centers()
-    arguments = JOINT.inputs(), labels(), centers
-    assert JOINT.apply(*arguments)["total"] == JOINT.apply(*arguments, **named)["total"]
-    assert (
-        JOINT.run(JOINT.loaded(centers), *arguments[:2])["total"]
-        == (JOINT.run(JOINT.loaded(centers, **named), *arguments[:2])["total"])
-    )
+    inputs, target, centers = JOINT.inputs(), labels(), JOINT.drawn_centers()
+    expected = JOINT.apply(inputs, target, centers, **named)
+    assert_same_state(JOINT.apply(inputs, target, centers), expected)
+    module, same = (JOINT.loaded(centers, **options) for options in ({}, named))
+    assert_same_state(JOINT.run(module, inputs, target), JOINT.run(same, inputs, target))
     loss = FDRLLoss(7)
     assert loss.compactness.centers.value.shape == (9, 128)
     assert loss.distribution.centers.value.shape == (7, 9)
@@ -68,32 +67,12 @@ def test_the_paper_s_weights_are_the_default() -> None:
 
 @pytest.mark.parametrize(("name", "term"), [*zip(LAMBDAS, TERMS, strict=True)])
 def test_a_weight_can_be_changed_later(name: str, term: str) -> None:
-    nothing: dict[str, Any] = dict.fromkeys(LAMBDAS, 0.0)
-    loss = JOINT.loaded(JOINT.drawn_centers(), **nothing).eval()
+    loss = JOINT.loaded(JOINT.drawn_centers(), **dict.fromkeys(LAMBDAS, 0.0)).eval()
     found = JOINT.run(loss, JOINT.inputs(), labels())
     assert found["total"] == found["classification"]
     setattr(loss, name, 2.0)
     found = JOINT.run(loss, JOINT.inputs(), labels())
     assert_close("total", found["total"], found["classification"] + 2 * found[term])
-
-
-def test_ignored_samples_enter_what_needs_no_label() -> None:
-    target, needs_none = labels(), ("compactness", "balance")
-    for term in ("classification", "distribution", *needs_none):
-        inputs = wanting(JOINT.inputs())
-        found = gradients_of(JOINT.run(JOINT.new(), inputs, target)[term], inputs).values()
-        assert any(gradient[target >= 0].any() for gradient in found), term
-        assert any(gradient[target < 0].any() for gradient in found) == (term in needs_none), term
-
-
-def test_ignored_samples_are_in_the_latents_centers_and_in_no_class_s() -> None:
-    loss, inputs, target = JOINT.new(), JOINT.inputs(), labels()
-    JOINT.run(loss, inputs, target)
-    held = JOINT.held(loss)
-    assert_close("latents", held["latent_centers"], inputs["latents"].mean(0))
-    for k in target[target >= 0].unique().tolist():
-        mean = inputs["intra_weights"][target == k].mean(0)
-        assert_close(f"class {k}", held["class_centers"][k], mean)
 
 
 def test_ignore_index_says_nothing_of_soft_targets() -> None:
@@ -102,13 +81,89 @@ def test_ignore_index_says_nothing_of_soft_targets() -> None:
     assert_close("losses", JOINT.apply(inputs, target, centers, ignore_index=0), expected)
 
 
-@pytest.mark.parametrize("logits", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
-)
+@pytest.mark.parametrize("logits", DTYPES[1:], ids=str)
+@DTYPE
 def test_soft_targets_may_have_a_type_of_their_own(dtype: torch.dtype, logits: torch.dtype) -> None:
-    inputs = {name: value.to(logits) for name, value in JOINT.inputs().items()}
-    target = shares().to(dtype)
+    inputs, target = JOINT.inputs(dtype=logits), shares().to(dtype)
     centers = {name: value.float() for name, value in JOINT.drawn_centers().items()}
     expected = JOINT.expect(inputs, target.double(), centers)
     assert_close("losses", JOINT.apply(inputs, target, centers), expected, torch.float32)
+
+
+# On what a head gives.
+
+
+def features(batch: int = SMALL.N, seed: int = 0) -> Tensor:
+    return normal(batch, SMALL.P, seed=seed)
+
+
+@pytest.mark.parametrize("parts", [{}, {"intra": False}, {"inter": False}], ids=str)
+def test_takes_what_a_head_gives(parts: dict[str, bool]) -> None:
+    model, loss = head_of(**parts), JOINT.new()
+    output = model(features())
+    found = loss(output, labels())
+    assert isinstance(found, FDRLLossOutput)
+    found.total.backward()
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
+    used = {name: vars(output)[name].detach() for name in JOINT.axes}
+    assert_close("losses", vars(found), JOINT.run(JOINT.new(), used, labels()))
+
+
+def test_rejects_a_head_without_a_prediction_layer() -> None:
+    output = FDRLHead(SMALL.P, 0, latent_dim=SMALL.D, num_latents=SMALL.M)(features().float())
+    match = r"`output\.logits` must have shape \(N, K\) with K = 5, got \(6, 0\)"
+    with pytest.raises(ValueError, match=match):
+        JOINT.new()(output, labels())
+
+
+class Losses(nn.Module):
+    """A head with its loss."""
+
+    def __init__(self, rule: str = "alpha") -> None:
+        super().__init__()
+        self.head, self.loss = head_of(), JOINT.new(center_update=rule)
+
+    def forward(self, input: Tensor, target: Tensor) -> FDRLLossOutput:
+        found: FDRLLossOutput = self.loss(self.head(input), target)
+        return found
+
+
+def train(model: Losses, step: Callable[[Tensor, Tensor], Any]) -> Iterator[dict[str, Tensor]]:
+    """Steps of SGD; the losses, gradients and centers of each."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    # Unlike any other size, so that a compiled step takes them for an axis of their own.
+    for seed, batch in enumerate((11, 8, 11)):
+        optimizer.zero_grad()
+        found = step(features(batch, seed), torch.arange(batch) % 4)
+        found.total.backward()
+        named = model.named_parameters()
+        gradients = {f"d {name}": p.grad.clone() for name, p in named if p.grad is not None}
+        optimizer.step()
+        state = {name: value.double() for name, value in state_of(model.loss).items()}
+        yield vars(found) | gradients | state
+
+
+@pytest.mark.slow
+@RULE
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiles_with_the_head(rule: str) -> None:
+    model, twin = Losses(rule), Losses(rule)
+    expected = list(train(twin, twin))
+    actual = train(model, torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager"))
+    assert_close("the first step", next(actual), expected[0])
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for number, found in enumerate(actual, start=1):
+            assert_close(f"step {number}", found, expected[number])
+
+
+def test_exports_in_evaluation() -> None:
+    module, batch = Losses(), torch.export.Dim("N")
+    module(features(), labels())
+    module.eval()
+    program = torch.export.export(
+        module, (features(), labels()), dynamic_shapes=({0: batch}, {0: batch})
+    )
+    target = torch.arange(9) % 4
+    found = program.module()(features(9, 3), target)
+    assert_close("losses", vars(found), vars(module(features(9, 3), target)))

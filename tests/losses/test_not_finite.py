@@ -1,6 +1,7 @@
 """A batch that is not finite moves no center, in any form; its loss says so."""
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -41,25 +42,19 @@ def spoiled(inputs: dict[str, Tensor], bad: float) -> dict[str, Tensor]:
 @FIRST
 @pytest.mark.parametrize("readable", [True, False], ids=["readable", "as on a GPU"])
 def test_no_center_moves(
-    case: LossCase,
-    rule: str,
-    target: Tensor,
-    bad: float,
-    first: bool,
-    readable: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    case: LossCase, rule: str, target: Tensor, bad: float, first: bool, readable: bool
 ) -> None:
-    # On the CPU the host reads whether the sums are finite; elsewhere it must not wait.
-    monkeypatch.setattr("fdrl_layers.ops.eager.joint._readable", lambda tensor: readable)
     loss, undisturbed = (case.new(center_update=rule) for _ in range(2))
-    if not first:
-        for each in (loss, undisturbed):
-            case.run(each, case.inputs(seed=3), target)
-    before = state_of(loss)
-    found = case.run(loss, spoiled(case.inputs(), bad), target)
-    assert_same_state(state_of(loss), before)
+    # On the CPU the host reads whether the sums are finite; elsewhere it must not wait.
+    with mock.patch("fdrl_layers.ops.eager.joint._readable", return_value=readable):
+        if not first:
+            for each in (loss, undisturbed):
+                case.run(each, case.inputs(seed=3), target)
+        before = state_of(loss)
+        found = case.run(loss, spoiled(case.inputs(), bad), target)
+        assert_same_state(state_of(loss), before)
+        good = [case.run(each, case.inputs(seed=1), target) for each in (loss, undisturbed)]
     assert not any(value.isfinite() for name, value in found.items() if name != "classification")
-    good = [case.run(each, case.inputs(seed=1), target) for each in (loss, undisturbed)]
     assert_same_state(good[0], good[1])
     assert_same_state(state_of(loss), state_of(undisturbed))
     assert all(value.isfinite().all() for value in state_of(loss).values())
@@ -69,7 +64,7 @@ def test_no_center_moves(
 def test_overflow_of_the_squares_counts_as_not_finite(case: LossCase) -> None:
     # Of float32: a number, whose square is none.
     loss = case.new(dtype=torch.float32)
-    inputs = {name: value.float() for name, value in case.inputs().items()}
+    inputs = case.inputs(dtype=torch.float32)
     case.run(loss, inputs, HARD)
     before = state_of(loss)
     case.run(loss, spoiled(inputs, 1e25), HARD)

@@ -27,8 +27,7 @@ from loss_cases import (
 
 def trained(case: LossCase, rule: str) -> Any:
     loss = case.new(center_update=rule, center_rate=0.25)
-    for seed in range(2):
-        case.run(loss, case.inputs(seed=seed), labels())
+    case.train(loss)
     return loss
 
 
@@ -127,8 +126,8 @@ def test_centers_move_to_another_type(case: LossCase, rule: str, dtype: torch.dt
     loss.to(dtype)
     wanted = {k: v if k.endswith("seen") else v.to(dtype) for k, v in before.items()}
     assert_same_state(loss.state_dict(), wanted)
-    inputs = {name: value.to(dtype) for name, value in case.inputs().items()}
-    assert {v.dtype for v in case.run(loss, inputs, labels()).values()} == {torch.float32}
+    found = case.run(loss, case.inputs(dtype=dtype), labels())
+    assert {v.dtype for v in found.values()} == {torch.float32}
     assert {v.dtype for v in loss.state_dict().values()} == {torch.bool, dtype}
 
 
