@@ -16,17 +16,13 @@ from loss_cases import (
     CENTERED,
     JOINT,
     LABELED,
-    SMALL,
     LossCase,
     assert_same_state,
     labels,
-    shape,
     shares,
     state_of,
 )
 from rejecting import spoil
-
-WAYS = ["list", "integer", "device"]
 
 
 def check_rejected(
@@ -52,34 +48,41 @@ def named_in(match: str, case: LossCase, name: str) -> str:
     return match.replace(f"`{name}`", rf"`(output\.|latent_|class_)?{name}`")
 
 
-def each_input(how: str, ways: Sequence[str], not_of_balance: str) -> pytest.MarkDecorator:
-    """Each input of each loss in each way, but for the one that a balance loss allows."""
-    return pytest.mark.parametrize(
-        ("case", "name", how),
-        [
-            pytest.param(case, name, way, id=f"{case.name}-{name}-{way}")
-            for case in CASES
-            for name in case.axes
-            for way in ways
-            if not (case is BALANCE and way == not_of_balance)
-        ],
-    )
+ARGUMENTS = [
+    (case, name, name, "N, F" if name == "features" else ", ".join(axes))
+    for case in CASES
+    for name, axes in case.axes.items()
+] + [(case, each.argument, "centers", r"\w, \w") for case in CENTERED for each in case.centers]
+"""Each tensor that a function takes, what errors call it, and its letters."""
 
 
-@each_input("how", WAYS, "device")  # a balance loss has nothing on another one
-def test_rejects_what_is_no_feature(case: LossCase, name: str, how: str) -> None:
-    bad = spoil(how, name, case.inputs()[name])
-    check_rejected(case, bad.error, named_in(bad.match, case, name), **{name: bad.value})
+def each_argument(way: str, ways: Sequence[str]) -> pytest.MarkDecorator:
+    """Each argument in each way, but for what a balance loss or centers allow."""
+    params = [
+        pytest.param(case, name, told, letters, each, id=f"{case.name}-{name}-{each}")
+        for case, name, told, letters in ARGUMENTS
+        for each in ways
+        if not (case is BALANCE and each in ("device", "wider"))  # nothing else; any M is its M
+        if not (told == "centers" and each == "wider")
+    ]
+    return pytest.mark.parametrize(("case", "name", "told", "letters", way), params)
 
 
-@each_input("change", ["wider", "one axis more", "one axis less"], "wider")  # any M is its M
-def test_rejects_a_shape(case: LossCase, name: str, change: str) -> None:
-    sizes = shape(case.axes[name], SMALL)
-    changed = {"one axis more": (1, *sizes), "one axis less": sizes[1:]}
+@each_argument("how", ["list", "integer", "device"])
+def test_rejects_what_is_no_feature(
+    case: LossCase, name: str, told: str, letters: str, how: str
+) -> None:
+    bad = spoil(how, told, (case.inputs() | case.drawn_centers())[name])
+    check_rejected(case, bad.error, named_in(bad.match, case, told), **{name: bad.value})
+
+
+@each_argument("change", ["wider", "one axis more", "one axis less"])
+def test_rejects_a_shape(case: LossCase, name: str, told: str, letters: str, change: str) -> None:
+    sizes = (case.inputs() | case.drawn_centers())[name].shape
+    changed = {"one axis more": (1, *sizes), "one axis less": tuple(sizes[1:])}
     sizes = changed.get(change, (*sizes[:-1], sizes[-1] + 1))
-    letters = ", ".join(case.axes[name] if name != "features" else "NF")
-    match = rf"`{name}` must have shape \({letters}\).*, got {re.escape(str(sizes))}"
-    check_rejected(case, ValueError, named_in(match, case, name), **{name: torch.ones(sizes)})
+    match = rf"`{told}` must have shape \({letters}\).*, got {re.escape(str(sizes))}"
+    check_rejected(case, ValueError, named_in(match, case, told), **{name: torch.ones(sizes)})
 
 
 @pytest.mark.parametrize("name", JOINT.axes)
@@ -88,41 +91,13 @@ def test_rejects_a_batch_of_two_sizes(name: str) -> None:
     check_rejected(JOINT, ValueError, r"must have shape \(N.*with N = \d", **{name: short})
 
 
-CENTERS = pytest.mark.parametrize(
-    ("case", "index"),
-    [pytest.param(c, i, id=f"{c.name}-{i}") for c in CENTERED for i in range(len(c.centers))],
-)
-
-
-@CENTERS
-@pytest.mark.parametrize("how", WAYS)
-def test_rejects_what_is_no_center(case: LossCase, index: int, how: str) -> None:
-    name = case.centers[index].argument
-    bad = spoil(how, "centers", case.drawn_centers()[name])
-    check_rejected(case, bad.error, named_in(bad.match, case, "centers"), **{name: bad.value})
-
-
-@CENTERS
-def test_rejects_a_shape_of_centers(case: LossCase, index: int) -> None:
-    each = case.centers[index]
-    for sizes in (shape(each.axes, SMALL)[:1], (1, *shape(each.axes, SMALL))):
-        match = rf"`centers` must have shape \(\w, \w\), got {re.escape(str(sizes))}"
-        match = named_in(match, case, "centers")
-        check_rejected(case, ValueError, match, **{each.argument: torch.ones(sizes)})
-
-
-def at(row: int, value: int) -> Tensor:
-    target = labels()
-    target[row] = value
+def put(target: Tensor, index: Any, values: Any) -> Tensor:
+    target[index] = torch.as_tensor(values, dtype=target.dtype)
     return target
 
 
-def shares_at(row: int, *values: float) -> Tensor:
-    target = shares()
-    target[row, : len(values)] = torch.tensor(values, dtype=target.dtype)
-    return target
-
-
+BELOW_0 = put(shares(), 4, [2, -1, 0, 0, 0])
+NAN_SHARE = put(shares(), (1, 0), torch.nan)
 OUT_OF_RANGE = r"`target` must be in \[0, 5\) or `ignore_index` = -100, got {} in row {}"
 NO_SHARES = r"`target` must hold class shares.* sum of 1.*in row {}"
 OTHER_TYPE = r"`target` must be int64 class indices or floating-point class shares, got torch\.{}"
@@ -135,8 +110,8 @@ SHARE_SHAPE = r"`target` must have shape \(N, K\) with N = 6 and K = 5, got \({}
 @pytest.mark.parametrize(
     ("target", "error", "match"),
     [
-        pytest.param(at(3, 5), ValueError, OUT_OF_RANGE.format(5, 3), id="too large"),
-        pytest.param(at(2, -1), ValueError, OUT_OF_RANGE.format(-1, 2), id="negative"),
+        pytest.param(put(labels(), 3, 5), ValueError, OUT_OF_RANGE.format(5, 3), id="too large"),
+        pytest.param(put(labels(), 2, -1), ValueError, OUT_OF_RANGE.format(-1, 2), id="negative"),
         pytest.param(labels().int(), TypeError, OTHER_TYPE.format("int32"), id="int32"),
         pytest.param(labels() > 0, TypeError, OTHER_TYPE.format("bool"), id="bool"),
         pytest.param([0] * 6, TypeError, r"`target` must be a torch\.Tensor, got list", id="list"),
@@ -149,8 +124,8 @@ SHARE_SHAPE = r"`target` must have shape \(N, K\) with N = 6 and K = 5, got \({}
         pytest.param(labels().double(), ValueError, SHARE_SHAPE.format("6,"), id="float labels"),
         pytest.param(shares() * 1.1, ValueError, NO_SHARES.format(0), id="sum of 1.1"),
         pytest.param(shares() * 0.9, ValueError, NO_SHARES.format(0), id="sum of 0.9"),
-        pytest.param(shares_at(4, 2, -1, 0, 0, 0), ValueError, NO_SHARES.format(4), id="below 0"),
-        pytest.param(shares_at(1, torch.nan), ValueError, NO_SHARES.format(1), id="NaN share"),
+        pytest.param(BELOW_0, ValueError, NO_SHARES.format(4), id="below 0"),
+        pytest.param(NAN_SHARE, ValueError, NO_SHARES.format(1), id="NaN share"),
         pytest.param(labels().to("meta"), ValueError, OTHER_DEVICE, id="meta"),
         pytest.param(shares().to("meta"), ValueError, OTHER_DEVICE, id="meta shares"),
     ],
