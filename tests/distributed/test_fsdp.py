@@ -1,6 +1,5 @@
 """FSDP2: a head whose parameters are spread over ranks takes the steps of one process."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor, distributed as dist, nn
 
 from comparing import assert_close
-from fdrl_layers import FDRLHead, FDRLLoss
-from ranks import SIZE, Ranks
-from strategies import Sizes, normal, parameters_for
+from loss_cases import JOINT, model_of
+from ranks import SIZE, Ranks, part
+from strategies import Sizes, normal
 
 pytestmark = [
     pytest.mark.distributed,
@@ -22,29 +21,15 @@ pytestmark = [
 ]
 
 OF = Sizes(N=8, P=6, M=3, D=4, K=3)
+CUT = [OF.N // SIZE] * SIZE
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
-    group = Ranks()
-    yield group
-    group.stop()
+def shard(*modules: nn.Module) -> None:
+    from torch.distributed.fsdp import fully_shard
 
-
-def parts() -> tuple[nn.Sequential, FDRLLoss]:
-    head = FDRLHead(OF.P, OF.K, latent_dim=OF.D, num_latents=OF.M, dtype=torch.float64)
-    head.load_state_dict(parameters_for(OF, 0))
-    backbone = nn.Linear(5, OF.P, dtype=torch.float64)
-    backbone.load_state_dict({"weight": normal(OF.P, 5, seed=1), "bias": normal(OF.P, seed=2)})
-    weights = {"lambda_compactness": 0.1, "lambda_distribution": 0.1}
-    loss = FDRLLoss(
-        OF.K,
-        num_latents=OF.M,
-        latent_dim=OF.D,
-        dtype=torch.float64,
-        **weights,  # type: ignore[arg-type]
-    )
-    return nn.Sequential(backbone, nn.ReLU(), head), loss
+    mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
+    for module in modules:
+        fully_shard(module, mesh=mesh)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -57,20 +42,15 @@ def whole(tensor: Tensor) -> Tensor:
 
 def train(rank: int | None) -> list[dict[str, Tensor]]:
     """Three steps of Adam on this rank's half of each batch."""
-    model, loss = parts()
+    model = model_of(OF)
+    loss = JOINT.new(OF, lambda_compactness=0.1, lambda_distribution=0.1)
     if rank is not None:
-        from torch.distributed.fsdp import fully_shard
-
-        mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
-        fully_shard(model[2], mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        shard(model[2], model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     steps = []
     for seed in range(3):
-        x, target = normal(OF.N, 5, seed=seed), torch.arange(OF.N) % OF.K
-        if rank is not None:
-            x, target = x.chunk(SIZE)[rank], target.chunk(SIZE)[rank]
-        losses = loss(model(x), target)
+        target = part(torch.arange(OF.N) % OF.K, rank, CUT)
+        losses = loss(model(part(normal(OF.N, 3, seed=seed), rank, CUT)), target)
         optimizer.zero_grad()
         losses.total.backward()
         found = {"total": losses.total.detach()}
@@ -92,14 +72,10 @@ def test_a_sharded_training_is_that_of_one_process(ranks: Ranks) -> None:
 
 def shard_a_part(rank: int) -> tuple[str | None, Tensor, Tensor]:
     """Shard a part of a head on its own, which the head then calls; compare with the whole one."""
-    from torch.distributed.fsdp import fully_shard
-
-    (model, _), (same, _) = parts(), parts()
-    same.load_state_dict(model.state_dict())
-    mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
-    fully_shard(model.get_submodule("2.decomposition"), mesh=mesh)
+    model, same = model_of(OF), model_of(OF)
+    shard(model.get_submodule("2.decomposition"))
     head: Any = model[2]
-    x = normal(OF.N, 5, seed=0)
+    x = normal(OF.N, 3, seed=0)
     return head._reason_to_call_parts(), model(x).logits.detach(), same(x).logits.detach()
 
 

@@ -1,6 +1,5 @@
 """Two processes with half of each batch train the model that one process trains."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,6 @@ RUNS: dict[str, Run] = {}
 """In each process, the runs that are under way."""
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
-    group = Ranks()
-    yield group
-    group.stop()
-
-
 def train_an_epoch(
     rank: int, world: int, name: str, changes: dict[str, Any], epoch: int
 ) -> list[dict[str, float]]:
@@ -50,9 +42,8 @@ def train_an_epoch(
     torch.set_default_dtype(torch.float64)
     try:
         if name not in RUNS:
-            options = options_of(**RUN | changes)
-            device = torch.device("cpu")
-            RUNS[name] = build_run(options, Joined(rank, world, device))
+            joined = Joined(rank, world, torch.device("cpu"))
+            RUNS[name] = build_run(options_of(**RUN | changes), joined)
         run = RUNS[name]
         if run.options.accumulate > 1:
             # Batch normalization sees parts, which are other ones on two processes.
