@@ -1,7 +1,7 @@
 """Gradient accumulation: which terms are means over samples, and how to have the others exactly."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 import pytest
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from comparing import assert_close
-from fdrl_layers import FDRLHead, FDRLLoss, FDRLOutput
+from fdrl_layers import FDRLOutput
 from fdrl_layers.functional import fdrl_loss
-from strategies import Sizes, normal, parameters_for
+from loss_cases import JOINT, RULE, assert_close_state, head_of
+from strategies import Sizes, normal
 
 OF = Sizes(N=12, P=5, M=3, D=6, K=3)
 PARTS = 6
@@ -19,21 +20,8 @@ CENTERS = normal(OF.M, OF.D, seed=8), normal(OF.K, OF.M, seed=9)
 TERMS = ("classification", "compactness", "distribution", "balance")
 
 
-def head() -> FDRLHead:
-    # The shares of some samples lie above 1 / M, and those of others below it.
-    model = FDRLHead(
-        OF.P,
-        OF.K,
-        latent_dim=OF.D,
-        num_latents=OF.M,
-        reduction="share",
-        dtype=torch.float64,
-    )
-    model.load_state_dict(parameters_for(OF, 0))
-    return model
-
-
 def batch(seed: int = 1) -> tuple[Tensor, Tensor]:
+    # The shares of some samples lie above 1 / M, and those of others below it.
     return normal(OF.N, OF.P, seed=seed, scale=30.0), torch.arange(OF.N) % OF.K
 
 
@@ -41,12 +29,16 @@ def gradients_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+def in_parts(x: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(x.chunk(PARTS), target.chunk(PARTS), strict=True)
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_which_terms_add_up(term: str) -> None:
     x, target = batch()
-    once, parts = head(), head()
+    once, parts = (head_of(OF, reduction="share") for _ in range(2))
     getattr(fdrl_loss(once(x), target, *CENTERS), term).backward()
-    for x_part, target_part in zip(x.chunk(PARTS), target.chunk(PARTS), strict=True):
+    for x_part, target_part in in_parts(x, target):
         loss = getattr(fdrl_loss(parts(x_part), target_part, *CENTERS), term)
         (loss / PARTS).backward()
     found, expected = gradients_of(parts), gradients_of(once)
@@ -59,11 +51,11 @@ def test_which_terms_add_up(term: str) -> None:
 
 def test_centers_move_with_every_part() -> None:
     x, target = batch()
-    model, once = head(), FDRLLoss(OF.K, num_latents=OF.M, latent_dim=OF.D, dtype=torch.float64)
+    model, once = head_of(OF, reduction="share"), JOINT.new(OF)
     once(model(normal(OF.N, OF.P, seed=2)), target)  # so that there is something to move from
     parts = copy.deepcopy(once)
     once(model(x), target)
-    for x_part, target_part in zip(x.chunk(PARTS), target.chunk(PARTS), strict=True):
+    for x_part, target_part in in_parts(x, target):
         parts(model(x_part), target_part)
     value = "compactness.centers.value"
     assert not torch.allclose(parts.state_dict()[value], once.state_dict()[value], rtol=1e-3)
@@ -84,25 +76,13 @@ def in_two_passes(model: nn.Module, loss: nn.Module, xs: Sequence[Tensor], targe
         torch.autograd.backward([getattr(output, name) for name in wanted], gradients)
 
 
-@pytest.mark.parametrize("rule", ["alpha", "ema", "gradient"])
+@RULE
 def test_two_passes_are_the_joint_batch(rule: str) -> None:
-    losses = [
-        FDRLLoss(
-            OF.K,
-            num_latents=OF.M,
-            latent_dim=OF.D,
-            center_update=rule,  # type: ignore[arg-type]
-            dtype=torch.float64,
-        )
-        for _ in range(2)
-    ]
-    once, parts = head(), head()
+    losses = [JOINT.new(OF, center_update=rule) for _ in range(2)]
+    once, parts = (head_of(OF, reduction="share") for _ in range(2))
     for seed in range(3):
         x, target = batch(seed)
         losses[0](once(x), target).total.backward()
         in_two_passes(parts, losses[1], x.chunk(PARTS), target)
     assert_close("gradient", gradients_of(parts), gradients_of(once))
-    states = [
-        {name: value.double() for name, value in loss.state_dict().items()} for loss in losses
-    ]
-    assert_close("centers", states[1], states[0])
+    assert_close_state(losses[1].state_dict(), losses[0].state_dict())
