@@ -32,16 +32,6 @@ SMALL = Sizes(N=6, P=2, M=3, D=4, K=5)
 """No two sizes alike, so that no two axes can be mistaken for each other."""
 
 RULES = ("alpha", "ema", "gradient")
-RULE = pytest.mark.parametrize("rule", RULES)
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-HALF = pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
-
-HARD = torch.tensor([IGNORE_INDEX, 1, 0, 0, 2, 4])
-"""Labels of a small batch: the first is ignored, class 3 is absent and 4 comes last."""
-
-TARGETS = {"hard": HARD, "all counted": HARD.clamp_min(0), "soft": normal(6, 5, seed=9).softmax(1)}
-TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 
 @dataclass(frozen=True)
@@ -235,9 +225,12 @@ def wanting(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
 
 
-def gradients_of(loss: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def gradients_of(
+    loss: Tensor | Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The gradient of the loss in each input under its name; 0 where it has no part."""
-    found = torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True)
+    total = loss if isinstance(loss, Tensor) else scalar(loss)
+    found = torch.autograd.grad(total, list(inputs.values()), materialize_grads=True)
     return dict(zip(inputs, found, strict=True))
 
 

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from comparing import assert_close
 from devices import OneDevice
 from fdrl_layers import FDRLHead, FDRLLoss
-from loss_cases import RULE
+from loss_marks import RULE
 
 
 class Tail(nn.Module):

@@ -9,22 +9,20 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from devices import OF_KERNELS, marks_of
 from fdrl_layers.ops import joint as operator
 from loss_cases import (
     JOINT,
-    RULE,
     assert_close_state,
     assert_same_state,
     gradients_of,
-    model_of,
     state_of,
     wanting,
 )
+from loss_marks import RULE
 from ranks import SIZE, Ranks, Step, check_ranks, part
-from strategies import Sizes, normal
+from strategies import Sizes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(120)]
 
@@ -126,38 +124,6 @@ def test_one_rank_that_is_not_finite_moves_no_center_on_any(
         assert_same_state(before, after)
         assert moved["compactness.centers.seen"].all()
         assert_same_state(moved, last)
-
-
-def train(rank: int | None, cuts: Cuts, static: bool, late: bool) -> dict[str, Tensor]:
-    """Train by SGD; with `late` the second batch's gradients wait for the third's."""
-    model = model_of(OF, reduction="mean")
-    loss = JOINT.new(OF, lambda_compactness=0.1, lambda_distribution=0.1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    wrapped: Any = model
-    if rank is not None:
-        wrapped = DistributedDataParallel(model, static_graph=static)
-    batches = zip((*LABELS, LABELS[0]), (*cuts, cuts[0]), strict=True)
-    for number, (target, cut) in enumerate(batches):
-        # DDP with a static graph cannot begin with a step that waits.
-        waits = late and number == 1
-        with wrapped.no_sync() if waits and rank is not None else nullcontext():
-            output = wrapped(part(normal(OF.N, 3, seed=number), rank, cut))
-            loss(output, part(target, rank, cut)).total.backward()
-        if not waits:
-            optimizer.step()
-            optimizer.zero_grad()
-    return {**model.state_dict(), **loss.state_dict()}
-
-
-@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static_graph"])
-@pytest.mark.parametrize("late", [False, True], ids=["each step", "no_sync"])
-def test_a_training_under_ddp_is_that_of_one_process(
-    group: Ranks, static: bool, late: bool
-) -> None:
-    cuts = CUTS[group.size]
-    expected = train(None, cuts, static, late)
-    for found in group.run(train, cuts, static, late):
-        assert_close_state(found, expected)
 
 
 def is_fused(rank: int) -> bool:

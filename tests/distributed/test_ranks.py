@@ -1,11 +1,12 @@
 """Two ranks give the losses, gradients and centers of one process with the joint batch."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed as dist
+from torch import Tensor, distributed as dist, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from comparing import assert_close
@@ -15,16 +16,15 @@ from loss_cases import (
     CASES,
     CENTERED,
     JOINT,
-    RULE,
     LossCase,
     assert_close_state,
     assert_same_state,
     gradients_of,
     model_of,
-    scalar,
     state_of,
     wanting,
 )
+from loss_marks import RULE
 from ranks import SIZE, Ranks, Step, check_ranks, part
 from strategies import Sizes, normal
 
@@ -66,7 +66,7 @@ def follow(
         whole = case.inputs(JOINED, seed, dtype=dtype)
         inputs = wanting({name: part(value, rank, cut) for name, value in whole.items()})
         found = case.run(loss, inputs, part(target, rank, cut))
-        grads = gradients_of(scalar(found), inputs | named)
+        grads = gradients_of(found, inputs | named)
         with torch.no_grad():
             for name, parameter in named.items():
                 parameter.sub_(rate * grads[name])
@@ -144,46 +144,89 @@ def test_centers_that_are_parameters_are_those_of_one_process_bit_for_bit(
             assert_same_state(state, one)
 
 
-Wrapped = Literal["model", "model and loss", "nothing"]
+def whole(tensor: Tensor) -> Tensor:
+    """A copy of a tensor, and all of one that is spread over the ranks."""
+    found: Tensor = getattr(tensor, "full_tensor", tensor.clone)()
+    return found.detach().clone()
 
 
-def train(rank: int | None, rule: str, cut: Cut, wrapped: Wrapped) -> list[Step]:
-    """Train model and centers by SGD; what is not wrapped has its gradients averaged by hand."""
+def shard(*modules: nn.Module) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = dist.device_mesh.init_device_mesh("cpu", (SIZE,))
+    for module in modules:
+        fully_shard(module, mesh=mesh)
+
+
+def train(rank: int | None, rule: str, cut: Cut, how: str) -> list[Step]:
+    """Train model and centers by SGD; what is not wrapped has its gradients averaged by hand.
+
+    Where they come late, the second batch's gradients wait for the third's.
+    """
     model = model_of(JOINED)
     loss = JOINT.new(JOINED, center_update=rule, lambda_compactness=0.1, lambda_distribution=0.1)
+    run_model: Any = model
+    run_loss = loss
+    if rank is not None and "model" in how:
+        run_model = DistributedDataParallel(model, static_graph="static" in how)
+    if rank is not None and "loss" in how and rule == "gradient":
+        run_loss = DistributedDataParallel(loss)
+    if rank is not None and how == "sharded":
+        shard(model[2], model)
     named = {**dict(model.named_parameters()), **dict(loss.named_parameters())}
     optimizer = torch.optim.SGD(named.values(), lr=0.1)
-    run_model: torch.nn.Module = model
-    run_loss = loss
-    if rank is not None and wrapped != "nothing":
-        run_model = DistributedDataParallel(model)
-        if wrapped == "model and loss" and rule == "gradient":
-            run_loss = DistributedDataParallel(loss)
     steps: list[Step] = []
     for seed, target in enumerate(LABELS):
         features = part(normal(JOINED.N, 3, seed=seed), rank, cut)
-        found = run_loss(run_model(features), part(target, rank, cut))
-        optimizer.zero_grad()
-        found.total.backward()
-        if rank is not None and wrapped == "nothing":
+        # DDP with a static graph cannot begin with a step that waits.
+        waits = "late" in how and seed == 1
+        with run_model.no_sync() if waits and rank is not None else nullcontext():
+            found = run_loss(run_model(features), part(target, rank, cut))
+            found.total.backward()
+        if rank is not None and how == "nothing":
             for parameter in model.parameters():
                 assert parameter.grad is not None
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= SIZE
-        gradients = {n: p.grad.clone() for n, p in named.items() if p.grad is not None}
-        optimizer.step()
-        state = detached({**model.state_dict(), **loss.state_dict()})
+        gradients = {}
+        if not waits:
+            gradients = {n: whole(p.grad) for n, p in named.items() if p.grad is not None}
+            optimizer.step()
+            optimizer.zero_grad()
+        state = {n: whole(v) for n, v in {**model.state_dict(), **loss.state_dict()}.items()}
         steps.append({"losses": detached(vars(found)), "gradients": gradients, "state": state})
     return steps
 
 
+FSDP = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9),
+    reason="before torch 2.9 FSDP2 does not run on a CPU",
+)
+WRAPPED = ("model", "static model", "late model", "static late model", "model and loss", "nothing")
+
+
 @CUT
 @RULE
-@pytest.mark.parametrize("wrapped", get_args(Wrapped))
-def test_a_training_is_that_of_one_process(
-    ranks: Ranks, rule: str, cut: Cut, wrapped: Wrapped
-) -> None:
-    check_ranks(ranks.run(train, rule, cut, wrapped), train(None, rule, cut, wrapped))
+@pytest.mark.parametrize("how", [*WRAPPED, pytest.param("sharded", marks=FSDP)])
+def test_a_training_is_that_of_one_process(ranks: Ranks, rule: str, cut: Cut, how: str) -> None:
+    check_ranks(ranks.run(train, rule, cut, how), train(None, rule, cut, how))
+
+
+def shard_a_part(rank: int) -> tuple[str | None, Tensor, Tensor]:
+    """Shard a part of a head on its own, which the head then calls; compare with the whole one."""
+    model, same = model_of(JOINED), model_of(JOINED)
+    shard(model.get_submodule("2.decomposition"))
+    head: Any = model[2]
+    x = normal(JOINED.N, 3, seed=0)
+    return head._reason_to_call_parts(), model(x).logits.detach(), same(x).logits.detach()
+
+
+@FSDP
+def test_a_part_sharded_on_its_own_is_called(ranks: Ranks) -> None:
+    for reason, found, want in ranks.run(shard_a_part):
+        assert reason is not None
+        assert reason.startswith("`decomposition`")
+        assert_close("logits", found, want)
 
 
 @RULE
@@ -209,7 +252,7 @@ def evaluate(rank: int | None, case: LossCase, rule: str, turn: int | None) -> S
     if rank == turn:
         alone = wanting({n: v[:3] for n, v in case.inputs(JOINED, 1).items()})
         losses = case.run(loss, alone, LABELS[1][:3])
-        grads = gradients_of(scalar(losses), alone)
+        grads = gradients_of(losses, alone)
         found = {"losses": detached(losses), "gradients": grads}
     if rank is not None:
         dist.barrier()

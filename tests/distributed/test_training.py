@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
 # the large backbone takes fewer.
 RUN = {"faces": 80, "batch_size": 16, "epochs": 10, "sync_batch_norm": True}
 TEN_STEPS = {"faces": 32, "epochs": 5}
-RESNET = resnet18
 
 # Half of float32's spacing at 1. Everything is computed in float64, so that what fifty steps make
 # of rounding stays below it. In float32 it would not: batch normalization over few numbers, and
@@ -37,13 +37,13 @@ def train_an_epoch(
     rank: int, world: int, name: str, changes: dict[str, Any], epoch: int
 ) -> list[dict[str, float]]:
     """Take an epoch's steps in float64; return their losses, averaged over processes."""
-    # torchvision has no types.
-    setattr(model, "resnet18", RESNET if name == "resnet18" else SmallBackbone)  # noqa: B010
+    backbone = resnet18 if name == "resnet18" else SmallBackbone
     torch.set_default_dtype(torch.float64)
     try:
         if name not in RUNS:
             joined = Joined(rank, world, torch.device("cpu"))
-            RUNS[name] = build_run(options_of(**RUN | changes), joined)
+            with mock.patch.object(model, "resnet18", backbone):
+                RUNS[name] = build_run(options_of(**RUN | changes), joined)
         run = RUNS[name]
         if run.options.accumulate > 1:
             # Batch normalization sees parts, which are other ones on two processes.
@@ -55,7 +55,6 @@ def train_an_epoch(
         return steps
     finally:
         torch.set_default_dtype(torch.float32)
-        setattr(model, "resnet18", RESNET)  # noqa: B010
 
 
 def epoch_on(rank: int, *arguments: Any) -> list[dict[str, float]]:

@@ -49,7 +49,7 @@ CASES = [
     for given in [each | {"bias": bias}]
 ]
 SMALL = Sizes(N=2, P=5, M=4, D=3, K=1)
-GOOD = {
+GOOD: dict[str, dict[str, Any]] = {
     name: {case.takes: case.input(SMALL)} | arguments_of(case.loaded(SMALL).requires_grad_(False))
     for name, case in PLAIN.items()
 }
@@ -128,6 +128,20 @@ def test_rejects_shapes(layer: str, name: str, wanted: str, shapes: list[tuple[i
         match = rf"`{name}` must have shape {re.escape(wanted)}.*, got {re.escape(str(shape))}"
         with pytest.raises(ValueError, match=match):
             FUNCTIONS[layer](**GOOD[layer] | {name: torch.ones(shape, dtype=torch.float64)})
+
+
+def test_rejects_relations_that_do_not_fit_each_other() -> None:
+    other = {"inter_weight": torch.ones(5, 3, 3).double(), "inter_bias": torch.ones(5, 3).double()}
+    match = r"`(latents|inter_weight)` must have shape .* with M = [45] and D = 3, got \("
+    with pytest.raises(ValueError, match=match):
+        functional.feature_reconstruction(**GOOD["FRN"] | other)
+
+
+@pytest.mark.parametrize("relation", ["intra", "inter"])
+def test_rejects_a_bias_without_its_weight(relation: str) -> None:
+    match = f"`{relation}_bias` must be None where `{relation}_weight` is, got a tensor"
+    with pytest.raises(ValueError, match=match):
+        functional.feature_reconstruction(**GOOD["FRN"] | {f"{relation}_weight": None})
 
 
 NO_NUMBER = r"`delta` must be a number, got (bool|str|NoneType|Tensor)"

@@ -18,17 +18,16 @@ from fdrl_layers.losses import centers, joint as joint_loss
 from fdrl_layers.ops import joint as operator
 from loss_cases import (
     CENTERED,
-    HARD,
     JOINT,
-    RULE,
     SMALL,
-    TARGET,
     LossCase,
     assert_close_state,
     assert_same_state,
-    scalar,
+    gradients_of,
     state_of,
+    wanting,
 )
+from loss_marks import HARD, RULE, TARGET
 from strategies import Sizes
 
 PARTS = (1, 2, 3)
@@ -107,16 +106,11 @@ def test_gradients_reach_the_features_and_centers_that_are_parameters(
 ) -> None:
     loss = case.loaded(case.drawn_centers(), center_update=rule)
     twin = copy.deepcopy(loss)
-    inputs = {k: v.requires_grad_() for k, v in case.inputs().items()}
-
-    def gradients(of: Any) -> dict[str, Tensor]:
-        wanted = {**inputs, **dict(of.named_parameters())}
-        found = torch.autograd.grad(scalar(case.run(of, inputs, HARD)), list(wanted.values()))
-        return dict(zip(wanted, found, strict=True))
-
+    inputs = wanting(case.inputs())
     with loss.accumulate():
-        got = gradients(loss)
-    assert_close("gradient", got, gradients(twin))
+        got = gradients_of(case.run(loss, inputs, HARD), inputs | dict(loss.named_parameters()))
+    wanted = inputs | dict(twin.named_parameters())
+    assert_close("gradient", got, gradients_of(case.run(twin, inputs, HARD), wanted))
 
 
 def run_inside(case: LossCase, loss: Any, then: Callable[[], object]) -> None:

@@ -1,6 +1,6 @@
 """How centers start, follow the data and stay, in every loss that has them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -16,11 +16,8 @@ from fdrl_layers.losses.centers import alpha_rule, ema_rule
 from gradients import gradients
 from loss_cases import (
     CENTERED,
-    DTYPE,
-    HALF,
     JOINT,
     LABELED,
-    RULE,
     SMALL,
     LossCase,
     assert_same_state,
@@ -32,12 +29,12 @@ from loss_cases import (
     targets,
     wanting,
 )
+from loss_marks import DTYPE, HALF, RULE, TargetOf
 from oracle_centers import OracleCenters
 from strategies import Sizes, normal, seeds, sizes
 
 MOVING = pytest.mark.parametrize("rule", ["alpha", "ema"])
 RATE = 0.3
-TargetOf = Callable[..., Tensor]
 
 
 @MOVING
@@ -198,7 +195,7 @@ def test_no_gradient_flows_through_a_center(case: LossCase, target_of: TargetOf,
 def test_backward_after_the_centers_moved(case: LossCase, rule: str) -> None:
     batches = [wanting(case.inputs(seed=seed)) for seed in range(2)]
     loss, later = (case.new(center_update=rule) for _ in range(2))
-    expected = [gradients_of(scalar(case.run(loss, b, labels())), b) for b in batches]
+    expected = [gradients_of(case.run(loss, b, labels()), b) for b in batches]
     first, second = (scalar(case.run(later, batch, labels())) for batch in batches)
     (first + second).backward()
     for batch, found in zip(batches, expected, strict=True):
@@ -226,8 +223,8 @@ def test_centers_of_any_type_get_their_gradient(case: LossCase, dtype: torch.dty
     found = case.run(loss, inputs, labels())
     centers = wanting(case.held(loss))
     held_constant = case.apply(inputs, labels(), centers)
-    actual = gradients_of(scalar(found), dict(loss.named_parameters()))
-    expected = gradients_of(scalar(held_constant), centers)
+    actual = gradients_of(found, dict(loss.named_parameters()))
+    expected = gradients_of(held_constant, centers)
     for each, gradient in zip(case.centers, actual.values(), strict=True):
         assert gradient.any()
         assert_close(each.argument, gradient, expected[each.argument])

@@ -13,7 +13,6 @@ from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLLoss
 from loss_cases import (
     DISTRIBUTION,
-    HALF,
     JOINT,
     SMALL,
     LossCase,
@@ -25,6 +24,7 @@ from loss_cases import (
     shares,
     wanting,
 )
+from loss_marks import HALF
 from strategies import IGNORE_INDEX
 
 WEIGHT = torch.tensor([0.3, 2.0, 0.0, 1.5, 4.0], dtype=torch.float64)
@@ -76,13 +76,6 @@ def test_centers_move_as_without_weights() -> None:
         weighted = JOINT.new(**options)
         JOINT.train(weighted, 3)
         assert_close_state({key: weighted.state_dict()[key] for key in expected}, expected)
-
-
-def test_equal_weights_change_nothing() -> None:
-    inputs, target = JOINT.inputs(), labels()
-    seven = torch.full((SMALL.K,), 7.0)
-    found = JOINT.run(JOINT.new(weight=seven, distribution_weight=seven), inputs, target)
-    assert_close("loss", found, JOINT.run(JOINT.new(), inputs, target))
 
 
 @SMOOTHING

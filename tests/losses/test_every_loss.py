@@ -15,10 +15,8 @@ from gradients import gradients
 from loss_cases import (
     CASES,
     CENTERED,
-    HALF,
     JOINT,
     LABELED,
-    RULE,
     RULES,
     SMALL,
     LossCase,
@@ -27,10 +25,10 @@ from loss_cases import (
     targets,
     wanting,
 )
+from loss_marks import HALF, RULE, TargetOf
 from strategies import PAPER, Sizes, scales, seeds, sizes
 
 EMPTY = Sizes(N=0, P=2, M=3, D=4, K=5)
-TargetOf = Callable[..., Tensor]
 
 
 def test_every_public_loss_is_a_case() -> None:

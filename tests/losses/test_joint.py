@@ -1,6 +1,5 @@
 """The joint loss alone, equation 13; what it shares is in `test_every_loss.py`."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,19 +9,8 @@ from torch import Tensor, nn
 
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput
-from loss_cases import (
-    DTYPE,
-    DTYPES,
-    JOINT,
-    RULE,
-    SMALL,
-    assert_same_state,
-    head_of,
-    labels,
-    shares,
-    state_of,
-    targets,
-)
+from loss_cases import JOINT, SMALL, assert_same_state, head_of, labels, shares, targets
+from loss_marks import DTYPE, DTYPES
 from strategies import IGNORE_INDEX, Sizes, normal, seeds, sizes
 
 LAMBDAS = ("lambda_compactness", "lambda_balance", "lambda_distribution")
@@ -41,13 +29,12 @@ def test_matches_oracle_with_its_options(
     data: st.DataObject, of: Sizes, seed: int, weights: tuple[float, ...], **options: Any
 ) -> None:
     target = data.draw(targets(of))
-    if target.ndim == 2:
-        options["ignore_index"] = IGNORE_INDEX
-    else:
-        target = torch.where(target == IGNORE_INDEX, options["ignore_index"], target)
+    target = torch.where(target == IGNORE_INDEX, options["ignore_index"], target)
     options |= zip(LAMBDAS, weights, strict=True)
     inputs, centers = JOINT.inputs(of, seed), JOINT.drawn_centers(of, seed)
-    expected = JOINT.expect(inputs, target, centers, **options)
+    # It says nothing of soft targets.
+    soft = {"ignore_index": IGNORE_INDEX} if target.ndim == 2 else {}
+    expected = JOINT.expect(inputs, target, centers, **options | soft)
     assert_close("function", JOINT.apply(inputs, target, centers, **options), expected)
     module = JOINT.loaded(centers, of, **options).eval()
     assert_close("module", JOINT.run(module, inputs, target), expected)
@@ -73,12 +60,6 @@ def test_a_weight_can_be_changed_later(name: str, term: str) -> None:
     setattr(loss, name, 2.0)
     found = JOINT.run(loss, JOINT.inputs(), labels())
     assert_close("total", found["total"], found["classification"] + 2 * found[term])
-
-
-def test_ignore_index_says_nothing_of_soft_targets() -> None:
-    inputs, centers, target = JOINT.inputs(), JOINT.drawn_centers(), shares()
-    expected = JOINT.expect(inputs, target, centers)
-    assert_close("losses", JOINT.apply(inputs, target, centers, ignore_index=0), expected)
 
 
 @pytest.mark.parametrize("logits", DTYPES[1:], ids=str)
@@ -117,47 +98,16 @@ def test_rejects_a_head_without_a_prediction_layer() -> None:
         JOINT.new()(output, labels())
 
 
-class Losses(nn.Module):
-    """A head with its loss."""
-
-    def __init__(self, rule: str = "alpha") -> None:
-        super().__init__()
-        self.head, self.loss = head_of(), JOINT.new(center_update=rule)
-
-    def forward(self, input: Tensor, target: Tensor) -> FDRLLossOutput:
-        found: FDRLLossOutput = self.loss(self.head(input), target)
-        return found
-
-
-def train(model: Losses, step: Callable[[Tensor, Tensor], Any]) -> Iterator[dict[str, Tensor]]:
-    """Steps of SGD; the losses, gradients and centers of each."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    # Unlike any other size, so that a compiled step takes them for an axis of their own.
-    for seed, batch in enumerate((11, 8, 11)):
-        optimizer.zero_grad()
-        found = step(features(batch, seed), torch.arange(batch) % 4)
-        found.total.backward()
-        named = model.named_parameters()
-        gradients = {f"d {name}": p.grad.clone() for name, p in named if p.grad is not None}
-        optimizer.step()
-        state = {name: value.double() for name, value in state_of(model.loss).items()}
-        yield vars(found) | gradients | state
-
-
-@pytest.mark.slow
-@RULE
-@pytest.mark.usefixtures("fresh_compiler")
-def test_compiles_with_the_head(rule: str) -> None:
-    model, twin = Losses(rule), Losses(rule)
-    expected = list(train(twin, twin))
-    actual = train(model, torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager"))
-    assert_close("the first step", next(actual), expected[0])
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for number, found in enumerate(actual, start=1):
-            assert_close(f"step {number}", found, expected[number])
-
-
 def test_exports_in_evaluation() -> None:
+    class Losses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.loss = head_of(), JOINT.new()
+
+        def forward(self, input: Tensor, target: Tensor) -> FDRLLossOutput:
+            found: FDRLLossOutput = self.loss(self.head(input), target)
+            return found
+
     module, batch = Losses(), torch.export.Dim("N")
     module(features(), labels())
     module.eval()

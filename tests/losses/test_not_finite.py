@@ -12,15 +12,13 @@ from fdrl_layers import FDRLHead, FDRLLoss
 from loss_cases import (
     CENTERED,
     COMPACTNESS,
-    HARD,
     JOINT,
-    RULE,
-    TARGET,
     LossCase,
     assert_close_state,
     assert_same_state,
     state_of,
 )
+from loss_marks import HARD, RULE, TARGET
 from strategies import Sizes, normal
 
 BAD = pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
