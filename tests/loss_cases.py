@@ -54,13 +54,18 @@ class LossCase:
     """
 
     loss: type[nn.Module]
-    function: Callable[..., Any]
-    oracle: Callable[..., Any]
+    written: str
     axes: Mapping[str, str]
     sizes: Mapping[str, str]
     centers: tuple[CenterCase, ...] = ()
     labeled: bool = True
     device: str = "cpu"
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function that the loss holds centers for."""
+        function: Callable[..., Any] = getattr(functional, self.written)
+        return function
 
     @property
     def name(self) -> str:
@@ -152,7 +157,8 @@ class LossCase:
             nothing = np.empty(0)
             arrays = {"head": oracles.Head(embedding=nothing, inter_weights=None, **arrays)}
         values = [*arrays.values(), *([target.cpu().numpy()] if self.labeled else [])]
-        found = self.oracle(*values, *(array(c) for c in centers.values()), **options)
+        oracle = getattr(oracles, self.written.replace("fdrl", "joint"))
+        found = oracle(*values, *(array(c) for c in centers.values()), **options)
         return {"loss": found} if isinstance(found, float) else dict(vars(found))
 
 
@@ -276,18 +282,10 @@ def model_of(of: Sizes, width: int = 3, **options: Any) -> nn.Sequential:
     return nn.Sequential(backbone, nn.ReLU(), head_of(of, **options))
 
 
-BALANCE = LossCase(
-    BalanceLoss,
-    functional.balance_loss,
-    oracles.balance_loss,
-    {"intra_weights": "NM"},
-    {},
-    labeled=False,
-)
+BALANCE = LossCase(BalanceLoss, "balance_loss", {"intra_weights": "NM"}, {}, labeled=False)
 COMPACTNESS = LossCase(
     CompactnessLoss,
-    functional.compactness_loss,
-    oracles.compactness_loss,
+    "compactness_loss",
     {"latents": "NMD"},
     {"latent_dim": "D", "num_latents": "M"},
     (CenterCase("centers", "centers.", "MD", "latents"),),
@@ -295,24 +293,21 @@ COMPACTNESS = LossCase(
 )
 DISTRIBUTION = LossCase(
     DistributionLoss,
-    functional.distribution_loss,
-    oracles.distribution_loss,
+    "distribution_loss",
     {"intra_weights": "NM"},
     {"num_classes": "K", "num_latents": "M"},
     (CenterCase("centers", "centers.", "KM", "intra_weights"),),
 )
 CENTER = LossCase(
     CenterLoss,
-    functional.center_loss,
-    oracles.center_loss,
+    "center_loss",
     {"features": "ND"},
     {"num_classes": "K", "num_features": "D"},
     (CenterCase("centers", "centers.", "KD", "features", weight=0.5),),
 )
 JOINT = LossCase(
     FDRLLoss,
-    functional.fdrl_loss,
-    oracles.joint_loss,
+    "fdrl_loss",
     {"logits": "NK", "latents": "NMD", "intra_weights": "NM"},
     {"num_classes": "K", "num_latents": "M", "latent_dim": "D"},
     (

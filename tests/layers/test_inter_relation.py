@@ -1,4 +1,3 @@
-import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -14,15 +13,7 @@ from fdrl_layers import InterRelation
 from fdrl_layers.functional import inter_relation
 from gradients import gradients, leaves
 from layer_cases import pair
-from strategies import (
-    PAPER,
-    Sizes,
-    latents_NMD,
-    normal,
-    parameters_for,
-    seeds,
-    sizes,
-)
+from strategies import PAPER, Sizes, latents_NMD, normal, parameters_for, seeds, sizes
 
 BIAS = pytest.mark.parametrize("bias", [True, False], ids=["bias", "bare"])
 DTYPE = pytest.mark.parametrize(
@@ -157,12 +148,12 @@ def test_near_messages_keep_their_distance(dtype: torch.dtype) -> None:
 
 
 @given(data=st.data(), of=sizes(), seed=seeds())
-def test_law_inter_w_is_a_distance(data: st.DataObject, of: Sizes, seed: int) -> None:
+def test_law_inter_w_is_symmetric_with_a_zero_diagonal(
+    data: st.DataObject, of: Sizes, seed: int
+) -> None:
     features = data.draw(latents_NMD(of)) / 10
     edges = pair(parameters_for(of, seed), "reconstruction.inter")
     _, weights = inter_relation(features, *edges, need_weights=True)
     assert torch.equal(weights, weights.mT)
     assert torch.equal(weights.diagonal(dim1=-2, dim2=-1), torch.zeros(of.N, of.M))
     assert ((weights >= 0) & (weights <= 1)).all()
-    for a, b, c in itertools.permutations(range(of.M), 3):
-        assert (weights[:, a, c] <= weights[:, a, b] + weights[:, b, c] + 1e-12).all()

@@ -230,14 +230,6 @@ def test_centers_of_any_type_get_their_gradient(case: LossCase, dtype: torch.dty
         assert_close(each.argument, gradient, expected[each.argument])
 
 
-def test_the_weights_of_the_terms_do_not_enter_the_rules() -> None:
-    plain = JOINT.new()
-    none = JOINT.new(lambda_compactness=0.0, lambda_balance=0.0, lambda_distribution=0.0)
-    for loss in (plain, none):
-        JOINT.train(loss)
-    assert_same_state(none.state_dict(), plain.state_dict())
-
-
 @pytest.mark.parametrize(("rate", "after"), [(0.0, 2.0), (0.5, 3.0), (1.0, 4.0)])
 def test_ema_by_hand(rate: float, after: float) -> None:
     loss = DistributionLoss(2, 1, center_update="ema", center_rate=rate)

@@ -211,40 +211,32 @@ def test_a_function_is_given_wide_logits_and_the_target_as_it_is() -> None:
     assert all(given is target for _, given in seen)
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"classification": F.cross_entropy}, "`classification` takes the cross-entropy's place"),
-        ({"distribution_weight": OTHER.float()}, "`distribution` weighs classes"),
-    ],
-    ids=["classification", "distribution_weight"],
-)
-def test_triton_says_why_it_cannot(options: dict[str, Any], reason: str) -> None:
-    criterion = JOINT.new(dtype=torch.float32, backend="triton", **options)
-    inputs = JOINT.inputs(dtype=torch.float32)
-    with pytest.raises(RuntimeError, match=reason):
-        JOINT.run(criterion, inputs, labels())
+SCALAR = "`classification` must return a scalar tensor, got"
+OURS: dict[str, Any] = {"classification": F.cross_entropy}
+TRITON: dict[str, Any] = {"backend": "triton", "dtype": torch.float32}
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "error", "match"),
     [
         ({"classification": 3}, TypeError, "`classification` must be callable, got int"),
-        ({"weight": WEIGHT}, ValueError, "`weight` is of the cross-entropy"),
-        ({"label_smoothing": 0.1}, ValueError, "`label_smoothing` is of the cross-entropy"),
+        (OURS | {"weight": WEIGHT}, ValueError, "`weight` is of the cross-entropy"),
+        (OURS | {"label_smoothing": 0.1}, ValueError, "`label_smoothing` is of the cross-entropy"),
+        (OURS | TRITON, RuntimeError, "`classification` takes the cross-entropy's place"),
+        (
+            TRITON | {"distribution_weight": OTHER.float()},
+            RuntimeError,
+            "`distribution` weighs classes",
+        ),
+        *(
+            ({"classification": lambda *_, it=it: it}, ValueError, SCALAR)
+            for it in (torch.ones(3), torch.tensor(1), 0.5)
+        ),
     ],
-    ids=["type", "weight", "smoothing"],
 )
-def test_rejects_options(options: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        JOINT.new(**{"classification": F.cross_entropy} | options)
-
-
-@pytest.mark.parametrize("given", [torch.ones(3), torch.tensor(1), 0.5], ids=["N", "int", "float"])
-def test_rejects_what_is_no_scalar(given: Any) -> None:
-    criterion = JOINT.new(classification=lambda logits, target: given)
-    with pytest.raises(ValueError, match="`classification` must return a scalar tensor, got"):
-        JOINT.run(criterion, JOINT.inputs(), labels())
+def test_says_what_cannot_be(options: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        JOINT.run(JOINT.new(**options), JOINT.inputs(dtype=torch.float32), labels())
 
 
 def test_compiles() -> None:

@@ -37,13 +37,6 @@ def test_centers_by_hand() -> None:
     assert loss.centers.value[0].tolist() == [1, 0.5]
 
 
-def test_a_sample_belongs_to_a_class_by_its_share() -> None:
-    loss = DistributionLoss(num_classes=3, num_latents=1)
-    loss(torch.tensor([[0.0], [4.0]]), torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.75, 0.0]]))
-    assert loss.centers.value.tolist() == [[1], [3], [0]]
-    assert loss.centers.seen.tolist() == [True, True, False]
-
-
 def test_the_paper_s_number_of_latents_is_the_default() -> None:
     assert DistributionLoss(7).centers.value.shape == (7, 9)
 
