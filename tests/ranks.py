@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed as dist, multiprocessing
 
-from loss_cases import assert_close_state, assert_same_state
+from loss_cases import assert_same_state
+from loss_shared import assert_close_state
 
 SIZE = 2
 SECONDS = 60

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from comparing import assert_close
 from fdrl_layers import FDRLOutput
 from fdrl_layers.functional import fdrl_loss
-from loss_cases import JOINT, assert_close_state, head_of
-from loss_marks import RULE
+from loss_cases import JOINT
+from loss_shared import RULE, assert_close_state, head_of
 from strategies import Sizes, normal
 
 OF = Sizes(N=12, P=5, M=3, D=6, K=3)

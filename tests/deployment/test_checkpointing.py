@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fdrl_layers import FDRLLoss, FDRLOutput
-from loss_cases import JOINT, assert_same_state, model_of
+from loss_cases import JOINT, assert_same_state
+from loss_shared import model_of
 from strategies import Sizes, normal
 
 OF = Sizes(N=6, P=5, M=3, D=6, K=2)

@@ -15,7 +15,7 @@ from comparing import assert_close
 from deploying import check_batches, images, named, whole_model
 from fdrl_layers import FDRLHead, FDRLLossOutput, FDRLOutput
 from loss_cases import JOINT
-from loss_marks import RULE
+from loss_shared import RULE
 from strategies import Sizes
 
 Found = dict[str, Tensor]

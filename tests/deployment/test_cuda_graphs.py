@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from comparing import assert_close
 from devices import OneDevice
 from fdrl_layers import FDRLHead, FDRLLoss
-from loss_marks import RULE
+from loss_shared import RULE
 
 
 class Tail(nn.Module):
@@ -113,5 +113,5 @@ def test_graphed_callables_are_the_eager_ones(rule: str) -> None:
         twin.zero_grad()
         found.backward()
         want.backward()
-        grads = ({n: p.grad for n, p in m.named_parameters()} for m in (tail, twin))
-        assert_close(f"step {seed}", *grads, torch.float32)
+        grads, wanted = ({n: p.grad for n, p in m.named_parameters()} for m in (tail, twin))
+        assert_close(f"step {seed}", grads, wanted, torch.float32)

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLOutput
 from fdrl_layers.functional import fdrl_loss
-from loss_cases import head_of
+from loss_shared import head_of
 from strategies import Sizes, normal
 
 OF = Sizes(N=4, P=5, M=3, D=6, K=2)
@@ -23,7 +23,11 @@ FIELDS = ("logits", "embedding", "latents", "intra_weights", "inter_weights")
 def total(model: FDRLHead, state: Any, x: Tensor, target: Tensor, balance: float) -> Tensor:
     """The joint loss of a batch, or of one sample as a batch of one."""
     output = functional_call(model, state, (x.reshape(-1, OF.P),))
-    weights = {"lambda_compactness": 0.3, "lambda_balance": balance, "lambda_distribution": 0.2}
+    weights: dict[str, Any] = {
+        "lambda_compactness": 0.3,
+        "lambda_balance": balance,
+        "lambda_distribution": 0.2,
+    }
     return fdrl_loss(output, target.reshape(-1), *CENTERS, **weights).total
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, distributed as dist
 
 from devices import OF_KERNELS, marks_of
 from fdrl_layers.ops import joint as operator
-from loss_cases import JOINT, assert_close_state, assert_same_state, gradients_of, state_of, wanting
-from loss_marks import RULE
+from loss_cases import JOINT, assert_same_state, gradients_of, state_of, wanting
+from loss_shared import RULE, assert_close_state
 from ranks import SIZE, Ranks, Step, check_ranks, part
 from strategies import Sizes
 

@@ -11,18 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from comparing import assert_close
 from devices import each_of
-from loss_cases import (
-    CASES,
-    CENTERED,
-    JOINT,
-    LossCase,
-    assert_same_state,
-    gradients_of,
-    model_of,
-    state_of,
-    wanting,
-)
-from loss_marks import RULE
+from loss_cases import CASES, CENTERED, JOINT, LossCase, assert_same_state, gradients_of, wanting
+from loss_shared import RULE, model_of
 from ranks import SIZE, Ranks, Step, check_ranks, part
 from strategies import Sizes, normal
 
@@ -68,7 +58,9 @@ def follow(
         with torch.no_grad():
             for name, parameter in named.items():
                 parameter.sub_(rate * grads[name])
-        steps.append({"losses": detached(found), "gradients": grads, "state": state_of(loss)})
+        steps.append(
+            {"losses": detached(found), "gradients": grads, "state": detached(loss.state_dict())}
+        )
     return steps
 
 
@@ -122,7 +114,7 @@ def descend(rank: int | None, cut: Cut) -> list[dict[str, Tensor]]:
         optimizer.zero_grad()
         (found["compactness"] + found["distribution"]).backward()
         optimizer.step()
-        states.append(state_of(loss))
+        states.append(detached(loss.state_dict()))
     return states
 
 
@@ -237,10 +229,11 @@ def test_ranks_may_keep_to_themselves(ranks: Ranks, case: LossCase, rule: str) -
 
 def evaluate(rank: int | None, case: LossCase, rule: str, turn: int | None) -> Step | None:
     """Train together, then evaluate on one rank alone."""
-    loss, found, cut = case.new(center_update=rule), None, CUTS["equal"]
+    loss, cut = case.new(center_update=rule), CUTS["equal"]
     inputs = {name: part(value, rank, cut) for name, value in case.inputs(JOINED).items()}
     case.run(loss, inputs, part(LABELS[0], rank, cut))
     loss.eval()
+    found: Step | None = None
     if rank == turn:
         alone = wanting({n: v[:3] for n, v in case.inputs(JOINED, 1).items()})
         losses = case.run(loss, alone, LABELS[1][:3])

@@ -42,8 +42,8 @@ def without_the_first_pair(features: Tensor) -> dict[str, Tensor]:
 
 def check_against_oracle(features: Tensor, parameters: dict[str, Tensor]) -> Tensor:
     edges = pair(parameters, "reconstruction.inter")
-    arrays = (None if each is None else each.numpy() for each in edges)
-    expected = oracles.inter_relation(features.numpy(), *arrays)
+    bias = None if edges[1] is None else edges[1].numpy()
+    expected = oracles.inter_relation(features.numpy(), edges[0].numpy(), bias)
     aware, weights = inter_relation(features, *edges, need_weights=True)
     actual = {"features": aware, "Inter-W": weights}
     assert_close("relation", actual, dict(zip(actual, expected, strict=True)))

@@ -31,8 +31,8 @@ def check_against_oracle(
     latents: Tensor, parameters: dict[str, Tensor], reduction: Reduction
 ) -> Tensor:
     gates = pair(parameters, "reconstruction.intra")
-    arrays = [None if each is None else each.numpy() for each in gates]
-    expected = oracles.intra_relation(latents.numpy(), *arrays, reduction)
+    bias = None if gates[1] is None else gates[1].numpy()
+    expected = oracles.intra_relation(latents.numpy(), gates[0].numpy(), bias, reduction)
     features, weights = intra_relation(latents, *gates, reduction=reduction)
     actual = {"features": features, "Intra-W": weights}
     assert_close("relation", actual, dict(zip(actual, expected, strict=True)))

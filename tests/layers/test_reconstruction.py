@@ -53,7 +53,9 @@ def check_against_oracle(
     latents: Tensor, parameters: dict[str, Tensor], **options: Any
 ) -> dict[str, Any]:
     tensors = tensors_of(parameters)
-    arrays = {key: None if each is None else each.numpy() for key, each in tensors.items()}
+    arrays: dict[str, Any] = {
+        key: None if each is None else each.numpy() for key, each in tensors.items()
+    }
     actual = outputs(feature_reconstruction(latents, **tensors, **options))
     expected = oracles.feature_reconstruction(latents.numpy(), **arrays, **options)
     assert_close("reconstruction", actual, outputs(expected))

@@ -16,18 +16,8 @@ from comparing import assert_close
 from devices import OF_KERNELS, each_of, marks_of
 from fdrl_layers.losses import centers, joint as joint_loss
 from fdrl_layers.ops import joint as operator
-from loss_cases import (
-    CENTERED,
-    JOINT,
-    SMALL,
-    LossCase,
-    assert_close_state,
-    assert_same_state,
-    gradients_of,
-    state_of,
-    wanting,
-)
-from loss_marks import HARD, RULE, TARGET
+from loss_cases import CENTERED, JOINT, LossCase, assert_same_state, gradients_of, state_of, wanting
+from loss_shared import HARD, RULE, TARGET, assert_close_state
 from strategies import Sizes
 
 PARTS = (1, 2, 3)
@@ -78,7 +68,7 @@ def test_parts_are_held_against_the_centers_as_they_were_or_their_own_mean(
     loss, whole = (case.loaded(case.drawn_centers(), center_update=rule) for _ in range(2))
     losses = in_parts(case, loss, inputs, target)
     wanted = case.run(whole, inputs, target)["loss"]
-    mean = sum(n * each["loss"] for n, each in zip(PARTS, losses, strict=True)) / SMALL.N
+    mean = sum(n * each["loss"] for n, each in zip(PARTS, losses, strict=True)) / len(target)
     assert_close("loss", mean, wanted)
     found = in_parts(case, case.new(center_update=rule), inputs, target)
     for each, part in zip(found, parts_of(inputs, target), strict=True):
@@ -189,7 +179,7 @@ def test_evaluation_adds_nothing(case: LossCase) -> None:
 @RULE
 def test_parts_may_be_compiled(rule: str, fresh_compiler: None) -> None:
     loss, whole = (JOINT.new(center_update=rule) for _ in range(2))
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
+    compiled: Any = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
     for seed in range(2):
         inputs = JOINT.inputs(seed=seed)
         with loss.accumulate():

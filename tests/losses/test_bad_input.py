@@ -78,8 +78,8 @@ def test_rejects_what_is_no_feature(
 
 @each_argument("change", ["wider", "one axis more", "one axis less"])
 def test_rejects_a_shape(case: LossCase, name: str, told: str, letters: str, change: str) -> None:
-    sizes = (case.inputs() | case.drawn_centers())[name].shape
-    changed = {"one axis more": (1, *sizes), "one axis less": tuple(sizes[1:])}
+    sizes: tuple[int, ...] = tuple((case.inputs() | case.drawn_centers())[name].shape)
+    changed = {"one axis more": (1, *sizes), "one axis less": sizes[1:]}
     sizes = changed.get(change, (*sizes[:-1], sizes[-1] + 1))
     match = rf"`{told}` must have shape \({letters}\).*, got {re.escape(str(sizes))}"
     check_rejected(case, ValueError, named_in(match, case, told), **{name: torch.ones(sizes)})

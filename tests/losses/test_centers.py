@@ -29,7 +29,7 @@ from loss_cases import (
     targets,
     wanting,
 )
-from loss_marks import DTYPE, HALF, RULE, TargetOf
+from loss_shared import DTYPE, HALF, RULE, TargetOf
 from oracle_centers import OracleCenters
 from strategies import Sizes, normal, seeds, sizes
 

@@ -17,14 +17,13 @@ from loss_cases import (
     SMALL,
     LossCase,
     array,
-    assert_close_state,
     assert_same_state,
     gradients_of,
     labels,
     shares,
     wanting,
 )
-from loss_marks import HALF
+from loss_shared import HALF, assert_close_state
 from strategies import IGNORE_INDEX
 
 WEIGHT = torch.tensor([0.3, 2.0, 0.0, 1.5, 4.0], dtype=torch.float64)
@@ -242,6 +241,6 @@ def test_says_what_cannot_be(options: dict[str, Any], error: type[Exception], ma
 def test_compiles() -> None:
     inputs, target = JOINT.inputs(dtype=torch.float32), labels()
     ours, plain = (JOINT.new(**WEIGHTS).float() for _ in range(2))
-    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(ours, backend="aot_eager", fullgraph=True)
     found = vars(compiled(*JOINT.arguments(inputs, target)))
     assert_close("loss", found, JOINT.run(plain, inputs, target), torch.float32)

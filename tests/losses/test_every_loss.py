@@ -25,7 +25,7 @@ from loss_cases import (
     targets,
     wanting,
 )
-from loss_marks import HALF, RULE, TargetOf
+from loss_shared import HALF, RULE, TargetOf
 from strategies import PAPER, Sizes, scales, seeds, sizes
 
 EMPTY = Sizes(N=0, P=2, M=3, D=4, K=5)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput
-from loss_cases import JOINT, SMALL, assert_same_state, head_of, labels, shares, targets
-from loss_marks import DTYPE, DTYPES
+from loss_cases import JOINT, SMALL, assert_same_state, labels, shares, targets
+from loss_shared import DTYPE, DTYPES, head_of
 from strategies import IGNORE_INDEX, Sizes, normal, seeds, sizes
 
 LAMBDAS = ("lambda_compactness", "lambda_balance", "lambda_distribution")
@@ -54,7 +54,8 @@ def test_the_paper_s_weights_are_the_default() -> None:
 
 @pytest.mark.parametrize(("name", "term"), [*zip(LAMBDAS, TERMS, strict=True)])
 def test_a_weight_can_be_changed_later(name: str, term: str) -> None:
-    loss = JOINT.loaded(JOINT.drawn_centers(), **dict.fromkeys(LAMBDAS, 0.0)).eval()
+    nothing: dict[str, Any] = dict.fromkeys(LAMBDAS, 0.0)
+    loss = JOINT.loaded(JOINT.drawn_centers(), **nothing).eval()
     found = JOINT.run(loss, JOINT.inputs(), labels())
     assert found["total"] == found["classification"]
     setattr(loss, name, 2.0)
@@ -79,7 +80,7 @@ def features(batch: int = SMALL.N, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("parts", [{}, {"intra": False}, {"inter": False}], ids=str)
-def test_takes_what_a_head_gives(parts: dict[str, bool]) -> None:
+def test_takes_what_a_head_gives(parts: dict[str, Any]) -> None:
     model, loss = head_of(**parts), JOINT.new()
     output = model(features())
     found = loss(output, labels())

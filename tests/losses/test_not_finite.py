@@ -9,16 +9,8 @@ from torch import Tensor, nn
 
 from devices import OF_KERNELS, each_of
 from fdrl_layers import FDRLHead, FDRLLoss
-from loss_cases import (
-    CENTERED,
-    COMPACTNESS,
-    JOINT,
-    LossCase,
-    assert_close_state,
-    assert_same_state,
-    state_of,
-)
-from loss_marks import HARD, RULE, TARGET
+from loss_cases import CENTERED, COMPACTNESS, JOINT, LossCase, assert_same_state, state_of
+from loss_shared import HARD, RULE, TARGET, assert_close_state
 from strategies import Sizes, normal
 
 BAD = pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
@@ -91,7 +83,7 @@ def test_each_loss_decides_by_what_its_centers_follow() -> None:
 @RULE
 def test_no_center_moves_in_a_compiled_step(rule: str, fresh_compiler: None) -> None:
     loss = JOINT.new(center_update=rule)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled: Any = torch.compile(loss, fullgraph=True, backend="aot_eager")
     compiled(*JOINT.arguments(JOINT.inputs(), HARD))
     before = state_of(loss)
     compiled(*JOINT.arguments(spoiled(JOINT.inputs(seed=1), float("nan")), HARD))

@@ -13,7 +13,7 @@ from torch import nn
 from devices import each_of
 from fdrl_layers import FDRLLoss
 from loss_cases import CENTERED, JOINT, RULES, SMALL, LossCase, assert_same_state, labels, state_of
-from loss_marks import RULE
+from loss_shared import RULE
 
 
 def trained(case: LossCase, rule: str) -> Any:
