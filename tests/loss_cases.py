@@ -52,7 +52,7 @@ class LossCase:
     """
 
     loss: type[nn.Module]
-    written: str
+    function_name: str
     axes: Mapping[str, str]
     sizes: Mapping[str, str]
     centers: tuple[CenterCase, ...] = ()
@@ -62,7 +62,7 @@ class LossCase:
     @property
     def function(self) -> Callable[..., Any]:
         """The function that the loss holds centers for."""
-        function: Callable[..., Any] = getattr(functional, self.written)
+        function: Callable[..., Any] = getattr(functional, self.function_name)
         return function
 
     @property
@@ -155,7 +155,7 @@ class LossCase:
             nothing = np.empty(0)
             arrays = {"head": oracles.Head(embedding=nothing, inter_weights=None, **arrays)}
         values = [*arrays.values(), *([target.cpu().numpy()] if self.labeled else [])]
-        oracle = getattr(oracles, self.written.replace("fdrl", "joint"))
+        oracle = getattr(oracles, self.function_name.replace("fdrl", "joint"))
         found = oracle(*values, *(array(c) for c in centers.values()), **options)
         return {"loss": found} if isinstance(found, float) else dict(vars(found))
 

@@ -1,14 +1,18 @@
-"""Gradient accumulation: which terms are means over samples, and how to have the others exactly."""
+"""Gradients of parts of a batch, accumulated or by torch.func: what adds up to the whole batch's."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
 
 from comparing import assert_close
-from fdrl_layers import FDRLOutput
+from fdrl_layers import FDRLHead, FDRLOutput
 from fdrl_layers.functional import fdrl_loss
 from loss_cases import JOINT
 from loss_shared import RULE, assert_close_state, head_of
@@ -16,6 +20,7 @@ from strategies import Sizes, normal
 
 OF = Sizes(N=12, P=5, M=3, D=6, K=3)
 PARTS = 6
+NAMES = [field.name for field in fields(FDRLOutput)]
 CENTERS = normal(OF.M, OF.D, seed=8), normal(OF.K, OF.M, seed=9)
 TERMS = ("classification", "compactness", "distribution", "balance")
 
@@ -49,8 +54,7 @@ def in_two_passes(model: nn.Module, loss: nn.Module, xs: Sequence[Tensor], targe
     """Accumulate the gradient of the joint batch: outputs first, then each part with a graph."""
     with torch.no_grad():
         outputs = [model(x) for x in xs]
-    names = [field.name for field in fields(FDRLOutput)]
-    leaves = {n: torch.cat([getattr(o, n) for o in outputs]).requires_grad_() for n in names}
+    leaves = {n: torch.cat([getattr(o, n) for o in outputs]).requires_grad_() for n in NAMES}
     loss(FDRLOutput(**leaves), target).total.backward()
     wanted = ("logits", "latents", "intra_weights")
     sizes = [len(x) for x in xs]
@@ -70,3 +74,52 @@ def test_two_passes_are_the_joint_batch(rule: str) -> None:
         in_two_passes(parts, losses[1], x.chunk(PARTS), target)
     assert_close("gradient", gradients_of(parts), gradients_of(once))
     assert_close_state(losses[1].state_dict(), losses[0].state_dict())
+
+
+# torch.func
+
+
+def total(model: FDRLHead, state: Any, x: Tensor, target: Tensor, balance: float) -> Tensor:
+    """The joint loss of a batch, or of one sample as a batch of one."""
+    output = functional_call(model, state, (x.reshape(-1, OF.P),))
+    weights: dict[str, Any] = {
+        "lambda_compactness": 0.3,
+        "lambda_balance": balance,
+        "lambda_distribution": 0.2,
+    }
+    return fdrl_loss(output, target.reshape(-1), *CENTERS, **weights).total
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_gradients_of_samples_average_to_that_of_the_batch_but_for_the_balance_loss(
+    balance: float,
+) -> None:
+    model = head_of(OF, reduction="share")
+    state = {name: p.detach() for name, p in model.named_parameters()}
+    x, target = batch()
+    loss = partial(total, model, balance=balance)
+    each = vmap(grad(loss), (None, 0, 0))(state, x, target)
+    mean, joint = {name: g.mean(0) for name, g in each.items()}, grad(loss)(state, x, target)
+    if balance:
+        intra = "reconstruction.intra.weight"
+        assert not torch.allclose(mean[intra], joint[intra])
+    else:
+        assert_close("gradient", mean, joint)
+
+
+def test_an_ensemble_is_its_members() -> None:
+    members = [head_of(OF, seed, reduction="share") for seed in range(3)]
+    state, buffers = stack_module_state(members)
+    skeleton = copy.deepcopy(members[0]).to("meta")
+    x = normal(OF.N, OF.P, seed=1)
+
+    def one(state: Any, buffers: Any) -> FDRLOutput:
+        output = functional_call(skeleton, (state, buffers), (x,))
+        assert isinstance(output, FDRLOutput)
+        return output
+
+    together = vmap(one)(state, buffers)
+    assert isinstance(together, FDRLOutput)
+    for i, member in enumerate(members):
+        for name in NAMES:
+            assert_close(name, getattr(together, name)[i], getattr(member(x), name))

@@ -9,7 +9,6 @@ from ranks import Ranks
 
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[Ranks]:
-    """Two ranks that a test may send functions to."""
     group = Ranks()
     yield group
     group.stop()

@@ -77,7 +77,6 @@ def keep_state(rank: int, name: str, folder: str) -> None:
 
 
 def distance(got: Tensor, want: Tensor) -> float:
-    """Return the largest difference, as a part of the largest number."""
     largest = float(want.double().abs().max())
     return float((got.double() - want.double()).abs().max()) / (largest or 1.0)
 

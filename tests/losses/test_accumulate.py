@@ -21,11 +21,10 @@ from loss_shared import HARD, RULE, TARGET, assert_close_state
 from strategies import Sizes
 
 PARTS = (1, 2, 3)
-"""With hard targets the first part is ignored, and class 4 is in the last one alone."""
+"""Unlike sizes; with hard targets the first is ignored, and class 4 is in the last one alone."""
 
 
 def parts_of(inputs: dict[str, Tensor], target: Tensor) -> list[tuple[dict[str, Tensor], Tensor]]:
-    """A batch in parts of unlike sizes."""
     pieces = zip(*(value.split(PARTS) for value in (*inputs.values(), target)), strict=True)
     return [(dict(zip(inputs, values, strict=True)), label) for *values, label in pieces]
 
@@ -33,7 +32,6 @@ def parts_of(inputs: dict[str, Tensor], target: Tensor) -> list[tuple[dict[str, 
 def in_parts(
     case: LossCase, loss: Any, inputs: dict[str, Tensor], target: Tensor
 ) -> list[dict[str, Tensor]]:
-    """Give a loss a batch in parts."""
     before, found = state_of(loss), []
     with loss.accumulate():
         for part in parts_of(inputs, target):
@@ -104,7 +102,6 @@ def test_gradients_reach_the_features_and_centers_that_are_parameters(
 
 
 def run_inside(case: LossCase, loss: Any, then: Callable[[], object]) -> None:
-    """Give a loss a part of a batch, and do something else before it is whole."""
     with loss.accumulate():
         case.run(loss, case.inputs(), HARD)
         then()

@@ -168,8 +168,6 @@ def test_rejects_a_weight_that_was_put_in_later(
 
 
 class Focal(nn.Module):
-    """A loss with a buffer of its own."""
-
     def __init__(self) -> None:
         super().__init__()
         self.gamma: Tensor

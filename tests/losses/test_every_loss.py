@@ -76,7 +76,6 @@ def test_derivatives(
 
 
 def narrowed(target: Tensor) -> Tensor:
-    """Labels, or shares in float32."""
     return target.float() if target.is_floating_point() else target
 
 
