@@ -1,4 +1,4 @@
-"""Gradients of parts of a batch, accumulated or by torch.func: what adds up to the whole batch's."""
+"""Gradients of a batch from its parts, accumulated or by torch.func: what adds up, and what not."""
 
 import copy
 from collections.abc import Sequence
