@@ -228,7 +228,7 @@ def test_ranks_may_keep_to_themselves(ranks: Ranks, case: LossCase, rule: str) -
 
 
 def evaluate(rank: int | None, case: LossCase, rule: str, turn: int | None) -> Step | None:
-    """Train together, then evaluate on one rank alone."""
+    """Train together, then evaluate and call the function on one rank alone."""
     loss, cut = case.new(center_update=rule), CUTS["equal"]
     inputs = {name: part(value, rank, cut) for name, value in case.inputs(JOINED).items()}
     case.run(loss, inputs, part(LABELS[0], rank, cut))
@@ -238,7 +238,8 @@ def evaluate(rank: int | None, case: LossCase, rule: str, turn: int | None) -> S
         alone = wanting({n: v[:3] for n, v in case.inputs(JOINED, 1).items()})
         losses = case.run(loss, alone, LABELS[1][:3])
         grads = gradients_of(losses, alone)
-        found = {"losses": detached(losses), "gradients": grads}
+        function = case.apply(case.inputs(JOINED), LABELS[0], case.drawn_centers(JOINED))
+        found = {"losses": detached(losses), "gradients": grads, "function": detached(function)}
     if rank is not None:
         dist.barrier()
     return found
@@ -247,29 +248,16 @@ def evaluate(rank: int | None, case: LossCase, rule: str, turn: int | None) -> S
 @pytest.mark.parametrize("turn", range(SIZE))
 @RULE
 @each_of(CASES)
-def test_evaluation_exchanges_nothing(ranks: Ranks, case: LossCase, rule: str, turn: int) -> None:
+def test_evaluation_and_functions_exchange_nothing(
+    ranks: Ranks, case: LossCase, rule: str, turn: int
+) -> None:
     found = ranks.run(evaluate, case, rule, turn)
     expected = evaluate(None, case, rule, None)
     assert expected is not None
     assert found[1 - turn] is None
+    assert_same_state(found[turn].pop("function"), expected.pop("function"))
     for kind, tensors in expected.items():
         assert_close(kind, found[turn][kind], tensors)
-
-
-def functions(rank: int | None, case: LossCase) -> dict[str, Tensor]:
-    """Call the function on one rank alone, as it knows of no ranks."""
-    found = {}
-    if rank != 1:
-        inputs, centers = case.inputs(JOINED), case.drawn_centers(JOINED)
-        found = detached(case.apply(inputs, LABELS[0], centers))
-    if rank is not None:
-        dist.barrier()
-    return found
-
-
-@each_of(CASES)
-def test_functions_exchange_nothing(ranks: Ranks, case: LossCase) -> None:
-    assert_same_state(ranks.run(functions, case)[0], functions(None, case))
 
 
 def fail_on_the_second(rank: int) -> int:

@@ -144,6 +144,7 @@ def test_rejects_a_bias_without_its_weight(relation: str) -> None:
         functional.feature_reconstruction(**GOOD["FRN"] | {f"{relation}_weight": None})
 
 
+OUTSIDE = r"`delta` must be a finite number in \[0, 1\], got {}"
 NO_NUMBER = r"`delta` must be a number, got (bool|str|NoneType|Tensor)"
 NO_REDUCTION = r"`reduction` must be one of 'sum', 'mean', 'share', got 'max'"
 NO_MESSAGE = r'`self_feature` must be "intra" where Inter-RM is left out, .*, got \'message\''
@@ -161,13 +162,7 @@ BARE = {"intra": False, "inter": False}
         ("FRN", BARE, "self_feature", "message", NO_MESSAGE),
         ("FRN", {}, "self_feature", "latent", NO_SELF),
         *(
-            (
-                "FRN",
-                {},
-                "delta",
-                value,
-                rf"`delta` must be a finite number in \[0, 1\], got {value}",
-            )
+            ("FRN", {}, "delta", value, OUTSIDE.format(value))
             for value in (-0.1, 1.1, float("nan"), float("inf"))
         ),
         *(
