@@ -52,8 +52,7 @@ class LossCase:
     """
 
     loss: type[nn.Module]
-    function: Callable[..., Any]
-    oracle: Callable[..., Any]
+    function_name: str
     axes: Mapping[str, str]
     sizes: Mapping[str, str]
     centers: tuple[CenterCase, ...] = ()
@@ -61,13 +60,17 @@ class LossCase:
     device: str = "cpu"
 
     @property
+    def function(self) -> Callable[..., Any]:
+        """The function that the loss holds centers for."""
+        function: Callable[..., Any] = getattr(functional, self.function_name)
+        return function
+
+    @property
     def name(self) -> str:
         """What the tests call it."""
         return self.loss.__name__
 
-    def new(
-        self, of: Sizes = SMALL, dtype: torch.dtype = torch.float64, **options: Any
-    ) -> nn.Module:
+    def new(self, of: Sizes = SMALL, dtype: torch.dtype = torch.float64, **options: Any) -> Any:
         """A loss without data; one without centers has no type and no rule to be told."""
         options = {"dtype": dtype, "device": self.device, **options}
         if not self.centers:
@@ -75,7 +78,7 @@ class LossCase:
         sizes = {name: getattr(of, letter) for name, letter in self.sizes.items()}
         return self.loss(**sizes | options)
 
-    def loaded(self, centers: Mapping[str, Tensor], of: Sizes = SMALL, **options: Any) -> nn.Module:
+    def loaded(self, centers: Mapping[str, Tensor], of: Sizes = SMALL, **options: Any) -> Any:
         """A loss that has met every class, with the given centers."""
         loss = self.new(of, **options)
         state = {}
@@ -85,25 +88,35 @@ class LossCase:
         loss.load_state_dict({**loss.state_dict(), **state})
         return loss
 
-    def inputs(self, of: Sizes = SMALL, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
-        """A batch in float64: latents as a ReLU leaves them, Intra-W positive, others not."""
+    def inputs(
+        self,
+        of: Sizes = SMALL,
+        seed: int = 0,
+        scale: float = 1.0,
+        dtype: torch.dtype = torch.float64,
+    ) -> dict[str, Tensor]:
+        """A batch: latents as a ReLU leaves them, Intra-W positive, others not."""
         drawn = {
             name: normal(*shape(axes, of), seed=seed + i, scale=scale, device=self.device)
             for i, (name, axes) in enumerate(self.axes.items())
         }
         signs = {"latents": torch.relu, "intra_weights": torch.abs}
-        return {name: signs.get(name, torch.clone)(value) for name, value in drawn.items()}
+        return {n: signs.get(n, torch.clone)(value).to(dtype) for n, value in drawn.items()}
 
     def drawn_centers(
         self, of: Sizes = SMALL, seed: int = 0, scale: float = 1.0
     ) -> dict[str, Tensor]:
         """Centers in float64, by the argument they are."""
+        options: dict[str, Any] = {"scale": scale, "device": self.device}
         return {
-            each.argument: normal(
-                *shape(each.axes, of), seed=seed + 50 + i, scale=scale, device=self.device
-            )
+            each.argument: normal(*shape(each.axes, of), seed=seed + 50 + i, **options)
             for i, each in enumerate(self.centers)
         }
+
+    def train(self, loss: nn.Module, steps: int = 2) -> None:
+        """Give a loss batches with labels."""
+        for seed in range(steps):
+            self.run(loss, self.inputs(seed=seed), labels())
 
     def held(self, loss: nn.Module) -> dict[str, Tensor]:
         """The centers that the module holds now, by the argument they are."""
@@ -124,11 +137,7 @@ class LossCase:
         return named(loss(*self.arguments(inputs, target)))
 
     def apply(
-        self,
-        inputs: Mapping[str, Any],
-        target: object,
-        centers: Mapping[str, Any],
-        **options: Any,
+        self, inputs: Mapping[str, Any], target: object, centers: Mapping[str, Any], **options: Any
     ) -> dict[str, Tensor]:
         """Call the function and name what it gives."""
         return named(self.function(*self.arguments(inputs, target), **centers, **options))
@@ -137,7 +146,7 @@ class LossCase:
         self,
         inputs: Mapping[str, Tensor],
         target: Tensor,
-        centers: Mapping[str, Tensor],
+        centers: Mapping[str, Any],
         **options: Any,
     ) -> dict[str, float]:
         """What the oracle says."""
@@ -146,7 +155,8 @@ class LossCase:
             nothing = np.empty(0)
             arrays = {"head": oracles.Head(embedding=nothing, inter_weights=None, **arrays)}
         values = [*arrays.values(), *([target.cpu().numpy()] if self.labeled else [])]
-        found = self.oracle(*values, *(array(c) for c in centers.values()), **options)
+        oracle = getattr(oracles, self.function_name.replace("fdrl", "joint"))
+        found = oracle(*values, *(array(c) for c in centers.values()), **options)
         return {"loss": found} if isinstance(found, float) else dict(vars(found))
 
 
@@ -219,9 +229,12 @@ def wanting(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
 
 
-def gradients_of(loss: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def gradients_of(
+    loss: Tensor | Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The gradient of the loss in each input under its name; 0 where it has no part."""
-    found = torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True)
+    total = loss if isinstance(loss, Tensor) else scalar(loss)
+    found = torch.autograd.grad(total, list(inputs.values()), materialize_grads=True)
     return dict(zip(inputs, found, strict=True))
 
 
@@ -238,18 +251,10 @@ def assert_same_state(actual: Mapping[str, Tensor], expected: Mapping[str, Tenso
         assert torch.equal(actual[key], value), key
 
 
-BALANCE = LossCase(
-    BalanceLoss,
-    functional.balance_loss,
-    oracles.balance_loss,
-    {"intra_weights": "NM"},
-    {},
-    labeled=False,
-)
+BALANCE = LossCase(BalanceLoss, "balance_loss", {"intra_weights": "NM"}, {}, labeled=False)
 COMPACTNESS = LossCase(
     CompactnessLoss,
-    functional.compactness_loss,
-    oracles.compactness_loss,
+    "compactness_loss",
     {"latents": "NMD"},
     {"latent_dim": "D", "num_latents": "M"},
     (CenterCase("centers", "centers.", "MD", "latents"),),
@@ -257,24 +262,21 @@ COMPACTNESS = LossCase(
 )
 DISTRIBUTION = LossCase(
     DistributionLoss,
-    functional.distribution_loss,
-    oracles.distribution_loss,
+    "distribution_loss",
     {"intra_weights": "NM"},
     {"num_classes": "K", "num_latents": "M"},
     (CenterCase("centers", "centers.", "KM", "intra_weights"),),
 )
 CENTER = LossCase(
     CenterLoss,
-    functional.center_loss,
-    oracles.center_loss,
+    "center_loss",
     {"features": "ND"},
     {"num_classes": "K", "num_features": "D"},
     (CenterCase("centers", "centers.", "KD", "features", weight=0.5),),
 )
 JOINT = LossCase(
     FDRLLoss,
-    functional.fdrl_loss,
-    oracles.joint_loss,
+    "fdrl_loss",
     {"logits": "NK", "latents": "NMD", "intra_weights": "NM"},
     {"num_classes": "K", "num_latents": "M", "latent_dim": "D"},
     (

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 pytest.importorskip("torchvision")
 
-from deploying import check_batches, images, named
+from deploying import check_batches, images, named, whole_model
 from fdrl_layers import FDRLOutput
 
 pytestmark = [pytest.mark.slow, pytest.mark.compile, pytest.mark.timeout(600)]
@@ -18,7 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.compile, pytest.mark.timeout(600)]
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor wants a C++ compiler")
 @pytest.mark.skipif(not hasattr(torch._inductor, "aoti_load_package"), reason="no packages yet")
 @pytest.mark.filterwarnings("ignore")
-def test_a_package_computes_the_same(model: nn.Sequential, tmp_path: Path) -> None:
+def test_a_package_computes_the_same(tmp_path: Path) -> None:
+    model = whole_model()
     batch = torch.export.Dim("N", max=1024)
     program = torch.export.export(model, (images(4),), dynamic_shapes=({0: batch},))
     package = str(tmp_path / "model.pt2")

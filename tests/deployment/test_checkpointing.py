@@ -8,20 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fdrl_layers import FDRLHead, FDRLLoss, FDRLOutput
-from strategies import Sizes, normal, parameters_for
+from fdrl_layers import FDRLLoss, FDRLOutput
+from loss_cases import JOINT, assert_same_state
+from loss_shared import model_of
+from strategies import Sizes, normal
 
 OF = Sizes(N=6, P=5, M=3, D=6, K=2)
 TARGET = torch.tensor([0, 1, 1, 0, 1, 0])
 
 
 def parts() -> tuple[nn.Sequential, FDRLLoss]:
-    head = FDRLHead(OF.P, OF.K, latent_dim=OF.D, num_latents=OF.M)
-    head.load_state_dict(parameters_for(OF, 0))
-    backbone = nn.Linear(3, OF.P)
-    backbone.load_state_dict({"weight": normal(OF.P, 3, seed=1), "bias": normal(OF.P, seed=2)})
-    loss = FDRLLoss(OF.K, num_latents=OF.M, latent_dim=OF.D)
-    return nn.Sequential(backbone, nn.ReLU(), head), loss
+    return model_of(OF).float(), JOINT.new(OF, torch.float32)
 
 
 def again(function: nn.Module, *arguments: object) -> Any:
@@ -43,9 +40,7 @@ def steps(model: nn.Module, loss: FDRLLoss, how: str) -> dict[str, Tensor]:
 def test_a_checkpointed_model_trains_bit_for_bit_as_a_plain_one() -> None:
     model, loss = parts()
     expected = steps(*copy.deepcopy((model, loss)), "plain")
-    found = steps(model, loss, "model")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert_same_state(steps(model, loss, "model"), expected)
 
 
 def test_a_checkpointed_loss_would_move_its_centers_twice() -> None:

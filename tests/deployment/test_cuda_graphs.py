@@ -1,5 +1,6 @@
 """Head and losses can be held by a CUDA graph: by hand, and by the compiler."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from comparing import assert_close
 from devices import OneDevice
 from fdrl_layers import FDRLHead, FDRLLoss
-
-RULE = pytest.mark.parametrize("rule", ["alpha", "ema", "gradient"])
+from loss_shared import RULE
 
 
 class Tail(nn.Module):
@@ -75,15 +75,19 @@ def test_the_mode_refuses_another_device() -> None:
         torch.ones(2, device="cuda") + torch.ones(())
 
 
+def twins(rule: str) -> tuple[Tail, Tail]:
+    torch.manual_seed(0)
+    tail = Tail(rule).cuda()
+    return tail, copy.deepcopy(tail)
+
+
 @pytest.mark.cuda
 @pytest.mark.compile
 @pytest.mark.parametrize("rule", ["alpha", "gradient"])
 def test_reduce_overhead_skips_no_graph(rule: str, fresh_compiler: None) -> None:
     from torch._dynamo.utils import counters
 
-    torch.manual_seed(0)
-    tail, twin = Tail(rule).cuda(), Tail(rule).cuda()
-    twin.load_state_dict(tail.state_dict())
+    tail, twin = twins(rule)
     compiled = torch.compile(tail, mode="reduce-overhead", fullgraph=True)
     counters.clear()
     for seed in range(5):
@@ -98,9 +102,7 @@ def test_reduce_overhead_skips_no_graph(rule: str, fresh_compiler: None) -> None
 @pytest.mark.cuda
 @pytest.mark.parametrize("rule", ["alpha", "gradient"])
 def test_graphed_callables_are_the_eager_ones(rule: str) -> None:
-    torch.manual_seed(0)
-    tail, twin = Tail(rule).cuda(), Tail(rule).cuda()
-    twin.load_state_dict(tail.state_dict())
+    tail, twin = twins(rule)
     images, labels = batch("cuda")
     run: Any = torch.cuda.make_graphed_callables(tail, (images, labels))
     tail.load_state_dict(twin.state_dict())
@@ -111,8 +113,5 @@ def test_graphed_callables_are_the_eager_ones(rule: str) -> None:
         twin.zero_grad()
         found.backward()
         want.backward()
-        for name, parameter in tail.named_parameters():
-            assert parameter.grad is not None
-            other = twin.get_parameter(name).grad
-            assert other is not None
-            assert_close(name, parameter.grad, other, torch.float32)
+        grads, wanted = ({n: p.grad for n, p in m.named_parameters()} for m in (tail, twin))
+        assert_close(f"step {seed}", grads, wanted, torch.float32)

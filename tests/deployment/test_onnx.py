@@ -12,7 +12,7 @@ pytest.importorskip("torchvision")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from deploying import FIELDS, check_batches, features, head, images
+from deploying import FIELDS, check_batches, features, head, images, whole_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -50,10 +50,8 @@ def runner(path: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_a_whole_model_computes_the_same(
-    model: nn.Sequential, tmp_path: Path, dtype: torch.dtype
-) -> None:
-    model = model.to(dtype)
+def test_a_whole_model_computes_the_same(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = whole_model().to(dtype)
     path = to_onnx(model, images(4, dtype=dtype), tmp_path / "model.onnx")
     check_batches("ONNX", runner(path), model, images, dtype)
 

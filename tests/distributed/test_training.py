@@ -1,8 +1,8 @@
 """Two processes with half of each batch train the model that one process trains."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(280)]
 # the large backbone takes fewer.
 RUN = {"faces": 80, "batch_size": 16, "epochs": 10, "sync_batch_norm": True}
 TEN_STEPS = {"faces": 32, "epochs": 5}
-RESNET = resnet18
 
 # Half of float32's spacing at 1. Everything is computed in float64, so that what fifty steps make
 # of rounding stays below it. In float32 it would not: batch normalization over few numbers, and
@@ -34,25 +33,17 @@ RUNS: dict[str, Run] = {}
 """In each process, the runs that are under way."""
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
-    group = Ranks()
-    yield group
-    group.stop()
-
-
 def train_an_epoch(
     rank: int, world: int, name: str, changes: dict[str, Any], epoch: int
 ) -> list[dict[str, float]]:
     """Take an epoch's steps in float64; return their losses, averaged over processes."""
-    # torchvision has no types.
-    setattr(model, "resnet18", RESNET if name == "resnet18" else SmallBackbone)  # noqa: B010
+    backbone = resnet18 if name == "resnet18" else SmallBackbone
     torch.set_default_dtype(torch.float64)
     try:
         if name not in RUNS:
-            options = options_of(**RUN | changes)
-            device = torch.device("cpu")
-            RUNS[name] = build_run(options, Joined(rank, world, device))
+            joined = Joined(rank, world, torch.device("cpu"))
+            with mock.patch.object(model, "resnet18", backbone):
+                RUNS[name] = build_run(options_of(**RUN | changes), joined)
         run = RUNS[name]
         if run.options.accumulate > 1:
             # Batch normalization sees parts, which are other ones on two processes.
@@ -64,7 +55,6 @@ def train_an_epoch(
         return steps
     finally:
         torch.set_default_dtype(torch.float32)
-        setattr(model, "resnet18", RESNET)  # noqa: B010
 
 
 def epoch_on(rank: int, *arguments: Any) -> list[dict[str, float]]:
@@ -87,7 +77,6 @@ def keep_state(rank: int, name: str, folder: str) -> None:
 
 
 def distance(got: Tensor, want: Tensor) -> float:
-    """Return the largest difference, as a part of the largest number."""
     largest = float(want.double().abs().max())
     return float((got.double() - want.double()).abs().max()) / (largest or 1.0)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,36 +16,29 @@ from loss_cases import (
     CENTERED,
     JOINT,
     LABELED,
-    SMALL,
     LossCase,
     assert_same_state,
     labels,
-    shape,
     shares,
     state_of,
 )
 from rejecting import spoil
 
-WAYS = ["list", "integer", "device"]
-
 
 def check_rejected(
-    case: LossCase,
-    error: type[Exception],
-    match: str,
-    *,
-    inputs: dict[str, Any] | None = None,
-    target: object = None,
-    centers: dict[str, Any] | None = None,
-    module: bool = True,
+    case: LossCase, error: type[Exception], match: str, target: object = None, **changed: Any
 ) -> None:
-    """Hold that the function and, with good centers, the module raise the error."""
-    given = (case.inputs() | (inputs or {}), labels() if target is None else target)
+    """Hold that the function and, where no centers are changed, the module raise the error."""
+    target = labels() if target is None else target
+    inputs, centers = (
+        {name: changed.get(name, value) for name, value in good.items()}
+        for good in (case.inputs(), case.drawn_centers())
+    )
     with pytest.raises(error, match=match):
-        case.apply(*given, case.drawn_centers() | (centers or {}))
-    if module:
+        case.apply(inputs, target, centers)
+    if not changed.keys() & centers.keys():
         with pytest.raises(error, match=match):
-            case.run(case.new(), *given)
+            case.run(case.new(), inputs, target)
 
 
 def named_in(match: str, case: LossCase, name: str) -> str:
@@ -54,83 +48,57 @@ def named_in(match: str, case: LossCase, name: str) -> str:
     return match.replace(f"`{name}`", rf"`(output\.|latent_|class_)?{name}`")
 
 
-def each_input(how: str, ways: Sequence[str], not_of_balance: str) -> pytest.MarkDecorator:
-    """Each input of each loss in each way, but for the one that a balance loss allows."""
-    return pytest.mark.parametrize(
-        ("case", "name", how),
-        [
-            pytest.param(case, name, way, id=f"{case.name}-{name}-{way}")
-            for case in CASES
-            for name in case.axes
-            for way in ways
-            if not (case is BALANCE and way == not_of_balance)
-        ],
-    )
+ARGUMENTS = [
+    (case, name, name, "N, F" if name == "features" else ", ".join(axes))
+    for case in CASES
+    for name, axes in case.axes.items()
+] + [(case, each.argument, "centers", r"\w, \w") for case in CENTERED for each in case.centers]
+"""Each tensor that a function takes, what errors call it, and its letters."""
 
 
-@each_input("how", WAYS, "device")  # a balance loss has nothing on another one
-def test_rejects_what_is_no_feature(case: LossCase, name: str, how: str) -> None:
-    bad = spoil(how, name, case.inputs()[name])
-    check_rejected(case, bad.error, named_in(bad.match, case, name), inputs={name: bad.value})
+def each_argument(way: str, ways: Sequence[str]) -> pytest.MarkDecorator:
+    """Each argument in each way, but for what a balance loss or centers allow."""
+    params = [
+        pytest.param(case, name, told, letters, each, id=f"{case.name}-{name}-{each}")
+        for case, name, told, letters in ARGUMENTS
+        for each in ways
+        if not (case is BALANCE and each in ("device", "wider"))  # nothing else; any M is its M
+        if not (told == "centers" and each == "wider")
+    ]
+    return pytest.mark.parametrize(("case", "name", "told", "letters", way), params)
 
 
-@each_input("change", ["wider", "one axis more", "one axis less"], "wider")  # any M is its M
-def test_rejects_a_shape(case: LossCase, name: str, change: str) -> None:
-    sizes = shape(case.axes[name], SMALL)
-    sizes = {
-        "wider": (*sizes[:-1], sizes[-1] + 1),
-        "one axis more": (1, *sizes),
-        "one axis less": sizes[1:],
-    }[change]
-    letters = ", ".join(case.axes[name] if name != "features" else "NF")
-    match = rf"`{name}` must have shape \({letters}\).*, got {re.escape(str(sizes))}"
-    match = named_in(match, case, name)
-    check_rejected(case, ValueError, match, inputs={name: torch.ones(sizes)})
+@each_argument("how", ["list", "integer", "device"])
+def test_rejects_what_is_no_feature(
+    case: LossCase, name: str, told: str, letters: str, how: str
+) -> None:
+    bad = spoil(how, told, (case.inputs() | case.drawn_centers())[name])
+    check_rejected(case, bad.error, named_in(bad.match, case, told), **{name: bad.value})
+
+
+@each_argument("change", ["wider", "one axis more", "one axis less"])
+def test_rejects_a_shape(case: LossCase, name: str, told: str, letters: str, change: str) -> None:
+    sizes: tuple[int, ...] = tuple((case.inputs() | case.drawn_centers())[name].shape)
+    changed = {"one axis more": (1, *sizes), "one axis less": sizes[1:]}
+    sizes = changed.get(change, (*sizes[:-1], sizes[-1] + 1))
+    match = rf"`{told}` must have shape \({letters}\).*, got {re.escape(str(sizes))}"
+    check_rejected(case, ValueError, named_in(match, case, told), **{name: torch.ones(sizes)})
 
 
 @pytest.mark.parametrize("name", JOINT.axes)
 def test_rejects_a_batch_of_two_sizes(name: str) -> None:
     short = JOINT.inputs()[name][1:]
-    check_rejected(JOINT, ValueError, r"must have shape \(N.*with N = \d", inputs={name: short})
+    check_rejected(JOINT, ValueError, r"must have shape \(N.*with N = \d", **{name: short})
 
 
-CENTERS = pytest.mark.parametrize(
-    ("case", "index"),
-    [pytest.param(c, i, id=f"{c.name}-{i}") for c in CENTERED for i in range(len(c.centers))],
-)
-
-
-@CENTERS
-@pytest.mark.parametrize("how", WAYS)
-def test_rejects_what_is_no_center(case: LossCase, index: int, how: str) -> None:
-    name = case.centers[index].argument
-    bad = spoil(how, "centers", case.drawn_centers()[name])
-    match = named_in(bad.match, case, "centers")
-    check_rejected(case, bad.error, match, centers={name: bad.value}, module=False)
-
-
-@CENTERS
-def test_rejects_a_shape_of_centers(case: LossCase, index: int) -> None:
-    each = case.centers[index]
-    for sizes in (shape(each.axes, SMALL)[:1], (1, *shape(each.axes, SMALL))):
-        match = rf"`centers` must have shape \(\w, \w\), got {re.escape(str(sizes))}"
-        match = named_in(match, case, "centers")
-        centers = {each.argument: torch.ones(sizes)}
-        check_rejected(case, ValueError, match, centers=centers, module=False)
-
-
-def at(row: int, value: int) -> Tensor:
-    target = labels()
-    target[row] = value
+def put(target: Tensor, index: Any, values: Any) -> Tensor:
+    target[index] = torch.as_tensor(values, dtype=target.dtype)
     return target
 
 
-def shares_at(row: int, *values: float) -> Tensor:
-    target = shares()
-    target[row, : len(values)] = torch.tensor(values, dtype=target.dtype)
-    return target
-
-
+BELOW_0 = put(shares(), 4, [2, -1, 0, 0, 0])
+NAN_SHARE = put(shares(), (1, 0), torch.nan)
+TERMS = ("compactness", "balance", "distribution")
 OUT_OF_RANGE = r"`target` must be in \[0, 5\) or `ignore_index` = -100, got {} in row {}"
 NO_SHARES = r"`target` must hold class shares.* sum of 1.*in row {}"
 OTHER_TYPE = r"`target` must be int64 class indices or floating-point class shares, got torch\.{}"
@@ -143,8 +111,8 @@ SHARE_SHAPE = r"`target` must have shape \(N, K\) with N = 6 and K = 5, got \({}
 @pytest.mark.parametrize(
     ("target", "error", "match"),
     [
-        pytest.param(at(3, 5), ValueError, OUT_OF_RANGE.format(5, 3), id="too large"),
-        pytest.param(at(2, -1), ValueError, OUT_OF_RANGE.format(-1, 2), id="negative"),
+        pytest.param(put(labels(), 3, 5), ValueError, OUT_OF_RANGE.format(5, 3), id="too large"),
+        pytest.param(put(labels(), 2, -1), ValueError, OUT_OF_RANGE.format(-1, 2), id="negative"),
         pytest.param(labels().int(), TypeError, OTHER_TYPE.format("int32"), id="int32"),
         pytest.param(labels() > 0, TypeError, OTHER_TYPE.format("bool"), id="bool"),
         pytest.param([0] * 6, TypeError, r"`target` must be a torch\.Tensor, got list", id="list"),
@@ -157,8 +125,8 @@ SHARE_SHAPE = r"`target` must have shape \(N, K\) with N = 6 and K = 5, got \({}
         pytest.param(labels().double(), ValueError, SHARE_SHAPE.format("6,"), id="float labels"),
         pytest.param(shares() * 1.1, ValueError, NO_SHARES.format(0), id="sum of 1.1"),
         pytest.param(shares() * 0.9, ValueError, NO_SHARES.format(0), id="sum of 0.9"),
-        pytest.param(shares_at(4, 2, -1, 0, 0, 0), ValueError, NO_SHARES.format(4), id="below 0"),
-        pytest.param(shares_at(1, torch.nan), ValueError, NO_SHARES.format(1), id="NaN share"),
+        pytest.param(BELOW_0, ValueError, NO_SHARES.format(4), id="below 0"),
+        pytest.param(NAN_SHARE, ValueError, NO_SHARES.format(1), id="NaN share"),
         pytest.param(labels().to("meta"), ValueError, OTHER_DEVICE, id="meta"),
         pytest.param(shares().to("meta"), ValueError, OTHER_DEVICE, id="meta shares"),
     ],
@@ -170,16 +138,11 @@ def test_rejects_a_target(
 
 
 @each_of(LABELED)
-def test_rejects_an_ignore_index_that_is_no_integer(case: LossCase) -> None:
+def test_rejects_by_the_ignore_index(case: LossCase) -> None:
     with pytest.raises(TypeError, match="`ignore_index` must be an integer, got float"):
         case.apply(case.inputs(), labels(), case.drawn_centers(), ignore_index=0.5)
-
-
-@each_of(LABELED)
-def test_another_ignore_index_makes_the_usual_one_out_of_range(case: LossCase) -> None:
-    loss = case.new(ignore_index=-1)
     with pytest.raises(ValueError, match=r"`ignore_index` = -1, got -100 in row 0"):
-        case.run(loss, case.inputs(), labels())
+        case.run(case.new(ignore_index=-1), case.inputs(), labels())
 
 
 @pytest.mark.parametrize("name", JOINT.axes)
@@ -194,58 +157,47 @@ def test_a_rejected_batch_moves_no_center(name: str) -> None:
 
 @each_of(CENTERED)
 @pytest.mark.parametrize(
-    ("value", "error", "got"),
+    ("option", "value", "error", "match"),
     [
-        (0, ValueError, "at least 1, got 0"),
-        (2.0, TypeError, "an integer, got float: 2.0"),
-        (True, TypeError, "an integer, got bool: True"),
+        ("sizes", 0, ValueError, "at least 1, got 0"),
+        ("sizes", 2.0, TypeError, r"an integer, got float: 2\.0"),
+        ("sizes", True, TypeError, "an integer, got bool: True"),
+        ("center_update", "sgd", ValueError, "one of 'alpha', 'ema', 'gradient', got 'sgd'"),
+        ("center_rate", -0.1, ValueError, r".* in \[0, 1\], got -0\.1"),
+        ("center_rate", 1.1, ValueError, r".* in \[0, 1\], got 1\.1"),
+        ("center_rate", float("nan"), ValueError, r".* in \[0, 1\], got nan"),
+        ("center_rate", float("inf"), ValueError, r".* in \[0, 1\], got inf"),
+        ("center_rate", "0.5", TypeError, r"a number, got str: '0\.5'"),
     ],
 )
-def test_rejects_sizes(case: LossCase, value: object, error: type[Exception], got: str) -> None:
-    for name in case.sizes:
-        options: dict[str, Any] = {name: value}
-        with pytest.raises(error, match=re.escape(f"`{name}` must be {got}")):
-            case.new(**options)
+def test_rejects_options(
+    case: LossCase, option: str, value: Any, error: type[Exception], match: str
+) -> None:
+    for name in case.sizes if option == "sizes" else (option,):
+        with pytest.raises(error, match=f"`{name}` must be {match}"):
+            case.new(**{name: value})
 
 
-@each_of(CENTERED)
-def test_rejects_rules_and_rates(case: LossCase) -> None:
-    with pytest.raises(
-        ValueError, match="`center_update` must be one of 'alpha', 'ema', 'gradient', got 'sgd'"
-    ):
-        case.new(center_update="sgd")
-    for rate in (-0.1, 1.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=rf"`center_rate` must be .* in \[0, 1\], got {rate}"):
-            case.new(center_rate=rate)
-    with pytest.raises(TypeError, match=r"`center_rate` must be a number, got str: '0\.5'"):
-        case.new(center_rate="0.5")
-
-
+@pytest.mark.parametrize("value", [-1e-4, float("nan"), float("inf")])
 @pytest.mark.parametrize(
-    ("name", "value", "match"),
+    ("name", "allowed"),
     [
-        *(
-            (f"lambda_{term}", value, rf"`lambda_{term}` must be a finite number >= 0, got {value}")
-            for term in ("compactness", "balance", "distribution")
-            for value in (-1e-4, float("nan"), float("inf"))
-        ),
-        ("label_smoothing", -0.1, r"`label_smoothing` must be .* in \[0, 1\], got -0.1"),
-        ("label_smoothing", 1.1, r"`label_smoothing` must be .* in \[0, 1\], got 1.1"),
-        ("label_smoothing", float("nan"), r"`label_smoothing` must be .* in \[0, 1\], got nan"),
+        *((f"lambda_{term}", "finite number >= 0") for term in TERMS),
+        ("label_smoothing", r"finite number in \[0, 1\]"),
     ],
 )
-def test_rejects_weights(name: str, value: float, match: str) -> None:
-    options: dict[str, Any] = {name: value}
-    with pytest.raises(ValueError, match=match):
-        JOINT.new(**options)
-    with pytest.raises(ValueError, match=match):
-        JOINT.apply(JOINT.inputs(), labels(), JOINT.drawn_centers(), **options)
+def test_rejects_weights(name: str, allowed: str, value: Any) -> None:
+    given = JOINT.inputs(), labels(), JOINT.drawn_centers()
+    for call in (JOINT.new, partial(JOINT.apply, *given)):
+        with pytest.raises(ValueError, match=f"`{name}` must be a {allowed}, got {value}"):
+            call(**{name: value})
+        with pytest.raises(ValueError, match=r"`label_smoothing` must be .* in \[0, 1\], got 1\.1"):
+            call(label_smoothing=1.1)
 
 
 def test_rejects_what_is_no_output_of_a_head() -> None:
     logits, centers = JOINT.inputs()["logits"], JOINT.drawn_centers()
     for output, kind in ((logits, "Tensor"), ((logits,), "tuple"), (None, "NoneType")):
-        with pytest.raises(TypeError, match=f"`output` must be an FDRLOutput, got {kind}"):
-            JOINT.loss(5)(output, labels())
-        with pytest.raises(TypeError, match=f"`output` must be an FDRLOutput, got {kind}"):
-            JOINT.function(output, labels(), **centers)
+        for call in (JOINT.new(), partial(JOINT.function, **centers)):
+            with pytest.raises(TypeError, match=f"`output` must be an FDRLOutput, got {kind}"):
+                call(output, labels())

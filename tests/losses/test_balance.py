@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
 
-from comparing import assert_close
 from fdrl_layers import BalanceLoss
 from fdrl_layers.functional import balance_loss
-from strategies import Sizes, intra_weights_NM, normal, seeds, sizes
+from strategies import normal
 
 
 def test_by_hand() -> None:
@@ -31,28 +29,7 @@ def test_uniform_weights_are_exactly_zero(batch: int, num_latents: int) -> None:
     assert balance_loss(uniform.float()).item() == pytest.approx(0, abs=2**-23)
 
 
-def test_the_gradient_pushes_each_latent_towards_its_share() -> None:
-    intra_weights = torch.tensor([[0.5, 0.0, 0.25, 0.5], [0.5, 0.0, 0.5, 0.5]], requires_grad=True)
-    balance_loss(intra_weights).backward()
-    assert intra_weights.grad is not None
-    assert intra_weights.grad.tolist() == [[0.5, -0.5, 0.5, 0.5]] * 2
-
-
 def test_it_has_no_state_and_evaluates_as_it_trains() -> None:
     loss, intra_weights = BalanceLoss(), normal(4, 3, seed=0)
     assert not loss.state_dict()
     assert torch.equal(loss(intra_weights), loss.eval()(intra_weights))
-
-
-@given(of=sizes(min_batch=1), data=st.data())
-def test_law_it_depends_on_the_mean_alone(of: Sizes, data: st.DataObject) -> None:
-    intra_weights = data.draw(intra_weights_NM(of))
-    mean = intra_weights.mean(0, keepdim=True)
-    assert_close("loss", balance_loss(intra_weights), balance_loss(mean), scale=1.0)
-
-
-@given(of=sizes(min_batch=1), seed=seeds())
-def test_law_no_batch_is_worse_than_its_halves(of: Sizes, seed: int) -> None:
-    one, other = (normal(of.N, of.M, seed=seed + half).exp() for half in range(2))
-    joined = balance_loss(torch.cat([one, other]))
-    assert joined <= (balance_loss(one) + balance_loss(other)) / 2 + 1e-12

@@ -1,6 +1,7 @@
 """How centers start, follow the data and stay, in every loss that has them."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,13 @@ from torch import Tensor, nn
 import oracles
 from comparing import assert_close
 from devices import each_of, everywhere
-from fdrl_layers.losses._pending import Statistics
-from fdrl_layers.losses.centers import Centers, alpha_rule, ema_rule
+from fdrl_layers import DistributionLoss
+from fdrl_layers.losses.centers import alpha_rule, ema_rule
 from gradients import gradients
 from loss_cases import (
     CENTERED,
     JOINT,
     LABELED,
-    RULES,
     SMALL,
     LossCase,
     assert_same_state,
@@ -29,35 +29,51 @@ from loss_cases import (
     targets,
     wanting,
 )
+from loss_shared import DTYPE, HALF, RULE, TargetOf
 from oracle_centers import OracleCenters
 from strategies import Sizes, normal, seeds, sizes
 
-RULE = pytest.mark.parametrize("rule", RULES)
 MOVING = pytest.mark.parametrize("rule", ["alpha", "ema"])
 RATE = 0.3
-TargetOf = Callable[..., Tensor]
-
-
-def sums_and_counts(features: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    members = [features[target == k] for k in range(classes)]
-    sums = torch.stack([rows.sum(0) for rows in members])
-    return sums, torch.tensor([float(len(rows)) for rows in members], dtype=torch.float64)
 
 
 @MOVING
-@given(data=st.data(), of=sizes(), seed=seeds(), rate=st.floats(0, 1))
-def test_rule_matches_oracle(
-    data: st.DataObject, of: Sizes, seed: int, rate: float, rule: str
-) -> None:
+@given(of=sizes(), seed=seeds(), rate=st.floats(0, 1))
+def test_rule_matches_oracle(of: Sizes, seed: int, rate: float, rule: str) -> None:
     features, centers = normal(of.N, of.D, seed=seed), normal(of.K, of.D, seed=seed + 1)
     target = torch.randint(of.K, (of.N,), generator=torch.Generator().manual_seed(seed))
-    package, oracle = {
-        "alpha": (alpha_rule, oracles.alpha_update),
-        "ema": (ema_rule, oracles.ema_update),
-    }[rule]
-    actual = package(centers, *sums_and_counts(features, target, of.K), rate)
+    package = {"alpha": alpha_rule, "ema": ema_rule}[rule]
+    oracle = {"alpha": oracles.alpha_update, "ema": oracles.ema_update}[rule]
+    members = nn.functional.one_hot(target, of.K).double()
+    actual = package(centers, members.T @ features, members.sum(0), rate)
     expected = oracle(features.numpy(), target.numpy(), centers.numpy(), rate)
     assert_close("centers", actual, expected)
+
+
+def check_against_oracle(
+    case: LossCase,
+    loss: Any,
+    rule: str,
+    batches: Iterable[tuple[dict[str, Tensor], Tensor]],
+    of: Sizes = SMALL,
+) -> None:
+    oracle = OracleCenters(case, of)
+    # Each step of the optimizer is then as large as one of the rules, whatever the loss weighs.
+    rate = RATE if rule != "gradient" else RATE / case.centers[0].weight
+    optimizer = torch.optim.SGD(loss.parameters(), lr=rate) if rule == "gradient" else None
+    for step, (inputs, target) in enumerate(batches):
+        started = oracle.start(inputs, target)
+        found = case.run(loss, inputs, target)
+        assert_close(f"step {step}", found, case.expect(inputs, target, started))
+        if optimizer:
+            optimizer.zero_grad()
+            scalar(found).backward()
+            optimizer.step()
+        oracle.move(inputs, target, rule, rate)
+        assert_close(f"step {step}", case.held(loss), oracle.value)
+        for each in case.centers:
+            seen = loss.state_dict()[f"{each.prefix}seen"]
+            assert seen.tolist() == oracle.seen[each.argument].tolist()
 
 
 @each_of(everywhere(CENTERED))
@@ -67,71 +83,31 @@ def test_rule_matches_oracle(
 def test_matches_oracle_over_batches(
     case: LossCase, data: st.DataObject, of: Sizes, seed: int, rule: str
 ) -> None:
-    loss, oracle = case.new(of, center_update=rule, center_rate=RATE), OracleCenters(case, of)
-    # Each step of the optimizer is then as large as one of the rules, whatever the loss weighs.
-    rate = RATE if rule != "gradient" else RATE / case.centers[0].weight
-    optimizer = torch.optim.SGD(loss.parameters(), lr=rate) if rule == "gradient" else None
-    for step in range(3):
-        inputs = case.inputs(of, seed + step)
-        target = data.draw(targets(of)).to(case.device)
-        started = oracle.start(inputs, target)
-        found = case.run(loss, inputs, target)
-        assert_close(f"step {step}", found, case.expect(inputs, target, started))
-        if optimizer:
-            optimizer.zero_grad()
-            scalar(found).backward()
-            optimizer.step()
-        oracle.move(inputs, target, rule, rate)
-        for each in case.centers:
-            state = loss.state_dict()
-            assert_close(each.argument, state[f"{each.prefix}value"], oracle.value[each.argument])
-            assert state[f"{each.prefix}seen"].tolist() == oracle.seen[each.argument].tolist()
+    loss = case.new(of, center_update=rule, center_rate=RATE)
+    batches = (
+        (case.inputs(of, seed + step), data.draw(targets(of)).to(case.device)) for step in range(3)
+    )
+    check_against_oracle(case, loss, rule, batches, of)
 
 
 @each_of(everywhere(CENTERED))
 @MOVING
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@HALF
 def test_centers_of_half_features_are_in_float32(
     case: LossCase, rule: str, dtype: torch.dtype
 ) -> None:
     loss = case.new(center_update=rule, center_rate=RATE, dtype=torch.float32)
-    oracle = OracleCenters(case)
-    for seed in range(3):
-        inputs = {name: value.to(dtype) for name, value in case.inputs(seed=seed).items()}
-        target = labels(seed=seed).to(case.device)
-        started = oracle.start(inputs, target)
-        found = case.run(loss, inputs, target)
-        assert_close(f"step {seed}", found, case.expect(inputs, target, started))
-        oracle.move(inputs, target, rule, RATE)
-        for name, value in case.held(loss).items():
-            assert value.dtype == torch.float32
-            assert_close(name, value, oracle.value[name])
+    batches = [
+        (case.inputs(seed=seed, dtype=dtype), labels(seed=seed).to(case.device))
+        for seed in range(3)
+    ]
+    check_against_oracle(case, loss, rule, batches)
+    assert {value.dtype for value in case.held(loss).values()} == {torch.float32}
 
 
 @each_of(LABELED)
 @RULE
-def test_a_center_starts_at_the_mean_of_the_first_batch_that_has_its_class(
-    case: LossCase, rule: str
-) -> None:
-    loss, each = case.new(center_update=rule), case.centers[-1]
-    first, second = case.inputs(seed=1), case.inputs(seed=2)
-    case.run(loss, first, torch.tensor([0, 0, 1, -100, 0, 1]))
-    rows = first[each.follows]
-    held = case.held(loss)[each.argument]
-    assert_close("class 0", held[0], rows[[0, 1, 4]].mean(0))
-    assert_close("class 1", held[1], rows[[2, 5]].mean(0))
-    assert not held[2:].any()
-    case.run(loss, second, torch.tensor([0, 3, 1, 3, -100, 3]))
-    held = case.held(loss)[each.argument]
-    assert_close("class 3", held[3], second[each.follows][[1, 3, 5]].mean(0))
-    assert loss.state_dict()[f"{each.prefix}seen"].tolist() == [True, True, False, True, False]
-
-
-@each_of(LABELED)
-@RULE
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
-)
+@DTYPE
 def test_a_class_absent_from_a_batch_stays_bit_for_bit(
     case: LossCase, rule: str, dtype: torch.dtype
 ) -> None:
@@ -150,29 +126,23 @@ def test_a_class_absent_from_a_batch_stays_bit_for_bit(
 @each_target_of(CENTERED)
 @RULE
 @pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
-def test_evaluation_never_moves_a_center(
+def test_evaluation_never_moves_a_center_and_adds_nothing_before_any_data(
     case: LossCase, target_of: TargetOf, rule: str, grad: bool
 ) -> None:
-    loss = case.new(center_update=rule)
-    case.run(loss, case.inputs(), labels())
-    before = state_of(loss)
-    loss.eval()
-    with torch.set_grad_enabled(grad):
-        case.run(loss, case.inputs(seed=7), target_of())
-    assert_same_state(loss.state_dict(), before)
-
-
-@each_target_of(CENTERED)
-@RULE
-def test_evaluation_before_any_data_adds_nothing(
-    case: LossCase, target_of: TargetOf, rule: str
-) -> None:
     loss, inputs = case.new(center_update=rule).eval(), wanting(case.inputs())
-    found = case.run(loss, inputs, target_of())
+    with torch.set_grad_enabled(grad):
+        found = case.run(loss, inputs, target_of())
     for name in ("compactness", "distribution") if case is JOINT else ("loss",):
         assert found[name].item() == 0
-        assert not any(value.any() for value in gradients_of(found[name], inputs).values())
+        if grad:
+            assert not any(value.any() for value in gradients_of(found[name], inputs).values())
     assert not any(value.any() for value in loss.state_dict().values())
+
+    case.run(loss.train(), case.inputs(), labels())
+    before = state_of(loss)
+    with torch.set_grad_enabled(grad):
+        case.run(loss.eval(), case.inputs(seed=7), target_of())
+    assert_same_state(loss.state_dict(), before)
 
 
 @each_target_of(LABELED)
@@ -224,21 +194,12 @@ def test_no_gradient_flows_through_a_center(case: LossCase, target_of: TargetOf,
 @RULE
 def test_backward_after_the_centers_moved(case: LossCase, rule: str) -> None:
     batches = [wanting(case.inputs(seed=seed)) for seed in range(2)]
-    loss = case.new(center_update=rule)
-    expected = [gradients_of(scalar(case.run(loss, b, labels())), b) for b in batches]
-
-    loss = case.new(center_update=rule)
-    first, second = (scalar(case.run(loss, batch, labels())) for batch in batches)
+    loss, later = (case.new(center_update=rule) for _ in range(2))
+    expected = [gradients_of(case.run(loss, b, labels()), b) for b in batches]
+    first, second = (scalar(case.run(later, batch, labels())) for batch in batches)
     (first + second).backward()
     for batch, found in zip(batches, expected, strict=True):
-        for name, gradient in found.items():
-            assert_close(name, batch[name].grad, gradient)
-
-
-@each_of(CENTERED)
-@MOVING
-def test_alpha_and_ema_have_nothing_for_an_optimizer(case: LossCase, rule: str) -> None:
-    assert not list(case.new(center_update=rule).parameters())
+        assert_close("gradient", {name: batch[name].grad for name in found}, found)
 
 
 @each_of(CENTERED)
@@ -254,64 +215,25 @@ def test_gradient_has_its_centers_for_an_optimizer(case: LossCase) -> None:
 
 
 @each_of(CENTERED)
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
-)
+@DTYPE
 def test_centers_of_any_type_get_their_gradient(case: LossCase, dtype: torch.dtype) -> None:
     loss = case.new(center_update="gradient", dtype=dtype)
     case.run(loss, case.inputs(), labels())
-    inputs = {name: value.to(dtype) for name, value in case.inputs(seed=1).items()}
+    inputs = case.inputs(seed=1, dtype=dtype)
     found = case.run(loss, inputs, labels())
     centers = wanting(case.held(loss))
     held_constant = case.apply(inputs, labels(), centers)
-    actual = gradients_of(scalar(found), dict(loss.named_parameters()))
-    expected = gradients_of(scalar(held_constant), centers)
-    for each in case.centers:
-        gradient = actual[f"{each.prefix}value"]
+    actual = gradients_of(found, dict(loss.named_parameters()))
+    expected = gradients_of(held_constant, centers)
+    for each, gradient in zip(case.centers, actual.values(), strict=True):
         assert gradient.any()
         assert_close(each.argument, gradient, expected[each.argument])
 
 
-def test_the_weights_of_the_terms_do_not_enter_the_rules() -> None:
-    plain = JOINT.new()
-    none = JOINT.new(lambda_compactness=0.0, lambda_balance=0.0, lambda_distribution=0.0)
-    for seed in range(2):
-        for loss in (plain, none):
-            JOINT.run(loss, JOINT.inputs(seed=seed), labels())
-    assert_same_state(none.state_dict(), plain.state_dict())
-
-
-def met(centers: Centers, sums: float, count: float, sums_1: float, count_1: float) -> list[float]:
-    """What two centers of width 1 are for a batch with these sums and counts."""
-    batch = Statistics(
-        torch.tensor([[sums], [sums_1]], dtype=torch.float64),
-        torch.tensor([count, count_1], dtype=torch.float64),
-        torch.tensor(1.0, dtype=torch.float64),
-    )
-    held, _ = centers(batch)
-    return [float(value) for value in held.flatten()]
-
-
 @pytest.mark.parametrize(("rate", "after"), [(0.0, 2.0), (0.5, 3.0), (1.0, 4.0)])
 def test_ema_by_hand(rate: float, after: float) -> None:
-    centers = Centers(2, 1, update="ema", rate=rate, dtype=torch.float64)
-    assert met(centers, 6, 3, 0, 0) == [2, 0]
-    assert met(centers, 8, 2, 5, 1) == [2, 5]  # as before the batch, but for what it starts
-    assert centers.value.flatten().tolist() == [after, 5]
-
-
-def test_alpha_by_hand() -> None:
-    centers = Centers(2, 1, update="alpha", rate=0.5, dtype=torch.float64)
-    assert met(centers, 6, 3, 0, 0) == [2, 0]
-    # c = 2 meets 3 and 7: the sum of c - x is -6, over 1 + 2 it is -2, and half of that -1.
-    assert met(centers, 10, 2, 0, 0) == [2, 0]
-    assert centers.value.flatten().tolist() == [3, 0]
-
-
-def test_wen_et_al_s_rate_is_the_default() -> None:
-    for case in CENTERED:
-        named, default = case.new(center_update="alpha", center_rate=0.5), case.new()
-        for seed in range(2):
-            for loss in (named, default):
-                case.run(loss, case.inputs(seed=seed), labels())
-        assert_same_state(default.state_dict(), named.state_dict())
+    loss = DistributionLoss(2, 1, center_update="ema", center_rate=rate)
+    assert loss(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 0, 0])) == 2 / 3
+    # As before the batch, but for what it starts.
+    assert loss(torch.tensor([[3.0], [5.0], [5.0]]), torch.tensor([0, 1, 0])) == (1 + 0 + 9) / 3
+    assert loss.centers.value.flatten().tolist() == [after, 5]

@@ -2,13 +2,12 @@
 
 import torch
 from hypothesis import given, strategies as st
-from torch import Tensor
 
 from comparing import assert_close
 from fdrl_layers import DistributionLoss
 from fdrl_layers.functional import distribution_loss
 from loss_cases import DISTRIBUTION
-from strategies import Sizes, seeds, sizes, soft_targets_NK, targets_N
+from strategies import Sizes, seeds, sizes, targets_N
 
 INTRA_W = torch.tensor([[0.0, 1.0], [2.0, 0.0], [5.0, 5.0]])
 CENTERS = torch.tensor([[0.0, 0.0], [2.0, 3.0]])
@@ -38,41 +37,8 @@ def test_centers_by_hand() -> None:
     assert loss.centers.value[0].tolist() == [1, 0.5]
 
 
-def test_a_sample_belongs_to_a_class_by_its_share() -> None:
-    loss = DistributionLoss(num_classes=3, num_latents=1)
-    loss(torch.tensor([[0.0], [4.0]]), torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.75, 0.0]]))
-    assert loss.centers.value.tolist() == [[1], [3], [0]]
-    assert loss.centers.seen.tolist() == [True, True, False]
-
-
 def test_the_paper_s_number_of_latents_is_the_default() -> None:
     assert DistributionLoss(7).centers.value.shape == (7, 9)
-
-
-@given(data=st.data(), of=sizes(), seed=seeds())
-def test_law_it_is_linear_in_the_target(data: st.DataObject, of: Sizes, seed: int) -> None:
-    one, other = data.draw(soft_targets_NK(of)), data.draw(soft_targets_NK(of))
-    intra_weights = DISTRIBUTION.inputs(of, seed)["intra_weights"]
-    centers = DISTRIBUTION.drawn_centers(of, seed)["centers"]
-
-    def loss(target: Tensor) -> Tensor:
-        return distribution_loss(intra_weights, target, centers)
-
-    assert_close("loss", loss(one.lerp(other, 0.25)), 0.75 * loss(one) + 0.25 * loss(other))
-
-
-@given(data=st.data(), of=sizes(), seed=seeds())
-def test_law_an_ignored_sample_is_not_there(data: st.DataObject, of: Sizes, seed: int) -> None:
-    target = data.draw(targets_N(of, ignored=True))
-    rows, loss, without = (
-        DISTRIBUTION.inputs(of, seed)["intra_weights"],
-        *(DISTRIBUTION.new(of) for _ in range(2)),
-    )
-    there = target >= 0
-    for step in range(2):
-        found = loss(rows + step, target)
-        assert_close("loss", found, without(rows[there] + step, target[there]))
-    assert_close("centers", DISTRIBUTION.held(loss), DISTRIBUTION.held(without))
 
 
 @given(data=st.data(), of=sizes(), seed=seeds(), ignored=st.integers(0, 5))

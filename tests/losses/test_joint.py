@@ -5,18 +5,13 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from torch import Tensor, nn
 
 from comparing import assert_close
-from fdrl_layers import FDRLLoss
-from loss_cases import (
-    JOINT,
-    gradients_of,
-    labels,
-    shares,
-    targets,
-    wanting,
-)
-from strategies import IGNORE_INDEX, Sizes, seeds, sizes
+from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput
+from loss_cases import JOINT, SMALL, assert_same_state, labels, shares, targets
+from loss_shared import DTYPE, DTYPES, head_of
+from strategies import IGNORE_INDEX, Sizes, normal, seeds, sizes
 
 LAMBDAS = ("lambda_compactness", "lambda_balance", "lambda_distribution")
 TERMS = ("compactness", "balance", "distribution")
@@ -31,22 +26,15 @@ TERMS = ("compactness", "balance", "distribution")
     ignore_index=st.sampled_from([-100, 0, 3]),
 )
 def test_matches_oracle_with_its_options(
-    data: st.DataObject,
-    of: Sizes,
-    seed: int,
-    weights: tuple[float, float, float],
-    label_smoothing: float,
-    ignore_index: int,
+    data: st.DataObject, of: Sizes, seed: int, weights: tuple[float, ...], **options: Any
 ) -> None:
     target = data.draw(targets(of))
-    if target.ndim == 2:
-        ignore_index = IGNORE_INDEX
-    else:
-        target = torch.where(target == IGNORE_INDEX, ignore_index, target)
-    options: dict[str, Any] = dict(zip(LAMBDAS, weights, strict=True))
-    options |= {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    target = torch.where(target == IGNORE_INDEX, options["ignore_index"], target)
+    options |= zip(LAMBDAS, weights, strict=True)
     inputs, centers = JOINT.inputs(of, seed), JOINT.drawn_centers(of, seed)
-    expected = JOINT.expect(inputs, target, centers, **options)
+    # It says nothing of soft targets.
+    soft = {"ignore_index": IGNORE_INDEX} if target.ndim == 2 else {}
+    expected = JOINT.expect(inputs, target, centers, **options | soft)
     assert_close("function", JOINT.apply(inputs, target, centers, **options), expected)
     module = JOINT.loaded(centers, of, **options).eval()
     assert_close("module", JOINT.run(module, inputs, target), expected)
@@ -54,13 +42,11 @@ def test_matches_oracle_with_its_options(
 
 def test_the_paper_s_weights_are_the_default() -> None:
     named: dict[str, Any] = dict(zip(LAMBDAS, (1e-4, 1.0, 1e-4), strict=True))
-    centers = JOINT.drawn_centers()
-    arguments = JOINT.inputs(), labels(), centers
-    assert JOINT.apply(*arguments)["total"] == JOINT.apply(*arguments, **named)["total"]
-    assert (
-        JOINT.run(JOINT.loaded(centers), *arguments[:2])["total"]
-        == (JOINT.run(JOINT.loaded(centers, **named), *arguments[:2])["total"])
-    )
+    inputs, target, centers = JOINT.inputs(), labels(), JOINT.drawn_centers()
+    expected = JOINT.apply(inputs, target, centers, **named)
+    assert_same_state(JOINT.apply(inputs, target, centers), expected)
+    module, same = (JOINT.loaded(centers, **options) for options in ({}, named))
+    assert_same_state(JOINT.run(module, inputs, target), JOINT.run(same, inputs, target))
     loss = FDRLLoss(7)
     assert loss.compactness.centers.value.shape == (9, 128)
     assert loss.distribution.centers.value.shape == (7, 9)
@@ -77,38 +63,58 @@ def test_a_weight_can_be_changed_later(name: str, term: str) -> None:
     assert_close("total", found["total"], found["classification"] + 2 * found[term])
 
 
-def test_ignored_samples_enter_what_needs_no_label() -> None:
-    target, needs_none = labels(), ("compactness", "balance")
-    for term in ("classification", "distribution", *needs_none):
-        inputs = wanting(JOINT.inputs())
-        found = gradients_of(JOINT.run(JOINT.new(), inputs, target)[term], inputs).values()
-        assert any(gradient[target >= 0].any() for gradient in found), term
-        assert any(gradient[target < 0].any() for gradient in found) == (term in needs_none), term
-
-
-def test_ignored_samples_are_in_the_latents_centers_and_in_no_class_s() -> None:
-    loss, inputs, target = JOINT.new(), JOINT.inputs(), labels()
-    JOINT.run(loss, inputs, target)
-    held = JOINT.held(loss)
-    assert_close("latents", held["latent_centers"], inputs["latents"].mean(0))
-    for k in target[target >= 0].unique().tolist():
-        mean = inputs["intra_weights"][target == k].mean(0)
-        assert_close(f"class {k}", held["class_centers"][k], mean)
-
-
-def test_ignore_index_says_nothing_of_soft_targets() -> None:
-    inputs, centers, target = JOINT.inputs(), JOINT.drawn_centers(), shares()
-    expected = JOINT.expect(inputs, target, centers)
-    assert_close("losses", JOINT.apply(inputs, target, centers, ignore_index=0), expected)
-
-
-@pytest.mark.parametrize("logits", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
-)
+@pytest.mark.parametrize("logits", DTYPES[1:], ids=str)
+@DTYPE
 def test_soft_targets_may_have_a_type_of_their_own(dtype: torch.dtype, logits: torch.dtype) -> None:
-    inputs = {name: value.to(logits) for name, value in JOINT.inputs().items()}
-    target = shares().to(dtype)
+    inputs, target = JOINT.inputs(dtype=logits), shares().to(dtype)
     centers = {name: value.float() for name, value in JOINT.drawn_centers().items()}
     expected = JOINT.expect(inputs, target.double(), centers)
     assert_close("losses", JOINT.apply(inputs, target, centers), expected, torch.float32)
+
+
+# On what a head gives.
+
+
+def features(batch: int = SMALL.N, seed: int = 0) -> Tensor:
+    return normal(batch, SMALL.P, seed=seed)
+
+
+@pytest.mark.parametrize("parts", [{}, {"intra": False}, {"inter": False}], ids=str)
+def test_takes_what_a_head_gives(parts: dict[str, Any]) -> None:
+    model, loss = head_of(**parts), JOINT.new()
+    output = model(features())
+    found = loss(output, labels())
+    assert isinstance(found, FDRLLossOutput)
+    found.total.backward()
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
+    used = {name: vars(output)[name].detach() for name in JOINT.axes}
+    assert_close("losses", vars(found), JOINT.run(JOINT.new(), used, labels()))
+
+
+def test_rejects_a_head_without_a_prediction_layer() -> None:
+    output = FDRLHead(SMALL.P, 0, latent_dim=SMALL.D, num_latents=SMALL.M)(features().float())
+    match = r"`output\.logits` must have shape \(N, K\) with K = 5, got \(6, 0\)"
+    with pytest.raises(ValueError, match=match):
+        JOINT.new()(output, labels())
+
+
+def test_exports_in_evaluation() -> None:
+    class Losses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.loss = head_of(), JOINT.new()
+
+        def forward(self, input: Tensor, target: Tensor) -> FDRLLossOutput:
+            found: FDRLLossOutput = self.loss(self.head(input), target)
+            return found
+
+    module, batch = Losses(), torch.export.Dim("N")
+    module(features(), labels())
+    module.eval()
+    program = torch.export.export(
+        module, (features(), labels()), dynamic_shapes=({0: batch}, {0: batch})
+    )
+    target = torch.arange(9) % 4
+    found = program.module()(features(9, 3), target)
+    assert_close("losses", vars(found), vars(module(features(9, 3), target)))

@@ -1,32 +1,27 @@
 """A batch that is not finite moves no center, in any form; its loss says so."""
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from comparing import assert_close
-from devices import each_of
+from devices import OF_KERNELS, each_of
 from fdrl_layers import FDRLHead, FDRLLoss
-from loss_cases import CENTERED, RULES, SMALL, LossCase, assert_same_state, state_of
-from strategies import IGNORE_INDEX, Sizes, normal
+from loss_cases import CENTERED, COMPACTNESS, JOINT, LossCase, assert_same_state, state_of
+from loss_shared import HARD, RULE, TARGET, assert_close_state
+from strategies import Sizes, normal
 
 BAD = pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
-RULE = pytest.mark.parametrize("rule", RULES)
-HARD = torch.tensor([0, 1, IGNORE_INDEX, 0, 2, 4])
-TARGETS = {"hard": HARD, "all counted": HARD.clamp_min(0), "soft": normal(6, 5, seed=9).softmax(1)}
-TARGET = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-FOLLOWED = ("latents", "intra_weights", "features")
-"""What centers follow; logits move none."""
+FIRST = pytest.mark.parametrize("first", [True, False], ids=["first batch", "later"])
 
 
 def spoiled(inputs: dict[str, Tensor], bad: float) -> dict[str, Tensor]:
-    """The same batch with one number of the first sample that is not finite, in all it holds."""
+    """The same batch with one number of the last sample that is not finite, in all it holds."""
     found = {name: value.clone() for name, value in inputs.items()}
-    for name in FOLLOWED:
-        if name in found:
-            found[name].view(-1)[1] = bad
+    for name in found.keys() - {"logits"}:  # which no center follows
+        found[name].view(-1)[-1] = bad
     return found
 
 
@@ -34,30 +29,22 @@ def spoiled(inputs: dict[str, Tensor], bad: float) -> dict[str, Tensor]:
 @RULE
 @TARGET
 @BAD
-@pytest.mark.parametrize("first", [True, False], ids=["first batch", "later"])
+@FIRST
 @pytest.mark.parametrize("readable", [True, False], ids=["readable", "as on a GPU"])
 def test_no_center_moves(
-    case: LossCase,
-    rule: str,
-    target: Tensor,
-    bad: float,
-    first: bool,
-    readable: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    case: LossCase, rule: str, target: Tensor, bad: float, first: bool, readable: bool
 ) -> None:
-    # On the CPU the host reads whether the sums are finite; elsewhere it must not wait.
-    monkeypatch.setattr("fdrl_layers.ops.eager.joint._readable", lambda tensor: readable)
     loss, undisturbed = (case.new(center_update=rule) for _ in range(2))
-    if not first:
-        for each in (loss, undisturbed):
-            case.run(each, case.inputs(seed=3), target)
-    before = state_of(loss)
-    found = case.run(loss, spoiled(case.inputs(), bad), target)
-    assert_same_state(state_of(loss), before)
-    assert not any(
-        value.isfinite() for name, value in found.items() if name not in ("classification",)
-    )
-    good = [case.run(each, case.inputs(seed=1), target) for each in (loss, undisturbed)]
+    # On the CPU the host reads whether the sums are finite; elsewhere it must not wait.
+    with mock.patch("fdrl_layers.ops.eager.joint._readable", return_value=readable):
+        if not first:
+            for each in (loss, undisturbed):
+                case.run(each, case.inputs(seed=3), target)
+        before = state_of(loss)
+        found = case.run(loss, spoiled(case.inputs(), bad), target)
+        assert_same_state(state_of(loss), before)
+        good = [case.run(each, case.inputs(seed=1), target) for each in (loss, undisturbed)]
+    assert not any(value.isfinite() for name, value in found.items() if name != "classification")
     assert_same_state(good[0], good[1])
     assert_same_state(state_of(loss), state_of(undisturbed))
     assert all(value.isfinite().all() for value in state_of(loss).values())
@@ -67,7 +54,7 @@ def test_no_center_moves(
 def test_overflow_of_the_squares_counts_as_not_finite(case: LossCase) -> None:
     # Of float32: a number, whose square is none.
     loss = case.new(dtype=torch.float32)
-    inputs = {name: value.float() for name, value in case.inputs().items()}
+    inputs = case.inputs(dtype=torch.float32)
     case.run(loss, inputs, HARD)
     before = state_of(loss)
     case.run(loss, spoiled(inputs, 1e25), HARD)
@@ -75,36 +62,31 @@ def test_overflow_of_the_squares_counts_as_not_finite(case: LossCase) -> None:
 
 
 def test_overflow_of_the_centers_own_type_counts_as_not_finite() -> None:
-    case = CENTERED[0]
-    loss = case.new(dtype=torch.float16)
-    case.run(loss, {name: 1e6 * value.float() for name, value in case.inputs().items()}, HARD)
+    loss = COMPACTNESS.new(dtype=torch.float16)
+    loss(1e6 * COMPACTNESS.inputs()["latents"].float())
     assert not any(value.any() for value in state_of(loss).values())
 
 
 def test_each_loss_decides_by_what_its_centers_follow() -> None:
-    fused = FDRLLoss(SMALL.K, num_latents=SMALL.M, latent_dim=SMALL.D, dtype=torch.float64)
-    case = next(each for each in CENTERED if each.loss is FDRLLoss)
-    inputs = case.inputs()
+    fused, inputs = JOINT.new(), JOINT.inputs()
     inputs["latents"][0, 0, 0] = float("nan")
-    case.run(fused, inputs, HARD)
+    JOINT.run(fused, inputs, HARD)
     assert not fused.compactness.centers.seen.any()
     assert fused.distribution.centers.seen.tolist() == [True, True, True, False, True]
-    inputs = case.inputs(seed=1)
+    inputs = JOINT.inputs(seed=1)
     inputs["logits"][0, 0] = float("inf")
-    case.run(fused, inputs, HARD)
+    JOINT.run(fused, inputs, HARD)
     assert fused.compactness.centers.seen.all()
 
 
 @pytest.mark.compile
 @RULE
 def test_no_center_moves_in_a_compiled_step(rule: str, fresh_compiler: None) -> None:
-    case = next(each for each in CENTERED if each.loss is FDRLLoss)
-    loss = case.new(center_update=rule)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    output = case.arguments(case.inputs(), HARD)
-    compiled(*output)
+    loss = JOINT.new(center_update=rule)
+    compiled: Any = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled(*JOINT.arguments(JOINT.inputs(), HARD))
     before = state_of(loss)
-    compiled(*case.arguments(spoiled(case.inputs(seed=1), float("nan")), HARD))
+    compiled(*JOINT.arguments(spoiled(JOINT.inputs(seed=1), float("nan")), HARD))
     assert_same_state(state_of(loss), before)
     assert before["compactness.centers.seen"].all()
 
@@ -116,16 +98,11 @@ def train(steps: int, bad: int | None, rule: Any) -> tuple[nn.Module, FDRLLoss, 
     loss = FDRLLoss(5, num_latents=3, latent_dim=8, center_update=rule, lambda_compactness=0.1)
     optimizer = torch.optim.SGD([*head.parameters(), *loss.parameters()], lr=0.05)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=1000)
-    target = torch.tensor([0, 1, 2, 3, 4, 0])
-    seed = 0
     for step in range(steps):
-        features = normal(6, 8, seed=seed, dtype=torch.float32)
-        if step == bad:
-            features = features * 1e5
-        else:
-            seed += 1
+        seed = step - (bad is not None and step > bad)
+        features = normal(6, 8, seed=seed, scale=1e5 if step == bad else 1.0, dtype=torch.float32)
         with torch.autocast("cpu", torch.float16):
-            losses = loss(head(features.half().float()), target)
+            losses = loss(head(features.half().float()), HARD.clamp_min(0))
         optimizer.zero_grad()
         scaler.scale(losses.total).backward()
         scaler.step(optimizer)
@@ -133,7 +110,7 @@ def train(steps: int, bad: int | None, rule: Any) -> tuple[nn.Module, FDRLLoss, 
     return head, loss, scaler.get_scale()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@RULE
 @pytest.mark.parametrize("bad", [0, 2])
 def test_a_training_in_float16_goes_on_after_a_step_that_the_scaler_skips(
     rule: str, bad: int
@@ -142,10 +119,9 @@ def test_a_training_in_float16_goes_on_after_a_step_that_the_scaler_skips(
     same_head, same_loss, same_scale = train(5, None, rule)
     assert scale == same_scale / 2
     for module, other in ((head, same_head), (loss, same_loss)):
-        for name, value in module.state_dict().items():
-            # The scale is a power of 2, and changes the gradients that underflow alone.
-            assert_close(name, value.float(), other.state_dict()[name].float(), torch.float16)
-            assert value.isfinite().all()
+        # The scale is a power of 2, and changes the gradients that underflow alone.
+        assert_close_state(module.state_dict(), other.state_dict(), torch.float16)
+        assert all(value.isfinite().all() for value in module.state_dict().values())
 
 
 OF = Sizes(N=6, P=1, M=3, D=32, K=5)
@@ -153,31 +129,24 @@ OF = Sizes(N=6, P=1, M=3, D=32, K=5)
 
 # Triton's interpreter multiplies by NumPy, which says so.
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-@pytest.mark.parametrize("first", [True, False], ids=["first batch", "later"])
+@FIRST
 @BAD
 def test_the_kernels_move_no_center(bad: float, first: bool) -> None:
     pytest.importorskip("triton")
-    from devices import OF_KERNELS
-
-    case = next(each for each in CENTERED if each.loss is FDRLLoss)
-    losses = [
-        case.new(OF, torch.float32, backend=backend, device=OF_KERNELS)
+    kernels, eager = (
+        JOINT.new(OF, torch.float32, backend=backend, device=OF_KERNELS)
         for backend in ("triton", "torch")
-    ]
-    target = HARD.to(OF_KERNELS)
-    for loss in losses:
+    )
+
+    def run(loss: Any, inputs: dict[str, Tensor]) -> Tensor:
+        placed = {name: value.to(OF_KERNELS, torch.float32) for name, value in inputs.items()}
+        return JOINT.run(loss, placed, HARD.to(OF_KERNELS))["total"]
+
+    for loss in (kernels, eager):
         if not first:
-            case.run(loss, placed(case.inputs(OF, 3)), target)
+            run(loss, JOINT.inputs(OF, 3))
         before = state_of(loss)
-        found = case.run(loss, placed(spoiled(case.inputs(OF), bad)), target)
-        assert not found["total"].isfinite()
+        assert not run(loss, spoiled(JOINT.inputs(OF), bad)).isfinite()
         assert_same_state(state_of(loss), before)
-        case.run(loss, placed(case.inputs(OF, 1)), target)
-    for name, value in state_of(losses[0]).items():
-        assert_close(name, value.float(), state_of(losses[1])[name].float(), torch.float32)
-
-
-def placed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    from devices import OF_KERNELS
-
-    return {name: value.to(OF_KERNELS, torch.float32) for name, value in inputs.items()}
+        run(loss, JOINT.inputs(OF, 1))
+    assert_close_state(state_of(kernels), state_of(eager), torch.float32)

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,53 +12,39 @@ from torch import nn
 
 from devices import each_of
 from fdrl_layers import FDRLLoss
-from loss_cases import (
-    CENTERED,
-    JOINT,
-    RULES,
-    SMALL,
-    LossCase,
-    assert_same_state,
-    labels,
-    state_of,
-)
-
-RULE = pytest.mark.parametrize("rule", RULES)
+from loss_cases import CENTERED, JOINT, RULES, SMALL, LossCase, assert_same_state, labels, state_of
+from loss_shared import RULE
 
 
-def trained(case: LossCase, rule: str, dtype: torch.dtype = torch.float64) -> nn.Module:
-    loss = case.new(center_update=rule, center_rate=0.25, dtype=dtype)
-    for seed in range(2):
-        case.run(loss, case.inputs(seed=seed), labels())
+def trained(case: LossCase, rule: str) -> Any:
+    loss = case.new(center_update=rule, center_rate=0.25)
+    case.train(loss)
     return loss
 
 
-def test_the_keys_of_the_joint_loss_are_api() -> None:
-    expected = {
+@RULE
+def test_the_keys_of_the_joint_loss_are_api(rule: str) -> None:
+    state = JOINT.new(center_update=rule).state_dict()
+    assert {key: tuple(value.shape) for key, value in state.items()} == {
         "compactness.centers.value": (SMALL.M, SMALL.D),
         "compactness.centers.seen": (SMALL.M,),
         "distribution.centers.value": (SMALL.K, SMALL.M),
         "distribution.centers.seen": (SMALL.K,),
     }
-    for rule in RULES:
-        state = JOINT.new(center_update=rule).state_dict()
-        assert {key: tuple(value.shape) for key, value in state.items()} == expected
 
 
-def through_a_file(loss: nn.Module) -> nn.Module:
+def through_a_file(loss: Any) -> Any:
     file = io.BytesIO()
     torch.save(loss.state_dict(), file)
     file.seek(0)
     loaded = copy.deepcopy(loss)
-    getattr(loaded, "reset_parameters")()  # noqa: B009 (the type of a module hides it)
+    loaded.reset_parameters()
     loaded.load_state_dict(torch.load(file, weights_only=True))
     return loaded
 
 
-def through_pickle(loss: nn.Module) -> nn.Module:
-    found = pickle.loads(pickle.dumps(loss))
-    assert isinstance(found, nn.Module)
-    return found
+def through_pickle(loss: nn.Module) -> Any:
+    return pickle.loads(pickle.dumps(loss))
 
 
 @each_of(CENTERED)
@@ -74,8 +61,7 @@ def test_a_copy_goes_on_alike_and_alone(
     target = torch.tensor([4, 0, 1, -100, 3, 4])  # class 4 is new to them
     found = case.run(twin, case.inputs(seed=5), target)
     assert_same_state(loss.state_dict(), before)
-    for name, expected in case.run(loss, case.inputs(seed=5), target).items():
-        assert torch.equal(found[name], expected), name
+    assert_same_state(found, case.run(loss, case.inputs(seed=5), target))
     assert_same_state(twin.state_dict(), loss.state_dict())
 
 
@@ -97,30 +83,28 @@ def test_one_rule_loads_the_centers_of_another(case: LossCase, rule: str, loaded
     )
 
 
-@each_of(CENTERED)
-@RULE
-def test_reset_forgets_the_data(case: LossCase, rule: str) -> None:
-    loss = trained(case, rule)
-    loss.reset_parameters()  # type: ignore[operator]
-    assert_same_state(loss.state_dict(), case.new(center_update=rule).state_dict())
-    case.run(loss, case.inputs(seed=4), labels())
-    fresh = case.new(center_update=rule)
-    case.run(fresh, case.inputs(seed=4), labels())
-    for name, value in case.held(fresh).items():
-        assert torch.equal(case.held(loss)[name], value), name
-
-
-@each_of(CENTERED)
-@RULE
-@pytest.mark.usefixtures("deterministic")  # what to_empty leaves is then NaN
-def test_starts_on_the_meta_device(case: LossCase, rule: str) -> None:
+def emptied(case: LossCase, rule: str) -> Any:
+    """What was on the meta device, with NaN where `to_empty` leaves anything."""
     loss = case.new(center_update=rule, device="meta")
     assert {value.device.type for value in loss.state_dict().values()} == {"meta"}
     loss.to_empty(device="cpu")
     for key, value in loss.state_dict().items():
         value.fill_(True if key.endswith("seen") else torch.nan)
-    loss.reset_parameters()  # type: ignore[operator]
-    assert_same_state(loss.state_dict(), case.new(center_update=rule).state_dict())
+    return loss
+
+
+@each_of(CENTERED)
+@RULE
+@pytest.mark.parametrize("made", [trained, emptied], ids=["trained", "meta device"])
+def test_reset_forgets_what_there_was(
+    case: LossCase, rule: str, made: Callable[[LossCase, str], Any]
+) -> None:
+    loss, fresh = made(case, rule), case.new(center_update=rule)
+    loss.reset_parameters()
+    assert_same_state(loss.state_dict(), fresh.state_dict())
+    for each in (loss, fresh):
+        case.run(each, case.inputs(seed=4), labels())
+    assert_same_state(case.held(loss), case.held(fresh))
     assert len(list(loss.parameters())) == (len(case.centers) if rule == "gradient" else 0)
 
 
@@ -131,12 +115,10 @@ def test_centers_move_to_another_type(case: LossCase, rule: str, dtype: torch.dt
     loss = trained(case, rule)
     before = state_of(loss)
     loss.to(dtype)
-    for key, value in loss.state_dict().items():
-        wanted = before[key] if key.endswith("seen") else before[key].to(dtype)
-        assert value.dtype == wanted.dtype
-        assert torch.equal(value, wanted), key
-    inputs = {name: value.to(dtype) for name, value in case.inputs().items()}
-    assert {v.dtype for v in case.run(loss, inputs, labels()).values()} == {torch.float32}
+    wanted = {k: v if k.endswith("seen") else v.to(dtype) for k, v in before.items()}
+    assert_same_state(loss.state_dict(), wanted)
+    found = case.run(loss, case.inputs(dtype=dtype), labels())
+    assert {v.dtype for v in found.values()} == {torch.float32}
     assert {v.dtype for v in loss.state_dict().values()} == {torch.bool, dtype}
 
 
