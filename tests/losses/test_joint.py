@@ -118,3 +118,15 @@ def test_exports_in_evaluation() -> None:
     target = torch.arange(9) % 4
     found = program.module()(features(9, 3), target)
     assert_close("losses", vars(found), vars(module(features(9, 3), target)))
+
+
+@pytest.mark.parametrize("frozen", [*TERMS[::2], "compactness.centers", "distribution.centers"])
+def test_centers_in_evaluation_mode_stay(frozen: str) -> None:
+    loss = JOINT.new()
+    JOINT.run(loss, JOINT.inputs(seed=1), labels())
+    loss.get_submodule(frozen).eval()
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    JOINT.run(loss, JOINT.inputs(seed=2), labels())
+    for name, value in loss.state_dict().items():
+        stays = name.startswith(frozen) or name.endswith("seen")
+        assert torch.equal(value, before[name]) == stays, name
