@@ -46,6 +46,12 @@ def write_tree(root: Path, names: Iterable[str], size: tuple[int, int] = (4, 4))
         write_image(root / name, level, size)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, and the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 def levels(database: Database, split: str = "all") -> list[int]:
     """Return the gray level of each image of a split, all of whose pixels must have it."""
     images = database.splits[split].images.flatten(1)

@@ -12,16 +12,7 @@ import torch
 import fer_rafdb
 from fer.evaluation import predictions as evaluation
 from fer.model import checkpoint
-from small_runs import (
-    COMMAND,
-    assert_same,
-    batch_of,
-    begin,
-    kept,
-    make_run,
-    refuses,
-    rows_of,
-)
+from small_runs import COMMAND, assert_same, batch_of, begin, kept, make_run, refuses, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "fer_rafdb.py"
