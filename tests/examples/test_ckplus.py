@@ -89,7 +89,11 @@ def label(text: str, sequence: str, frame: int = FRAMES) -> Callable[[Path], Non
 @pytest.mark.parametrize(
     ("spoil", "error", "match"),
     [
-        (label("1.0", "S005/001", 9), ValueError, r"9_emotion\.txt: S005/001 has more than one l"),
+        (
+            label("1.0", "S005/001", 9),
+            ValueError,
+            r"00000009_emotion\.txt: S005/001 has more than one label",
+        ),
         (
             lambda root: shutil.rmtree(root / "Emotion"),
             FileNotFoundError,
