@@ -30,11 +30,8 @@ def oracle(logits: Any, target: Any, weight: Any, added: Any, gamma: float) -> f
     return float(total / mass)
 
 
-def test_classes_are_counted_and_those_without_a_face_too() -> None:
-    assert count_classes(torch.tensor([0, 2, 2]), 4).tolist() == [1, 0, 2, 0]
-
-
 def test_weights_are_those_of_the_counts_with_a_mean_of_one() -> None:
+    assert count_classes(torch.tensor([0, 2, 2]), 4).tolist() == [1, 0, 2, 0]
     balanced, root = class_weights(COUNTS, "balanced"), class_weights(COUNTS, "sqrt")
     assert balanced is not None
     assert root is not None
@@ -43,6 +40,7 @@ def test_weights_are_those_of_the_counts_with_a_mean_of_one() -> None:
         assert float((weight * COUNTS).sum() / 10) == pytest.approx(1)
     torch.testing.assert_close(root / root[0], (balanced / balanced[0]).sqrt())
     assert class_weights(COUNTS, "none") is None
+    assert make_classification(options_of(), COUNTS) is None
 
 
 def test_a_class_without_faces_has_the_share_of_one_face() -> None:
@@ -69,13 +67,10 @@ def test_matches_numpy(changes: dict[str, Any]) -> None:
     made = make_classification(options, COUNTS)
     assert made is not None
     weight = class_weights(COUNTS, options.class_weights)
-    want = oracle(
-        logits.numpy(),
-        target.numpy(),
-        np.ones(4) if weight is None else weight.double().numpy(),
-        options.logit_adjust * log_prior(COUNTS).numpy().astype(float),
-        options.focal_gamma if options.criterion == "focal" else 0.0,
-    )
+    weighed = np.ones(4) if weight is None else weight.double().numpy()
+    added = options.logit_adjust * log_prior(COUNTS).numpy().astype(float)
+    gamma = options.focal_gamma if options.criterion == "focal" else 0.0
+    want = oracle(logits.numpy(), target.numpy(), weighed, added, gamma)
     found = made.double()(logits, target)
     assert float(found) == pytest.approx(want, rel=1e-5)
     if options.logit_adjust:
@@ -95,10 +90,6 @@ def test_a_face_that_is_certain_has_a_gradient_that_is_a_number() -> None:
     Classification(gamma=0.5)(logits, torch.tensor([0])).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-
-
-def test_plain_options_leave_the_cross_entropy() -> None:
-    assert make_classification(options_of(), COUNTS) is None
 
 
 @pytest.mark.usefixtures("small")
@@ -135,11 +126,10 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> 
     changes = {"criterion": "focal", "sampler": "balanced"}
     begin(tmp_path / "whole", **changes).train(quiet=True)
     first = begin(tmp_path / "parts", **changes)
-    first.model.train()
+    first.progress.lr = float(first.schedule.get_last_lr()[0])
+    steps = first.take_steps(TrainingBatches(first.faces, first.options, 1, first.ranks))
     for _ in range(3):
-        first.progress.lr = first.progress.lr or float(first.schedule.get_last_lr()[0])
-        batches = TrainingBatches(first.faces, first.options, 1, first.ranks)
-        next(iter(first.take_steps(batches)))
+        next(steps)
     first.keep()
     begin(tmp_path / "parts", **changes).train(quiet=True)
     assert_same(kept(tmp_path / "parts"), kept(tmp_path / "whole"))
