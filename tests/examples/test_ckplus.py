@@ -68,18 +68,11 @@ def test_reads_the_last_three_frames_of_labeled_sequences(
     assert faces.subjects[::3] == tuple(name[:4] for name in CODES)
 
 
-def test_frames_of_color_become_gray_and_those_of_two_sizes_point_to_the_cropping(
-    tmp_path: Path,
-) -> None:
+def test_frames_of_color_become_gray_ones(tmp_path: Path) -> None:
     write_official(tmp_path)
     for path in images_of(tmp_path, "S005/001").glob("*.png"):
         write_image(path, 200, mode="RGB")
     assert levels(load_ckplus(tmp_path, check_counts=False))[:4] == [200, 200, 200, 12]
-    for path in images_of(tmp_path, "S011/001").glob("*.png"):
-        write_image(path, size=(4, 5))
-    match = r"S011.* is 4 x 5, but .*S005.* is 4 x 4; align_faces\.py"
-    with pytest.raises(ValueError, match=match):
-        load_ckplus(tmp_path, check_counts=False)
 
 
 def label(text: str, sequence: str, frame: int = FRAMES) -> Callable[[Path], None]:
@@ -165,17 +158,3 @@ def test_reads_the_whole_dump(ck48: Path, inside: str) -> None:
     assert Counter(class_names(database)) == {name: 3 * expected[name] for name in CLASSES}
     people = [name.split("/")[1].split("_")[0] for name in faces.names]
     assert tuple(people) == faces.subjects
-
-
-def test_an_image_that_is_missing_from_the_dump_is_noticed(ck48: Path, tmp_path: Path) -> None:
-    root = tmp_path / "CK+48"
-    shutil.copytree(ck48 / "CK+48", root)
-    path = min((root / "fear").iterdir())
-    path.unlink()
-    with pytest.raises(ValueError, match=r"1 of 327 clips have fewer than 3 frames, fear/S"):
-        load_ckplus(tmp_path)
-    assert len(load_ckplus(tmp_path, check_counts=False).splits["all"]) == 980
-    for other in (root / "fear").glob(f"{path.stem[:8]}_*"):
-        other.unlink()
-    with pytest.raises(ValueError, match=r"clips: expected 327, found 326; .* 981, found 978"):
-        load_ckplus(tmp_path)

@@ -105,11 +105,3 @@ def test_counts_are_required_before_an_image_is_read(tmp_path: Path) -> None:
         load(tmp_path, clips=3, images=6, people=1)
     with pytest.raises(ValueError, match=r"11\.png cannot be decoded"):
         load(tmp_path)
-
-
-def test_frames_of_two_sizes_point_to_the_cropping(tmp_path: Path) -> None:
-    write_tree(tmp_path, ANGER)
-    write_tree(tmp_path, FEAR, size=(5, 4))
-    match = r"S002_001_99\.png is 5 x 4, but .*9\.png is 4 x 4; align_faces\.py cuts faces out"
-    with pytest.raises(ValueError, match=match):
-        load(tmp_path)

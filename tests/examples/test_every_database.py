@@ -14,9 +14,7 @@ from fer.data.rafdb import CLASSES
 from fer.data.votes import CLASSES as FERPLUS_CLASSES
 from fer.model import checkpoint
 from image_trees import write_image, write_text
-from small_runs import COMMAND
-
-pytestmark = pytest.mark.usefixtures("small")
+from small_runs import COMMAND, use_small_backbone
 
 Writer = Callable[[Path], None]
 Face = tuple[int, str, int]
@@ -87,6 +85,11 @@ def write_oulu(root: Path) -> None:
             write_image(folder / f"{frame:03}.jpeg", index)
 
 
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_backbone(monkeypatch)
+
+
 def command(dataset: str, folder: Path, *arguments: str) -> list[str]:
     data = [f"--dataset={dataset}", f"--data={folder / 'data'}", "--no-check-counts"]
     return [*COMMAND, "--epochs=1", *data, *arguments, f"--out={folder / 'out'}"]
@@ -98,7 +101,7 @@ def command(dataset: str, folder: Path, *arguments: str) -> list[str]:
         ("rafdb", write_rafdb, [], 28),
         ("ferplus", write_ferplus, [], 21),
         ("sfew", write_sfew, [], 28),
-        ("folder", write_folder, ["--classes=sadness,happiness"], 8),
+        ("folder", write_folder, ["--classes=sadness,happiness", "--head=linear"], 8),
     ],
 )
 def test_trains_on_every_database_with_splits(
@@ -109,6 +112,8 @@ def test_trains_on_every_database_with_splits(
     assert summary["faces"]["test"] == tested
     assert summary["best_chosen_on"] == ("valid" if dataset == "ferplus" else "test")
     assert (tmp_path / "out" / "evaluation.pt").is_file()
+    drawn = (tmp_path / "out" / "intra_weights.png").is_file()
+    assert drawn == (summary["options"]["head"] == "fdrl") == ("--head=linear" not in options)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ def test_sixteen_bits_are_not_squeezed_into_eight(tmp_path: Path) -> None:
 def test_images_of_unequal_size_name_the_first_that_differs(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.png", pixels(i)) for i in range(2)]
     paths += [save(tmp_path / f"wide{i}.png", pixels(i, width=7)) for i in range(2)]
-    with pytest.raises(ValueError, match=r"wide0\.png is 7 x 6, but .*0\.png is 5 x 6"):
+    match = r"wide0\.png is 7 x 6, but .*0\.png is 5 x 6; align_faces\.py cuts faces out"
+    with pytest.raises(ValueError, match=match):
         read_images(paths, gray=True)
 
 
@@ -127,9 +128,7 @@ def test_counts_name_every_split_and_the_way_on() -> None:
         require_counts("RAF-DB", {"train": 2, "valid": 1}, expected)
 
 
-def test_text_is_read_without_its_byte_order_mark_and_a_file_without_text_is_named(
-    tmp_path: Path,
-) -> None:
+def test_text_is_read_without_a_byte_order_mark_and_must_be_there(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     with pytest.raises(FileNotFoundError, match=r"label file .*labels\.txt does not exist"):
         read_text(path)

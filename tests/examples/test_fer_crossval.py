@@ -177,37 +177,21 @@ def test_rejects_what_no_cross_validation_can_be_made_of(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        *(
-            (
-                ["--folds", folds],
-                f"--folds must be from 2 to the number of people, 118, got {folds}",
-            )
-            for folds in ("0", "1", "119")
-        ),
-        (["--data", "nowhere"], r"root: there is no folder nowhere"),
-        (["--backbone-weights", "nowhere.pth"], r"there is no file nowhere\.pth of weights"),
-        (
-            ["--dataset", "folder", "--data", "splits", "--classes", "a,b"],
-            "folder comes with a training and a test split",
-        ),
-    ],
-)
 def test_rejects_what_is_wrong_with_data_or_weights_before_making_a_folder(
-    ck48: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
+    ck48: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     for split in ("train", "test"):
-        write_tree(Path("splits", split), ["a/x1_1.png", "b/x2_1.png"])
-    with pytest.raises(SystemExit, match=f"^error: {message}"):
-        fer_crossval.main(command(ck48, tmp_path / "run", *arguments))
-    assert not (tmp_path / "run").exists()
+        write_tree(tmp_path / split, ["a/x1_1.png", "b/x2_1.png"])
+    splits = ["--dataset=folder", f"--data={tmp_path}", "--classes=a,b"]
+    for arguments, message in (
+        (["--folds=119"], "--folds must be from 2 to the number of people, 118, got 119"),
+        (["--data=nowhere"], "root: there is no folder nowhere"),
+        (["--backbone-weights=nowhere.pth"], r"there is no file nowhere\.pth of weights"),
+        (splits, "folder comes with a training and a test split"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {message}"):
+            fer_crossval.main(command(ck48, tmp_path / "run", *arguments))
+        assert not (tmp_path / "run").exists()
 
 
 def test_rejects_a_folder_in_use_and_the_folder_of_a_single_run(

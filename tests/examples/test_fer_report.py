@@ -17,24 +17,8 @@ from fer.options import Options
 from fer.report import embedding
 from fer.report.embedding import Map
 from fer.report.folder import read_folder
-from report_pages import (
-    EVIL,
-    FACE,
-    Page,
-    page_of,
-    page_of_both,
-    write_both_heads,
-    write_evil_report,
-)
-from report_runs import (
-    CLASSES,
-    LATENTS,
-    UNITS,
-    drawn_evaluation,
-    plain_faces,
-    with_units,
-    write_run,
-)
+from report_pages import EVIL, FACE, Page, page_of, write_both_heads, write_evil_report
+from report_runs import CLASSES, UNITS, drawn_evaluation, plain_faces, with_units, write_run
 
 SECTIONS = ["run", "accuracy", "confusion", "embedding", "latents", "inter", "units", "errors"]
 OF_FDRL = {"latents", "inter", "units"}
@@ -47,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(runs: Path) -> Page:
-    return page_of_both(runs)
+    return page_of(runs / "fdrl", "--baseline", str(runs / "linear"))
 
 
 @pytest.fixture
@@ -62,13 +46,10 @@ def faces_on(page: Page) -> list[int]:
     return [int(str(a["href"])[6:]) for _, a in page.tags if a.get("class", "") in FACE]
 
 
-def test_the_page_holds_every_section(page: Page) -> None:
+def test_every_section_is_there_and_says_what_was_run_and_how_well(page: Page, runs: Path) -> None:
     assert page.sections == SECTIONS
     targets = {str(a["href"])[1:] for tag, a in page.tags if tag == "a"}
     assert {each for each in targets if "face" not in each} == {*SECTIONS, "curves"}
-
-
-def test_the_page_says_what_was_run_and_how_well_it_did(page: Page, runs: Path) -> None:
     found = read_folder(runs / "fdrl").evaluation
     accuracy = 100 * float((found.labels == found.predictions).mean())
     assert f"{accuracy:.1f}\N{NO-BREAK SPACE}%" in page.text
@@ -103,12 +84,12 @@ def test_faces_are_shown_by_intra_w_and_by_confidence(page: Page, runs: Path) ->
     found = read_folder(runs / "fdrl").evaluation
     assert found.intra_weights is not None
     shown = faces_on(page)
-    for j in range(LATENTS):
+    for j in range(9):
         wanted = sorted(range(84), key=lambda i: -found.intra_weights[i, j])[:12]  # type: ignore[index]
         assert shown[12 * j : 12 * j + 12] == wanted
     wrong = [i for i in range(84) if found.labels[i] != found.predictions[i]]
     wanted = sorted(wrong, key=lambda i: -found.probabilities[i].max())[:24]
-    assert shown[12 * LATENTS :] == wanted
+    assert shown[12 * 9 :] == wanted
 
 
 def test_the_scripts_get_every_face(page: Page, runs: Path) -> None:
@@ -244,12 +225,16 @@ def test_folds_are_pooled_but_for_what_belongs_to_one_model(tmp_path: Path) -> N
     assert weights is not None
     second = (run.model_of == 1) & (run.evaluation.labels == 4)
     np.testing.assert_allclose(page.data["means"][1][4], weights[second].mean(axis=0), rtol=1e-3)
-    assert max(faces_on(page)[: 12 * LATENTS]) < 20
+    assert max(faces_on(page)[: 12 * 9]) < 20
 
 
+@pytest.mark.usefixtures("quick_maps")
 def test_the_page_goes_where_it_is_told_and_into_the_run_otherwise(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], quick_maps: None
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for out in (tmp_path / "nowhere" / "a.html", tmp_path):
+        with pytest.raises(SystemExit, match=f"--out must be a file .*{out.name}"):
+            fer_report.main([str(runs / "linear"), "--out", str(out)])
     out = fer_report.main([str(runs / "linear"), "--out", str(tmp_path / "page.html")])
     assert out == tmp_path / "page.html"
     assert capsys.readouterr().out == f"{out}: 0.1 MB\n"
@@ -259,6 +244,10 @@ def test_the_page_goes_where_it_is_told_and_into_the_run_otherwise(
 
 def without(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).unlink()
+
+
+def of_another_model(run: Path) -> None:
+    (run / "config.json").write_text('{"model_type": "bert"}')
 
 
 def unended_folds(run: Path) -> None:
@@ -276,10 +265,7 @@ def a_table(run: Path) -> None:
     [
         (shutil.rmtree, "is no folder"),
         (without("config.json"), "holds no run: it has no config.json"),
-        (
-            lambda run: (run / "config.json").write_text('{"model_type": "bert"}'),
-            "holds no run: config.json is of something else",
-        ),
+        (of_another_model, "holds no run: config.json is of something else"),
         (without("summary.json"), "has not ended; .* python examples/fer_rafdb.py --resume .*run"),
         (without("evaluation.pt"), "the run has not ended yet"),
         (unended_folds, r"fer_crossval.py --resume .*run"),
@@ -308,9 +294,3 @@ def test_rejects_a_baseline_of_other_classes_or_faces(runs: Path, tmp_path: Path
         with pytest.raises(SystemExit, match=f"--baseline must .*{message}"):
             fer_report.main([str(runs / "fdrl"), "--baseline", str(run)])
     assert not (runs / "fdrl" / "report.part").exists()
-
-
-def test_rejects_a_folder_that_is_not_there_for_the_page(runs: Path, tmp_path: Path) -> None:
-    for out in (tmp_path / "nowhere" / "a.html", tmp_path):
-        with pytest.raises(SystemExit, match=f"--out must be a file .*{out.name}"):
-            fer_report.main([str(runs / "linear"), "--out", str(out)])
