@@ -1,6 +1,7 @@
 """The command line: every flag reaches the options, and a preset fills in the rest."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 from fer.command import fill_options, parse, parser_of
 from fer.model import checkpoint
 from fer.options import PRESETS, SYNTHETIC, Options
+from fer_ablation import main as ablate
+from fer_crossval import main as cross_validate
+from fer_rafdb import main as train
 from image_trees import write_text
 from small_runs import options_of
 
@@ -93,19 +97,35 @@ def test_a_run_goes_on_with_its_own_options(tmp_path: Path) -> None:
     assert (command.out, command.resume) == (None, tmp_path)
 
 
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
-    ("said", "match"),
+    ("main", "said", "match"),
     [
-        ("--resume x --lr 1", "--resume takes everything from the run's folder"),
-        ("--resume x --out y", "--resume takes everything from the run's folder"),
-        ("--resume nowhere", "cannot go on with nowhere"),
-        ("--resume other", "surprise"),
-        ("--dataset lfw", "invalid choice: 'lfw'"),
-        ("--lr fast", "invalid float value: 'fast'"),
-        ("--dataset folder --data x", "--dataset folder needs --classes"),
+        (train, "--resume x --lr 1", "--resume takes everything from the run's folder"),
+        (train, "--resume x --out y", "--resume takes everything from the run's folder"),
+        (train, "--resume nowhere", "cannot go on with nowhere"),
+        (train, "--resume other", "surprise"),
+        (train, "--dataset lfw", "invalid choice: 'lfw'"),
+        (train, "--lr fast", "invalid float value: 'fast'"),
+        (train, "--dataset folder --data x", "--dataset folder needs --classes"),
+        (cross_validate, "", "--dataset must be one of ckplus, mmi, oulu, folder"),
+        (cross_validate, "--dataset rafdb --data x", "invalid choice: 'rafdb'"),
+        (cross_validate, "--dataset ckplus", "--dataset ckplus needs --data DIR"),
+        (cross_validate, "--dataset folder --data x", "--dataset folder needs --classes"),
+        (cross_validate, "--dataset ckplus --data x --fold 3", "ambiguous option: --fold"),
+        (cross_validate, "--resume x --folds 3", "--resume takes everything from the folder"),
+        (cross_validate, "--resume x --out y", "--resume takes everything from the folder"),
+        (cross_validate, "--resume nowhere", "cannot go on with nowhere"),
+        (ablate, "table2 --no-intra", "table2 decides intra; do not give it"),
+        (ablate, "figure4 --head linear", "figure4 decides head"),
+        (ablate, "table1b --lambda-balance 0.5", "table1b decides lambda_balance"),
+        (ablate, "table2 --seeds 0", "--seeds must be at least 1"),
+        (ablate, "table3", "invalid choice: 'table3'"),
+        (ablate, "table2 --lr 0", "--lr must be above 0"),
     ],
 )
-def test_rejects(
+def test_what_makes_no_command_is_refused(
+    main: Callable[[list[str]], object],
     said: str,
     match: str,
     tmp_path: Path,
@@ -115,6 +135,6 @@ def test_rejects(
     monkeypatch.chdir(tmp_path)
     write_text(Path("other", "config.json"), '{"surprise": 1}')  # as of another version
     with pytest.raises(SystemExit) as ended:
-        parse("", said.split())
+        main(said.split())
     assert ended.value.code == 2
     assert match in capsys.readouterr().err

@@ -85,11 +85,6 @@ def write_oulu(root: Path) -> None:
             write_image(folder / f"{frame:03}.jpeg", index)
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_backbone(monkeypatch)
-
-
 def command(dataset: str, folder: Path, *arguments: str) -> list[str]:
     data = [f"--dataset={dataset}", f"--data={folder / 'data'}", "--no-check-counts"]
     return [*COMMAND, "--epochs=1", *data, *arguments, f"--out={folder / 'out'}"]
@@ -105,8 +100,14 @@ def command(dataset: str, folder: Path, *arguments: str) -> list[str]:
     ],
 )
 def test_trains_on_every_database_with_splits(
-    dataset: str, write: Writer, options: list[str], tested: int, tmp_path: Path
+    dataset: str,
+    write: Writer,
+    options: list[str],
+    tested: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    use_small_backbone(monkeypatch)
     write(tmp_path / "data")
     summary = fer_rafdb.main(command(dataset, tmp_path, *options))
     assert summary["faces"]["test"] == tested
@@ -116,6 +117,7 @@ def test_trains_on_every_database_with_splits(
     assert drawn == (summary["options"]["head"] == "fdrl") == ("--head=linear" not in options)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("dataset", "write", "options", "classes", "tested"),
     [

@@ -156,27 +156,6 @@ def test_folds_of_a_database_that_changed_since_are_not_pooled(finished: Path) -
         fer_crossval.pooled(options, finished, rows[1:], database)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "--dataset must be one of ckplus, mmi, oulu, folder"),
-        ("--dataset rafdb --data x", "invalid choice: 'rafdb'"),
-        ("--dataset ckplus", "--dataset ckplus needs --data DIR"),
-        ("--dataset folder --data x", "--dataset folder needs --classes"),
-        ("--dataset ckplus --data x --fold 3", "ambiguous option: --fold"),
-        ("--resume x --folds 3", "--resume takes everything from the folder"),
-        ("--resume x --out y", "--resume takes everything from the folder"),
-        ("--resume nowhere", "cannot go on with nowhere"),
-    ],
-)
-def test_rejects_what_no_cross_validation_can_be_made_of(
-    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        fer_crossval.main(arguments.split())
-    assert message in capsys.readouterr().err
-
-
 def test_rejects_what_is_wrong_with_data_or_weights_before_making_a_folder(
     ck48: Path, tmp_path: Path
 ) -> None:
