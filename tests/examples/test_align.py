@@ -63,9 +63,7 @@ def test_drawn_faces_know_where_their_eyes_are(view: View, size: int) -> None:
 
 @pytest.mark.parametrize(("view", "size"), DRAWN)
 @pytest.mark.parametrize("crop", [64, 128])
-def test_a_face_turned_scaled_and_shifted_gives_the_same_crop(
-    view: View, size: int, crop: int
-) -> None:
+def test_a_turned_scaled_and_shifted_face_gives_one_crop(view: View, size: int, crop: int) -> None:
     want = aligned(face(View(), 400), eyes(View(), 400), crop).double()
     got = aligned(face(view, size), eyes(view, size), crop).double()
     inner = slice(crop // 8, -crop // 8)  # the corners may lie beyond the picture

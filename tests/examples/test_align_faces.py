@@ -194,7 +194,7 @@ def test_a_detector_of_ones_own(
     assert "must give points (faces, 2 or more, 2), got (1, 2)" in reasons["30.png"]
 
 
-def test_mtcnn_is_asked_for_the_largest_of_the_faces_it_is_sure_of(
+def test_mtcnn_gives_the_largest_of_the_sure_faces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def detect(image: Image.Image, landmarks: bool) -> tuple[np.ndarray, ...]:
@@ -238,22 +238,17 @@ def test_rejects_writing_among_the_pictures() -> None:
         align(out=FACES / "aligned")
 
 
-@pytest.mark.parametrize(
-    ("detector", "message"),
-    [
-        ("mtcnn", "pip install --no-deps facenet-pytorch"),
-        ("haar", "must be mtcnn or MODULE:NAME, got haar"),
-        ("nowhere:Detector", "--detector nowhere:Detector: No module named"),
-        ("faked:nothing", "without a method detect"),
-    ],
-)
-def test_says_how_to_get_a_detector(
-    detector: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_says_how_to_get_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
     use_package(monkeypatch, "faked", nothing=object)
-    with pytest.raises(SystemExit, match=message):
-        align("--detector", detector)
+    for detector, message in {
+        "mtcnn": "pip install --no-deps facenet-pytorch",
+        "haar": "must be mtcnn or MODULE:NAME, got haar",
+        "nowhere:Detector": "--detector nowhere:Detector: No module named",
+        "faked:nothing": "without a method detect",
+    }.items():
+        with pytest.raises(SystemExit, match=message):
+            align("--detector", detector)
 
 
 def test_transparent_pictures_are_read_over_white() -> None:

@@ -29,9 +29,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", Mock(side_effect=OSError("no space left on device")))
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other_nor_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.json"
     checkpoint.write_json(path, {"epoch": 1})
     fill_disk(monkeypatch)
@@ -74,9 +72,7 @@ def test_rejects_what_is_something_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"], ids=str)
-def test_a_damaged_file_is_told_in_a_line_with_what_may_be_whole(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_damaged_file_is_told_with_what_may_be_whole(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "last.pt").write_bytes(content)
     whole = "best.pt beside it may be whole"
     for name, end in (("other.txt", "no checkpoint"), ("best.pt", whole)):
@@ -142,9 +138,7 @@ def test_rejects_a_disk_without_room(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rejects_a_folder_that_cannot_be_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rejects_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: object) -> None:
         raise PermissionError(f"permission denied: {path}")
 

@@ -51,9 +51,7 @@ def label_of(root: Path, sequence: str, frame: int = FRAMES) -> Path:
     [("", ""), (IMAGES[1].split("/")[0], "Emotion_labels")],
     ids=["as-unpacked-together", "as-unpacked-apart"],
 )
-def test_reads_the_last_three_frames_of_labeled_sequences(
-    tmp_path: Path, images: str, emotions: str
-) -> None:
+def test_reads_the_last_frames_of_labeled_clips(tmp_path: Path, images: str, emotions: str) -> None:
     write_official(tmp_path, images, emotions)
     database = load_ckplus(tmp_path, check_counts=False)
     faces = database.splits["all"]

@@ -31,9 +31,7 @@ def load(root: Path, **expected: int) -> Database:
         (0, [], []),
     ],
 )
-def test_the_peak_is_at_the_end_or_in_the_middle(
-    count: int, last: list[int], middle: list[int]
-) -> None:
+def test_the_peak_is_last_or_in_the_middle(count: int, last: list[int], middle: list[int]) -> None:
     frames = [Path(f"{i}") for i in range(count)]
     assert [int(str(path)) for path in last_frames(frames)] == last
     assert [int(str(path)) for path in middle_frames(frames)] == middle

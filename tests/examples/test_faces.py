@@ -58,9 +58,7 @@ def test_images_keep_pixels_and_order_with_the_channels_of_the_mode(tmp_path: Pa
     assert read_images([gray[0], color], gray=True).shape == (2, 1, 6, 5)
 
 
-def test_progress_shows_a_titled_bar_only_when_asked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_is_shown_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [save(tmp_path / "a.png", pixels(0))]
     read_images(paths, gray=True, title="faces")
     assert capsys.readouterr().err == ""

@@ -88,9 +88,7 @@ def cells(folder: Path) -> dict[str, float]:
     return {name: summary["last"]["test_accuracy"] for name, summary in summaries.items()}
 
 
-def test_a_table_from_end_to_end_and_on_from_any_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_goes_on_from_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, trained, train = tmp_path / "table", list[Path](), Run.train
     command = ["table2", *TINY, "--seeds", "2", "--out", str(out)]
 
@@ -179,9 +177,7 @@ def test_a_run_that_diverges_is_named(tmp_path: Path) -> None:
     refuses("error: table1a, 0, seed 0: .* in epoch 1", *command)
 
 
-def test_where_there_are_no_splits_a_cell_is_a_cross_validation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_may_be_a_cross_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = (f"{('happy', 'sad')[i % 2]}/S{i % 3}_{i}.png" for i in range(42))
     write_tree(tmp_path / "faces", names)
     monkeypatch.setitem(TABLES, "table2", ("parts", TABLES["table2"][1][:2]))

@@ -156,9 +156,7 @@ def test_folds_of_a_database_that_changed_since_are_not_pooled(finished: Path) -
         fer_crossval.pooled(options, finished, rows[1:], database)
 
 
-def test_rejects_what_is_wrong_with_data_or_weights_before_making_a_folder(
-    ck48: Path, tmp_path: Path
-) -> None:
+def test_rejects_bad_data_and_weights_before_making_a_folder(ck48: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_tree(tmp_path / split, ["a/x1_1.png", "b/x2_1.png"])
     splits = ["--dataset=folder", f"--data={tmp_path}", "--classes=a,b"]

@@ -34,7 +34,7 @@ DATABASE = Database("faces", ("a", "b", "c"), {"all": some_faces()})
     wanted=st.integers(2, 6),
     seed=seeds(),
 )
-def test_law_every_face_and_every_person_is_in_one_fold(
+def test_law_faces_and_people_are_in_one_fold_each(
     sizes: list[int], wanted: int, seed: int
 ) -> None:
     people = [f"P{person}" for person, size in enumerate(sizes) for _ in range(size)]
@@ -91,25 +91,30 @@ def test_a_fold_is_the_test_split_and_all_others_the_training_split() -> None:
         assert not set(train.subjects) & set(test.subjects)
 
 
-@pytest.mark.parametrize("wanted", [-1, 0, 1, 13])
-def test_folds_are_two_to_the_number_of_people(wanted: int) -> None:
-    match = rf"--folds must be from 2 to the number of people, 12, got {wanted}"
+@pytest.mark.parametrize(
+    ("faces", "folds", "match"),
+    [
+        *(
+            (
+                some_faces(),
+                folds,
+                f"--folds must be from 2 to the number of people, 12, got {folds}",
+            )
+            for folds in (-1, 0, 1, 13)
+        ),
+        (faces_of(list("abcd"), [0, 0, 1, 2]), 3, "must be at most the faces of a class, 2, got 3"),
+        (replace(some_faces(), subjects=None), 2, "needs to know who is in each face"),
+    ],
+)
+def test_faces_that_have_no_such_folds_are_refused(faces: FaceSet, folds: int, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        subject_folds(some_faces(), wanted, seed=0)
+        subject_folds(faces, folds, seed=0)
 
 
-@pytest.mark.parametrize("fold", [-1, 0, 5])
-def test_a_fold_is_one_of_them(fold: int) -> None:
-    with pytest.raises(ValueError, match=rf"--fold must be from 1 to 4, got {fold}"):
-        fold_of(DATABASE, fold, 4, seed=0)
-
-
-def test_what_cannot_be_folded_is_refused() -> None:
-    faces = some_faces()
-    with pytest.raises(ValueError, match="cross-validation needs to know who is in each face"):
-        subject_folds(replace(faces, subjects=None), 2, seed=0)
-    with pytest.raises(ValueError, match=r"--folds must be at most the faces of a class, 2, got 3"):
-        subject_folds(faces_of(["a", "b", "c", "d"], [0, 0, 1, 2]), 3, seed=0)
-    split = Database("rafdb", ("a", "b", "c"), {"train": faces, "test": faces})
+def test_a_fold_is_one_of_those_of_a_database_without_splits() -> None:
+    for fold in (-1, 0, 5):
+        with pytest.raises(ValueError, match=rf"--fold must be from 1 to 4, got {fold}"):
+            fold_of(DATABASE, fold, 4, seed=0)
+    split = replace(DATABASE, name="rafdb", splits=dict.fromkeys(("train", "test"), some_faces()))
     with pytest.raises(ValueError, match="rafdb comes with a training and a test split"):
         fold_of(split, 1, 2, seed=0)
