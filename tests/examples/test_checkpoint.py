@@ -60,27 +60,22 @@ def test_rejects_a_file_that_would_run_code_and_does_not_run_it(tmp_path: Path) 
     assert (tmp_path / "ran").exists()
 
 
-def test_rejects_what_is_something_else(tmp_path: Path) -> None:
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="is not a checkpoint of this program"):
-        checkpoint.read_checkpoint(tmp_path / "other.pt")
-    (tmp_path / "half.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"half\.pt cannot be read as tensors"):
-        checkpoint.read_checkpoint(tmp_path / "half.pt")
+def test_a_damaged_file_is_told_with_what_may_be_whole(tmp_path: Path) -> None:
+    path, whole = tmp_path / "last.pt", "best.pt beside it may be whole"
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        checkpoint.read_checkpoint(tmp_path / "none.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"], ids=str)
-def test_a_damaged_file_is_told_with_what_may_be_whole(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "last.pt").write_bytes(content)
-    whole = "best.pt beside it may be whole"
-    for name, end in (("other.txt", "no checkpoint"), ("best.pt", whole)):
-        (tmp_path / name).touch()
-        with pytest.raises(ValueError, match=r"last\.pt cannot be read") as found:
-            checkpoint.read_checkpoint(tmp_path / "last.pt")
-        assert str(found.value).endswith(end)
-        assert "\n" not in str(found.value)
+        checkpoint.read_checkpoint(path)
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="is not a checkpoint of this program"):
+        checkpoint.read_checkpoint(path)
+    half = path.read_bytes()[:-200]
+    for beside, end in {"other.txt": "no checkpoint", "best.pt": whole}.items():
+        (tmp_path / beside).touch()
+        for content in (b"", b"no checkpoint", b"PK\x03\x04 cut off", half):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=r"last\.pt cannot be read as tensors") as found:
+                checkpoint.read_checkpoint(path)
+            assert str(found.value).endswith(end)
+            assert "\n" not in str(found.value)
 
 
 def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,15 +92,6 @@ def assert_held(folder: Path) -> None:
         pytest.fail("two hold one folder")
 
 
-def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
-    with checkpoint.claim_folder(tmp_path):
-        assert_held(tmp_path)
-        with checkpoint.claim_folder(tmp_path, writing=False):
-            pass
-    with checkpoint.claim_folder(tmp_path):
-        pass
-
-
 HOLD = """
 import sys
 from filelock import FileLock
@@ -117,7 +103,11 @@ input()
 """
 
 
-def test_a_process_that_is_killed_frees_its_folder(tmp_path: Path) -> None:
+def test_a_folder_is_held_by_one_and_free_again_even_if_that_is_killed(tmp_path: Path) -> None:
+    with checkpoint.claim_folder(tmp_path):
+        assert_held(tmp_path)
+        with checkpoint.claim_folder(tmp_path, writing=False):
+            pass
     command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -130,15 +120,14 @@ def test_a_process_that_is_killed_frees_its_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_rejects_a_disk_without_room(tmp_path: Path) -> None:
-    free = shutil.disk_usage(tmp_path).free
+def test_rejects_a_folder_without_room_or_write_access(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint.require_room(tmp_path, 10)
     with pytest.raises(ValueError, match=r"has room for .* MiB, and the checkpoints of this run"):
-        checkpoint.require_room(tmp_path, 2 * free)
+        checkpoint.require_room(tmp_path, 2 * shutil.disk_usage(tmp_path).free)
     assert list(tmp_path.iterdir()) == []
 
-
-def test_rejects_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: object) -> None:
         raise PermissionError(f"permission denied: {path}")
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,9 +29,9 @@ def write_official(root: Path, images: str = "", emotions: str = "") -> None:
     stems = [f"{name}/{name.replace('/', '_')}" for name in sorted([*CODES, UNLABELED])]
     names = (f"{stem}_{frame:08}.png" for stem in stems for frame in range(1, FRAMES + 1))
     write_tree(root / images / "cohn-kanade-images", names)
-    label_of(root / emotions, UNLABELED).parent.mkdir(parents=True)
+    (root / emotions / label_of(UNLABELED)).parent.mkdir(parents=True)
     for name, code in CODES.items():
-        label = label_of(root / emotions, name)
+        label = root / emotions / label_of(name)
         write_text(label, f"   {code}.0000000e+00\n")
         label.with_name(f"._{label.name}").write_bytes(b"\0\5\x16\7")
         (images_of(root / images, name) / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
@@ -42,8 +41,8 @@ def images_of(root: Path, sequence: str) -> Path:
     return root / "cohn-kanade-images" / sequence
 
 
-def label_of(root: Path, sequence: str, frame: int = FRAMES) -> Path:
-    return root / "Emotion" / sequence / f"{sequence.replace('/', '_')}_{frame:08}_emotion.txt"
+def label_of(sequence: str, frame: int = FRAMES) -> str:
+    return f"Emotion/{sequence}/{sequence.replace('/', '_')}_{frame:08}_emotion.txt"
 
 
 @pytest.mark.parametrize(
@@ -73,66 +72,52 @@ def test_frames_of_color_become_gray_ones(tmp_path: Path) -> None:
     assert levels(load_ckplus(tmp_path, check_counts=False))[:4] == [200, 200, 200, 12]
 
 
-def label(text: str, sequence: str, frame: int = FRAMES) -> Callable[[Path], None]:
-    return lambda root: write_text(label_of(root, sequence, frame), text)
+@pytest.mark.parametrize(
+    ("gone", "match"),
+    [
+        ("Emotion", r"holds the frames of CK\+ alone; looked for Emotion, Emotion_labels/Emotion"),
+        ("cohn-kanade-images", r"holds the labels of CK\+ alone; looked for cohn-kanade-images, "),
+        ("Emotion/*/*", r"Emotion holds no label like S005/001/\*_emotion"),
+    ],
+)
+def test_half_of_the_official_layout_is_named(tmp_path: Path, gone: str, match: str) -> None:
+    write_official(tmp_path)
+    for folder in tmp_path.glob(gone):
+        shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError, match=match):
+        load_ckplus(tmp_path)
+
+
+COUNTS = (
+    "clips: expected 327, found 7; images: expected 981, found 21; people: expected 118, found 7"
+)
+CODE = "S005_002_.*: expected a code from 1 to 7, got"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "match"),
+    ("name", "text", "match"),
     [
-        (
-            label("1.0", "S005/001", 9),
-            ValueError,
-            r"00000009_emotion\.txt: S005/001 has more than one label",
-        ),
-        (
-            lambda root: shutil.rmtree(root / "Emotion"),
-            FileNotFoundError,
-            r"holds the frames of CK\+ alone; looked for Emotion, Emotion_labels/Emotion",
-        ),
-        (
-            lambda root: shutil.rmtree(root / "cohn-kanade-images"),
-            FileNotFoundError,
-            r"holds the labels of CK\+ alone; looked for cohn-kanade-images, ",
-        ),
-        (
-            lambda root: [path.unlink() for path in root.glob("Emotion/*/*/*.txt")],
-            FileNotFoundError,
-            r"Emotion holds no label like S005/001/\*_emotion",
-        ),
-        (
-            lambda root: None,
-            ValueError,
-            r"ckplus in .*clips: expected 327, found 7; images: expected 981, found 21; "
-            r"people: expected 118, found 7\); to go on .*--no-check-counts",
-        ),
-        (
-            lambda root: (root / "CK+48").mkdir(),
-            ValueError,
-            r"holds the official CK\+ and CK\+48; move one elsewhere",
-        ),
+        ("notes.txt", "", rf"ckplus in .*{COUNTS}\); to go on .*--no-check-counts"),
+        ("CK+48/notes.txt", "", r"holds the official CK\+ and CK\+48; move one elsewhere"),
+        (label_of("S005/001", 9), "1.0", r"9_emotion\.txt: S005/001 has more than one label"),
         *(
-            (
-                label(text, UNLABELED),
-                ValueError,
-                rf"S005_002_.*: expected a code from 1 to 7, got {re.escape(repr(text))}$",
-            )
+            (label_of(UNLABELED), text, f"{CODE} {re.escape(repr(text))}$")
             for text in ("0.0000000e+00", "8.0", "3.5", "nan", "happy", "1 2")
         ),
     ],
 )
 def test_refuses_what_is_not_the_whole_official_database(
-    tmp_path: Path, spoil: Callable[[Path], object], error: type[Exception], match: str
+    tmp_path: Path, name: str, text: str, match: str
 ) -> None:
     write_official(tmp_path)
-    spoil(tmp_path)
-    with pytest.raises(error, match=match):
+    write_text(tmp_path / name, text)
+    with pytest.raises(ValueError, match=match):
         load_ckplus(tmp_path)
 
 
 def test_a_labeled_sequence_without_frames_is_named(tmp_path: Path) -> None:
     write_official(tmp_path)
-    write_text(label_of(tmp_path, "S099/001"), "1.0")
+    write_text(tmp_path / label_of("S099/001"), "1.0")
     with pytest.raises(FileNotFoundError, match=r"no folder .*S099.001 .*\(--no-check-counts"):
         load_ckplus(tmp_path)
     assert len(load_ckplus(tmp_path, check_counts=False).splits["all"]) == 21

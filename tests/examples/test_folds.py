@@ -91,24 +91,16 @@ def test_a_fold_is_the_test_split_and_all_others_the_training_split() -> None:
         assert not set(train.subjects) & set(test.subjects)
 
 
-@pytest.mark.parametrize(
-    ("faces", "folds", "match"),
-    [
-        *(
-            (
-                some_faces(),
-                folds,
-                f"--folds must be from 2 to the number of people, 12, got {folds}",
-            )
-            for folds in (-1, 0, 1, 13)
-        ),
-        (faces_of(list("abcd"), [0, 0, 1, 2]), 3, "must be at most the faces of a class, 2, got 3"),
-        (replace(some_faces(), subjects=None), 2, "needs to know who is in each face"),
-    ],
-)
-def test_faces_that_have_no_such_folds_are_refused(faces: FaceSet, folds: int, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        subject_folds(faces, folds, seed=0)
+def test_faces_that_cannot_be_folded_are_refused() -> None:
+    faces, people = some_faces(), "--folds must be from 2 to the number of people, 12, got"
+    classes = "--folds must be at most the faces of a class, 2, got 3"
+    for refused, folds, match in (
+        *((faces, folds, f"{people} {folds}") for folds in (-1, 0, 1, 13)),
+        (faces_of(list("abcd"), [0, 0, 1, 2]), 3, classes),
+        (replace(faces, subjects=None), 2, "cross-validation needs to know who is in each face"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            subject_folds(refused, folds, seed=0)
 
 
 def test_a_fold_is_one_of_those_of_a_database_without_splits() -> None:
