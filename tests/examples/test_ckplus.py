@@ -125,9 +125,7 @@ def test_a_labeled_sequence_without_frames_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ck48(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("ck")
-    write_ck48(root / "CK+48")
-    return root
+    return write_ck48(tmp_path_factory.mktemp("ck"))
 
 
 @pytest.mark.parametrize("inside", ["", "CK+48"])

@@ -1,6 +1,5 @@
 """What takes the cross-entropy's place, against NumPy."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from fer.model.classification import (
     log_prior,
     make_classification,
 )
-from fer.training.batches import TrainingBatches
-from small_runs import assert_same, batch_of, begin, kept, make_run, options_of
+from small_runs import batch_of, make_run, options_of
 
 COUNTS = torch.tensor([6, 0, 3, 1])
 
@@ -119,17 +117,3 @@ def test_weights_alone_are_those_of_the_joint_loss() -> None:
     counts = count_classes(run.database.splits["train"].labels, 7)
     want = Classification(weight=class_weights(counts, "balanced"))(output.logits, labels)
     torch.testing.assert_close(found, want)
-
-
-@pytest.mark.usefixtures("small")
-def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    changes = {"criterion": "focal", "sampler": "balanced"}
-    begin(tmp_path / "whole", **changes).train(quiet=True)
-    first = begin(tmp_path / "parts", **changes)
-    first.progress.lr = float(first.schedule.get_last_lr()[0])
-    steps = first.take_steps(TrainingBatches(first.faces, first.options, 1, first.ranks))
-    for _ in range(3):
-        next(steps)
-    first.keep()
-    begin(tmp_path / "parts", **changes).train(quiet=True)
-    assert_same(kept(tmp_path / "parts"), kept(tmp_path / "whole"))

@@ -24,9 +24,7 @@ QUICK = ["--image-size=16", "--batch-size=32", "--limit=64", "--epochs=1", "--de
 
 @pytest.fixture(scope="module")
 def ck48(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("ck")
-    write_ck48(root / "CK+48", side=12)
-    return root
+    return write_ck48(tmp_path_factory.mktemp("ck"), side=12)
 
 
 @pytest.fixture(scope="module")
