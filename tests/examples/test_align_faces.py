@@ -212,17 +212,23 @@ def test_mtcnn_gives_the_largest_of_the_sure_faces(
     assert rows_of(OUT / "eyes.csv")[1][1:] == ["3.0", "9.0", "33.0", "9.0", "3"]
 
 
+def without_pictures() -> None:
+    for path in FACES.rglob("*.*g"):
+        path.unlink()
+
+
+SAME = "happy/S01_a.jpg and happy/S01_a.png would have one and the same crop"
+EXPECTED = "line 1: expected name,left_x,left_y,right_x,right_y, got"
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (
-            lambda: draw(FIRST).save(FACES / "happy" / "S01_a.png"),
-            r"happy/S01_a.jpg and happy/S01_a.png would have one and the same crop",
-        ),
-        (lambda: [path.unlink() for path in FACES.rglob("*.*g")], "holds no pictures"),
+        (lambda: draw(FIRST).save(FACES / "happy" / "S01_a.png"), SAME),
+        (without_pictures, "holds no pictures"),
         (lambda: write_text(OUT / "thesis.txt", "mine"), "is not empty, and not from this program"),
-        (lambda: EYES.write_text("a.png,1,2,3\n"), "line 1: expected name,left_x,left_y,right_x,"),
-        (lambda: EYES.write_text("name,right_x,right_y,left_x,left_y\n"), "line 1: expected name,"),
+        (lambda: EYES.write_text("a.png,1,2,3\n"), EXPECTED),
+        (lambda: EYES.write_text("name,right_x,right_y,left_x,left_y\n"), EXPECTED),
         (lambda: EYES.write_text(2 * "a.png,1,2,3,4\n"), "line 2: a.png is listed a second time"),
     ],
 )
