@@ -17,11 +17,11 @@ from image_trees import write_image, write_text
 from small_runs import COMMAND, use_small_backbone
 
 Writer = Callable[[Path], None]
-Face = tuple[int, str, int]
 
-SHOWN: list[Face] = [(i, expression, i // 7 + 1) for i, expression in enumerate(12 * CLASSES)]
+SHOWN = [(i, expression, i // 7 + 1) for i, expression in enumerate(12 * CLASSES)]
 """Twelve people with each of the seven expressions: a number, the expression, and the person."""
-BASIC = [each for each in SHOWN if each[1] in EXPRESSIONS]
+TWO_CLASSES = "folder --classes=sadness,happiness --head=linear"
+PEOPLE = f"folder --classes={','.join(EXPRESSIONS)} --subject=p.*"
 
 
 def write_rafdb(root: Path) -> None:
@@ -44,35 +44,20 @@ def write_ferplus(root: Path) -> None:
         write_text(root / folder / "label.csv", "".join(rows))
 
 
-def write_sfew(root: Path) -> None:
-    words = {"happiness": "Happy", "sadness": "Sad", "anger": "Angry"}
-    for index, expression, person in SHOWN:
-        folder = root / ("Val" if person > 8 else "Train")
-        name = words.get(expression, expression.title())
-        write_image(folder / name / f"Film_{index:09}.png", index)
+def placed(name: str, frames: int = 1) -> Writer:
+    """Return what writes the frames of every face under names of a pattern."""
 
+    def write(root: Path) -> None:
+        words = {"happiness": "Happy", "sadness": "Sad", "anger": "Angry"}
+        for index, expression, person in SHOWN:
+            known = {"index": index, "person": person, "expression": expression}
+            known |= {"word": words.get(expression, expression.title())}
+            known |= {"split": "test" if person > 8 else "train"}
+            known |= {"half": "Val" if person > 8 else "Train"}
+            for frame in range(frames):
+                write_image(root / name.format(frame=frame, **known), index)
 
-def write_folder(root: Path) -> None:
-    for index, expression, person in SHOWN:
-        write_image(root / ("test" if person > 8 else "train") / expression / f"{index}.png", index)
-
-
-def write_people(root: Path) -> None:
-    for index, expression, person in BASIC:
-        write_image(root / expression / f"{index}_p{person}.png", index)
-
-
-def write_mmi(root: Path) -> None:
-    for index, expression, person in BASIC:
-        for frame in range(5):
-            write_image(root / expression / f"S{person:03}-{index:03}" / f"{frame:04}.png", index)
-
-
-def write_oulu(root: Path) -> None:
-    for index, expression, person in BASIC:
-        folder = root / f"OriginalImg/VL/Strong/P{person:03}" / expression.title()
-        for frame in range(4):
-            write_image(folder / f"{frame:03}.jpeg", index)
+    return write
 
 
 def command(said: str, folder: Path) -> list[str]:
@@ -85,8 +70,8 @@ def command(said: str, folder: Path) -> list[str]:
     [
         ("rafdb", write_rafdb, 28),
         ("ferplus", write_ferplus, 21),
-        ("sfew", write_sfew, 28),
-        ("folder --classes=sadness,happiness --head=linear", write_folder, 8),
+        ("sfew", placed("{half}/{word}/Film_{index:09}.png"), 28),
+        (TWO_CLASSES, placed("{split}/{expression}/{index}.png"), 8),
     ],
 )
 def test_trains_on_every_database_with_splits(
@@ -106,9 +91,9 @@ def test_trains_on_every_database_with_splits(
 @pytest.mark.parametrize(
     ("said", "write", "tested"),
     [
-        ("mmi --head=linear", write_mmi, 216),
-        ("oulu", write_oulu, 216),
-        (f"folder --classes={','.join(EXPRESSIONS)} --subject=p.*", write_people, 72),
+        ("mmi --head=linear", placed("{expression}/S{person:03}-{index:03}/{frame}.png", 5), 216),
+        ("oulu", placed("VL/Strong/P{person:03}/{word}/{frame:03}.jpeg", 4), 216),
+        (PEOPLE, placed("{expression}/{index}_p{person}.png"), 72),
     ],
 )
 def test_cross_validates_every_database_without_splits(
