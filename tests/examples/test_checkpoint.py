@@ -18,9 +18,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert content["classes"] == ["a"]
     assert torch.equal(content["model"]["w"], torch.arange(3))
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_a_table_is_written_with_the_names_of_all_its_columns(tmp_path: Path) -> None:
+    # A table has the columns of all rows.
     checkpoint.write_csv(tmp_path / "a.csv", [{"a": 1}, {"a": 2, "b": 0.25}])
     assert (tmp_path / "a.csv").read_text() == "a,b\n1,\n2,0.25\n"
 

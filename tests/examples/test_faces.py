@@ -87,13 +87,10 @@ def test_a_damaged_file_is_named(
         read_images([good, bad], gray=ending == "png")
 
 
-def test_sixteen_bits_are_not_squeezed_into_eight(tmp_path: Path) -> None:
+def test_images_of_other_depths_and_sizes_are_named(tmp_path: Path) -> None:
     Image.new("I;16", (5, 6), 40_000).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png cannot be decoded: expected 8 bits .* I;16"):
         read_images([tmp_path / "deep.png"], gray=True)
-
-
-def test_images_of_unequal_size_name_the_first_that_differs(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.png", pixels(i)) for i in range(2)]
     paths += [save(tmp_path / f"wide{i}.png", pixels(i, width=7)) for i in range(2)]
     match = r"wide0\.png is 7 x 6, but .*0\.png is 5 x 6; align_faces\.py cuts faces out"
