@@ -14,7 +14,7 @@ from fer.data import Database
 from fer.data.table import read_whole
 from fer.evaluation import predictions as evaluation
 from fer.model import checkpoint
-from fer.options import load_options
+from fer.options import Options, load_options
 from fer.training.run import Run, open_run
 from image_trees import CK48_CLIPS, write_ck48, write_tree
 from small_runs import use_small_backbone
@@ -111,23 +111,19 @@ def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = tmp_path / "stopped"
-    begun: list[int | None] = []
+    folder, begun, step = tmp_path / "stopped", list[int | None](), Run.step
 
-    def begin(*arguments: Any, **named: Any) -> Run:
-        run = open_run(*arguments, **named)
-        begun.append(run.options.fold)
+    def begin(options: Options, *others: Any, **named: Any) -> Run:
+        begun.append(options.fold)
+        return open_run(options, *others, **named)
+
+    def step_in_the_second_is_stopped(run: Run, *batch: Any) -> Any:
         if begun == [1, 2]:
-            step = run.step
-
-            def step_and_be_stopped(*batch: Any) -> Any:
-                signal.raise_signal(signal.SIGTERM)
-                return step(*batch)
-
-            monkeypatch.setattr(run, "step", step_and_be_stopped)
-        return run
+            signal.raise_signal(signal.SIGTERM)
+        return step(run, *batch)
 
     monkeypatch.setattr(fer_crossval, "open_run", begin)
+    monkeypatch.setattr(Run, "step", step_in_the_second_is_stopped)
     with pytest.raises(SystemExit) as stopped:
         fer_crossval.main(command(ck48, folder))
     assert stopped.value.code == 128 + signal.SIGTERM
