@@ -38,18 +38,17 @@ def test_splits_are_kept_and_need_nobody_named(tmp_path: Path, splits: tuple[str
 @pytest.mark.parametrize(
     ("pattern", "people"),
     [
-        (r"[^_-]+", ["P07", "P08"]),
-        (r"P\d+", ["P07", "P08"]),
-        (r"_(\d+)", ["12", "12"]),
-        (r"P(\d+)_(\d+)", ["07", "08"]),
-        (r".+", ["P07_12", "P08_12"]),
+        (r"[^_-]+", "P07 P08"),
+        (r"P\d+", "P07 P08"),
+        (r"_(\d+)", "12 12"),
+        (r"P(\d+)_(\d+)", "07 08"),
+        (r".+", "P07_12 P08_12"),
     ],
 )
-def test_a_pattern_says_who_is_in_an_image(tmp_path: Path, pattern: str, people: list[str]) -> None:
+def test_a_pattern_says_who_is_in_an_image(tmp_path: Path, pattern: str, people: str) -> None:
     write_tree(tmp_path, ["sad/P07_12.png", "happy/P08_12.png", "happy/P08_12.jpg"])
     faces = load_folder(tmp_path, HAPPY_OR_SAD, subject=pattern).splits["all"]
-    assert faces.subjects is not None
-    assert list(faces.subjects[:2]) == people
+    assert (faces.subjects or ())[:2] == tuple(people.split())
 
 
 @pytest.mark.parametrize("pattern", [r"P\d+", r"x*", r"\d(x)?", r"(?=.)"])
