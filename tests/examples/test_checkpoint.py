@@ -23,14 +23,10 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text() == "a,b\n1,\n2,0.25\n"
 
 
-def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError("no space left on device")))
-
-
 def test_a_failed_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.json"
     checkpoint.write_json(path, {"epoch": 1})
-    fill_disk(monkeypatch)
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError("no space left on device")))
     with pytest.raises(OSError, match="no space"):
         checkpoint.write_json(path, {"epoch": 2})
     assert path.read_text() == '{\n  "epoch": 1\n}\n'
