@@ -46,6 +46,12 @@ def write_tree(root: Path, names: Iterable[str], size: tuple[int, int] = (4, 4))
         write_image(root / name, level, size)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, and the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 def levels(database: Database, split: str = "all") -> list[int]:
     """Return the gray level of each image of a split, all of whose pixels must have it."""
     images = database.splits[split].images.flatten(1)
@@ -58,8 +64,8 @@ def class_names(database: Database, split: str = "all") -> list[str]:
     return [database.classes[label] for label in database.splits[split].labels]
 
 
-def write_ck48(root: Path, side: int = 48) -> None:
-    """Write a tree with the real numbers of the 48 x 48 dump of CK+.
+def write_ck48(root: Path, side: int = 48) -> Path:
+    """Write the folder CK+48 with the real numbers of the 48 x 48 dump of CK+, and return `root`.
 
     Everyone shows two or three expressions.
     """
@@ -68,5 +74,6 @@ def write_ck48(root: Path, side: int = 48) -> None:
         person, sequence = number % CK48_PEOPLE + 1, number // CK48_PEOPLE + 1
         last = 10 + number % 50
         for frame in range(last - 2, last + 1):
-            path = root / name / f"S{person:03}_{sequence:03}_{frame:08}.png"
+            path = root / "CK+48" / name / f"S{person:03}_{sequence:03}_{frame:08}.png"
             write_image(path, (37 * number + frame) % 256, (side, side))
+    return root

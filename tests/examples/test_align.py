@@ -2,7 +2,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -29,6 +28,10 @@ The blur of shadows goes by the size of the picture, so that mostly goes up and 
 """
 
 
+def aligned(image: Tensor, points: Tensor, size: int, **options: Any) -> Tensor:
+    return align_by_eyes(image, points[0], points[1], size, **options)
+
+
 def noise(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
@@ -42,47 +45,25 @@ def eyes(view: View, size: int) -> Tensor:
     return torch.from_numpy(eyes_of(PERSON, view, size))
 
 
-def aligned(image: Tensor, points: Tensor, size: int, **options: Any) -> Tensor:
-    return align_by_eyes(image, points[0], points[1], size, **options)
-
-
-def irises_in(one: Tensor, other: Tensor, expected: Tensor) -> Tensor:
-    """The middles of the two irises, from pictures that differ by nothing but their color."""
-    difference = (one.double() - other.double()).abs().sum(0)
-    y, x = torch.meshgrid(*map(torch.arange, difference.shape), indexing="ij")
-    places = []
-    for is_left in (True, False):
-        weight = difference * ((x < expected[:, 0].mean()) == is_left)
-        places.append([float((weight * each).sum() / weight.sum()) for each in (x, y)])
-    return torch.tensor(places).double()
-
-
-# In both, the white highlight pulls the middle of what is colored by a fortieth of an iris.
-SHARE_OF_EYE_DISTANCE = 0.005
-
-
 @pytest.mark.parametrize(("view", "size"), [(View(), 256), *DRAWN])
 def test_drawn_faces_know_where_their_eyes_are(view: View, size: int) -> None:
     expected = eyes(view, size)
+    assert torch.equal(eyes(replace(view, gaze=0.1), size), expected)
+    # Nothing but the irises differs between the two pictures.
     green = face(view, size, replace(PERSON, iris=(0, 250, 0)))
-    error = (irises_in(face(view, size), green, expected) - expected).abs().max()
-    assert error < SHARE_OF_EYE_DISTANCE * (expected[1] - expected[0]).norm() + 0.1
-
-
-@pytest.mark.parametrize(("view", "size"), DRAWN)
-def test_eyes_come_to_lie_where_they_should(view: View, size: int) -> None:
-    expected = eye_places(256)
-    green = face(view, size, replace(PERSON, iris=(0, 250, 0)))
-    crops = [aligned(each, eyes(view, size), 256) for each in (face(view, size), green)]
-    error = (irises_in(crops[0], crops[1], expected) - expected).abs().max()
-    assert error < SHARE_OF_EYE_DISTANCE * 256 / 3 + 0.1
+    difference = (face(view, size).double() - green.double()).abs().sum(0)
+    y, x = torch.meshgrid(*map(torch.arange, difference.shape), indexing="ij")
+    for place, is_left in zip(expected, (True, False), strict=True):
+        weight = difference * ((x < expected[:, 0].mean()) == is_left)
+        found = torch.stack([(weight * each).sum() / weight.sum() for each in (x, y)])
+        # The white highlight pulls the middle of what is colored by a fortieth of an iris.
+        allowed = 0.005 * float((expected[1] - expected[0]).norm()) + 0.1
+        torch.testing.assert_close(found, place, atol=allowed, rtol=0)
 
 
 @pytest.mark.parametrize(("view", "size"), DRAWN)
 @pytest.mark.parametrize("crop", [64, 128])
-def test_a_face_turned_scaled_and_shifted_gives_the_same_crop(
-    view: View, size: int, crop: int
-) -> None:
+def test_a_turned_scaled_and_shifted_face_gives_one_crop(view: View, size: int, crop: int) -> None:
     want = aligned(face(View(), 400), eyes(View(), 400), crop).double()
     got = aligned(face(view, size), eyes(view, size), crop).double()
     inner = slice(crop // 8, -crop // 8)  # the corners may lie beyond the picture
@@ -94,20 +75,25 @@ def test_a_face_turned_scaled_and_shifted_gives_the_same_crop(
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [37, 256])
-def test_the_identity_gives_the_identical_image(channels: int, size: int) -> None:
-    image = noise(channels, size, size)
-    assert torch.equal(aligned(image, eye_places(size), size), image)
+@pytest.mark.parametrize("options", [{}, {"eye_distance": 0.4, "eye_height": 0.5}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64])
+def test_the_identity_gives_the_identical_image_in_its_type(
+    channels: int, size: int, options: dict[str, float], dtype: torch.dtype
+) -> None:
+    image, points = noise(channels, size, size), eye_places(size, **options)
+    image = image if dtype == torch.uint8 else (image / 255).to(dtype)
+    got, error = aligned(image, points, size, **options), float(1e-4 * dtype.is_floating_point)
+    torch.testing.assert_close(got, image, atol=error, rtol=0)
+    wanted = torch.tensor([(18.7, 31.5), (44.3, 31.5)]).double()
+    torch.testing.assert_close(eye_places(64, eye_distance=0.4, eye_height=0.5), wanted)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_quarter_turns_are_exact(quarters: int) -> None:
-    size = 64
-    image = noise(3, size, size)
-    points = eye_places(size)
+    image, points = noise(3, 64, 64), eye_places(64)
     for _ in range(quarters):  # counterclockwise, as rot90 turns
-        points = torch.stack([points[:, 1], size - 1 - points[:, 0]], dim=1)
-    turned = image.rot90(quarters, (1, 2))
-    assert torch.equal(aligned(turned, points, size), image)
+        points = torch.stack([points[:, 1], 63 - points[:, 0]], dim=1)
+    assert torch.equal(aligned(image.rot90(quarters, (1, 2)), points, 64), image)
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 1.7, 3.2])
@@ -140,8 +126,8 @@ def test_a_batch_is_the_crops_of_its_faces() -> None:
     points = torch.stack([eyes(view, 200) for view in views])
     points[1] = 5 * points[1] - 400  # far apart, so that its crop alone shrinks the picture
     together = align_by_eyes(images, points[:, 0], points[:, 1], 96)
-    for index in range(len(images)):
-        assert torch.equal(together[index], aligned(images[index], points[index], 96))
+    for got, image, places in zip(together, images, points, strict=True):
+        assert torch.equal(got, aligned(image, places, 96))
 
 
 def test_what_lies_beyond_the_picture_is_as_padding_mode_says() -> None:
@@ -151,22 +137,6 @@ def test_what_lies_beyond_the_picture_is_as_padding_mode_says() -> None:
     assert align_by_eyes(image, left, right, 64)[0, 40, 0] == 100
     assert align_by_eyes(image, left, right, 64, padding_mode="zeros")[0, 40, 0] == 0
     assert align_by_eyes(image, left, right, 64, padding_mode="reflection")[0, 40, 20] == 200
-
-
-def test_eyes_may_be_given_another_place() -> None:
-    image = noise(1, 64, 64)
-    wanted = eye_places(64, eye_distance=0.4, eye_height=0.5)
-    got = aligned(image, wanted, 64, eye_distance=0.4, eye_height=0.5)
-    assert torch.equal(got, image)
-    torch.testing.assert_close(wanted, torch.tensor([(18.7, 31.5), (44.3, 31.5)]).double())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_floating_types_are_kept(dtype: torch.dtype) -> None:
-    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-    got = aligned(image, eye_places(32), 32)
-    assert got.dtype == dtype
-    torch.testing.assert_close(got, image, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -183,15 +153,7 @@ def test_floating_types_are_kept(dtype: torch.dtype) -> None:
         ({"eye_height": 0.0}, r"eye_height must be in \(0, 1\)"),
     ],
 )
-def test_rejects_what_has_no_crop(changes: dict[str, object], message: str) -> None:
-    given: dict[str, object] = {
-        "images": noise(3, 8, 8),
-        "left": torch.tensor([2.0, 3.0]),
-        "right": torch.tensor([5.0, 3.0]),
-    }
+def test_rejects_what_has_no_crop(changes: dict[str, Any], message: str) -> None:
+    eyes = {"left": torch.tensor([2.0, 3.0]), "right": torch.tensor([5.0, 3.0])}
     with pytest.raises((TypeError, ValueError), match=message):
-        align_by_eyes(**(given | changes))  # type: ignore[arg-type]
-
-
-def test_eyes_stay_in_their_place_whatever_they_look_at() -> None:
-    assert np.array_equal(eyes_of(PERSON, View(gaze=0.1), 72), eyes_of(PERSON, View(), 72))
+        align_by_eyes(**{"images": noise(3, 8, 8), **eyes, **changes})

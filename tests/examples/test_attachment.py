@@ -31,16 +31,7 @@ def test_attention_that_knows_nothing_is_the_papers_pooling(bias: bool) -> None:
 
 
 @pytest.mark.parametrize("attend", [True, False])
-def test_a_single_place_is_the_papers_feature(attend: bool) -> None:
-    head, feature = head_of(), torch.randn(N, P, dtype=torch.float64)
-    on_maps = OnMaps(head, attend=attend).double()
-    if on_maps.queries is not None:
-        torch.nn.init.normal_(on_maps.queries)
-    assert_close("output", named(on_maps(feature)), named(head(feature)))
-
-
-@pytest.mark.parametrize("attend", [True, False])
-def test_the_latents_are_those_of_a_loop(attend: bool) -> None:
+def test_the_latents_are_those_of_a_loop_and_of_one_place_the_papers(attend: bool) -> None:
     head, maps = head_of(), torch.randn(N, P, T, dtype=torch.float64)
     on_maps = OnMaps(head, attend=attend).double().requires_grad_(False)
     if on_maps.queries is not None:
@@ -64,6 +55,7 @@ def test_the_latents_are_those_of_a_loop(attend: bool) -> None:
                 wanted[i, j] = torch.stack(each).amax(0)
     got = on_maps(maps.flatten(1)).latents
     assert_close("latents", {"latents": got}, {"latents": wanted})
+    assert_close("output", named(on_maps(maps[..., 0])), named(head(maps[..., 0])))
 
 
 def test_queries_learn_from_zero() -> None:

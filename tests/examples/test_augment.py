@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,12 +12,18 @@ def faces(count: int = 6, channels: int = 3) -> torch.Tensor:
     return torch.randint(0, 256, (count, channels, 48, 48), generator=generator).to(torch.uint8)
 
 
-def test_draws_are_within_the_margin_and_replay() -> None:
-    drawn = augment.draw(1000, 224, torch.Generator().manual_seed(3))
+def drawn_by(seed: int, count: int, crop: int, kind: augment.Augment = "paper") -> torch.Tensor:
+    return augment.draw(count, crop, torch.Generator().manual_seed(seed), kind)
+
+
+def test_draws_are_within_their_bounds_and_replay() -> None:
+    drawn, strong = drawn_by(3, 1000, 224), drawn_by(3, 100, 42, "strong")
     assert drawn[:, :2].min() == 0
     assert drawn[:, :2].max() == 32  # 256 - 224
     assert 400 < drawn[:, 2].sum() < 600
-    assert torch.equal(drawn, augment.draw(1000, 224, torch.Generator().manual_seed(3)))
+    assert ((strong >= 0) & (strong < 1)).all()
+    assert torch.equal(drawn, drawn_by(3, 1000, 224))
+    assert torch.equal(strong, drawn_by(3, 100, 42, "strong"))
 
 
 def test_a_crop_is_that_of_the_resized_face() -> None:
@@ -26,59 +33,47 @@ def test_a_crop_is_that_of_the_resized_face() -> None:
         # 42 x 256 / 224 is 48, the faces' own size, so that resizing changes nothing.
         want = faces()[index, :, top : top + 42, left : left + 42].float() / 127.5 - 1
         torch.testing.assert_close(got[index], want.flip(-1) if flip else want)
-
-
-def test_evaluation_crops_the_center() -> None:
-    want = faces()[..., 3:45, 3:45].float() / 127.5 - 1
-    torch.testing.assert_close(augment.for_evaluation(faces(), 42), want)
+    center = faces()[..., 3:45, 3:45].float() / 127.5 - 1
+    torch.testing.assert_close(augment.for_evaluation(faces(), 42), center)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_output_has_three_channels_in_minus_one_to_one(channels: int) -> None:
-    drawn = augment.draw(6, 64, torch.Generator().manual_seed(0))
-    for got in (
-        augment.for_training(faces(channels=channels), drawn, 64),
-        augment.for_evaluation(faces(channels=channels), 64),
-    ):
+    images = faces(channels=channels)
+    trained = augment.for_training(images, drawn_by(0, 6, 64), 64)
+    for got in (trained, augment.for_evaluation(images, 64)):
         assert got.shape == (6, 3, 64, 64)
         assert got.abs().max() <= 1.0001
 
 
-def test_a_face_does_not_depend_on_its_batch() -> None:
-    together = augment.for_evaluation(faces(), 64)
-    alone = torch.cat([augment.for_evaluation(face, 64) for face in faces().split(1)])
-    torch.testing.assert_close(together, alone)
-
-
-MIDDLE = {"turn": 0.5, "scale": 0.5, "right": 0.5, "down": 0.5, "flip": 0.9}
-"""What moves nothing: no angle, a scale of 1, no shift, no mirror."""
-
-
 def drawn_row(**changes: float) -> torch.Tensor:
     """Return a row for the strong augmentation that changes nothing but what is said."""
+    # No angle, a scale of 1, no shift, no mirror, as much light, and nothing hidden.
+    middle = dict.fromkeys(("turn", "scale", "right", "down"), 0.5) | {"flip": 0.9}
     lit = {"contrast": 0.5, "brightness": 0.5}
     hidden = dict.fromkeys(("share", "ratio", "top", "left", "whether", "gray"), 0.9)
-    return torch.tensor([list((MIDDLE | lit | hidden | changes).values())])
+    return torch.tensor([list((middle | lit | hidden | changes).values())])
 
 
-def strongly(images: torch.Tensor, drawn: torch.Tensor, crop: int = 42) -> torch.Tensor:
-    return augment.for_training(images, drawn.expand(len(images), -1), crop, "strong")
+def strongly(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    return augment.for_training(images, drawn.expand(len(images), -1), 42, "strong")
 
 
-def test_strong_draws_replay() -> None:
-    drawn = augment.draw(100, 42, torch.Generator().manual_seed(3), "strong")
-    assert torch.equal(drawn, augment.draw(100, 42, torch.Generator().manual_seed(3), "strong"))
-    assert ((drawn >= 0) & (drawn < 1)).all()
-
-
-def test_strong_in_the_middle_of_all_draws_is_the_center_crop() -> None:
-    want = augment.for_evaluation(faces(), 42)
-    torch.testing.assert_close(strongly(faces(), drawn_row()), want, atol=5e-5, rtol=0)
-
-
-def test_strong_mirrors() -> None:
-    want = augment.for_evaluation(faces(), 42).flip(-1)
-    torch.testing.assert_close(strongly(faces(), drawn_row(flip=0.1)), want, atol=5e-5, rtol=0)
+@pytest.mark.parametrize(
+    ("changes", "change"),
+    [
+        ({}, lambda center: center),
+        ({"flip": 0.1}, lambda center: center.flip(-1)),
+        ({"contrast": 1.0}, lambda center: (1.3 * center).clamp(-1, 1)),
+        ({"brightness": 0.0}, lambda center: (center - 0.4).clamp(-1, 1)),
+    ],
+    ids=str,
+)
+def test_strong_changes_the_center_crop_as_the_draws_say(
+    changes: dict[str, float], change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    want = change(augment.for_evaluation(faces(), 42))
+    torch.testing.assert_close(strongly(faces(), drawn_row(**changes)), want, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -110,19 +105,10 @@ def test_strong_moves_a_point_where_geometry_says(
     assert float(middle[1]) == pytest.approx(-column if mirrored else column, abs=0.1)
 
 
-def test_strong_changes_contrast_and_brightness() -> None:
-    base = augment.for_evaluation(faces(), 42)
-    got = strongly(faces(), drawn_row(contrast=1.0))
-    torch.testing.assert_close(got, (1.3 * base).clamp(-1, 1), atol=5e-5, rtol=0)
-    got = strongly(faces(), drawn_row(brightness=0.0))
-    torch.testing.assert_close(got, (base - 0.4).clamp(-1, 1), atol=5e-5, rtol=0)
-
-
 def test_strong_hides_a_rectangle_of_gray_in_half_of_the_faces() -> None:
-    images = faces(1).expand(400, -1, -1, -1)
-    drawn = augment.draw(400, 42, torch.Generator().manual_seed(0), "strong")
+    images, drawn = faces(1).expand(400, -1, -1, -1), drawn_by(0, 400, 42, "strong")
     drawn[:, :7] = drawn_row()[:, :7]
-    changed = (strongly_each(images, drawn) - augment.for_evaluation(images, 42)).abs() > 1e-4
+    changed = (strongly(images, drawn) - augment.for_evaluation(images, 42)).abs() > 1e-4
     share = changed.all(1).float().mean((1, 2))
     assert 0.4 < (share > 0).float().mean() < 0.6
     hidden = share[share > 0]
@@ -130,14 +116,11 @@ def test_strong_hides_a_rectangle_of_gray_in_half_of_the_faces() -> None:
     assert 0.17 < hidden.max() < 0.22
 
 
-def strongly_each(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    return augment.for_training(images, drawn, 42, "strong")
-
-
-def test_a_strongly_changed_face_does_not_depend_on_its_batch() -> None:
-    drawn = augment.draw(6, 42, torch.Generator().manual_seed(1), "strong")
-    together = strongly_each(faces(), drawn)
+def test_a_face_does_not_depend_on_its_batch() -> None:
+    drawn = drawn_by(1, 6, 42, "strong")
+    together = strongly(faces(), drawn)
     pairs = zip(faces().split(1), drawn.split(1), strict=True)
-    alone = torch.cat([strongly_each(face, row) for face, row in pairs])
-    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(together, torch.cat([strongly(*pair) for pair in pairs]))
     assert together.abs().max() <= 1
+    alone = torch.cat([augment.for_evaluation(face, 64) for face in faces().split(1)])
+    torch.testing.assert_close(augment.for_evaluation(faces(), 64), alone)

@@ -42,21 +42,16 @@ def test_values_gradients_and_statistics_are_pytorchs(momentum: float | None) ->
     torch.testing.assert_close(got.state_dict(), want.state_dict())
 
 
-def test_in_evaluation_it_is_pytorchs_and_nothing_moves() -> None:
+def test_statistics_do_not_move_in_evaluation_nor_where_they_are_not_followed() -> None:
     want, got = layers()
     want(maps(0))
     got(maps(0))
     before = {name: value.clone() for name, value in got.state_dict().items()}
     torch.testing.assert_close(got.eval()(maps(1)), want.eval()(maps(1)))
     torch.testing.assert_close(got.state_dict(), before)
-
-
-def test_statistics_that_are_not_followed_do_not_move() -> None:
-    _, got = layers()
-    got.track_running_stats = False
-    got(maps(0))
-    assert got.num_batches_tracked == 0
-    torch.testing.assert_close(got.running_mean, torch.zeros(3, dtype=torch.float64))
+    got.train().track_running_stats = False
+    got(maps(2))
+    torch.testing.assert_close(got.state_dict(), before)
 
 
 def test_maps_in_a_lower_type_are_summed_in_float32() -> None:

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,40 +18,21 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert content["classes"] == ["a"]
     assert torch.equal(content["model"]["w"], torch.arange(3))
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    # A table has the columns of all rows.
+    checkpoint.write_csv(tmp_path / "a.csv", [{"a": 1}, {"a": 2, "b": 0.25}])
+    assert (tmp_path / "a.csv").read_text() == "a,b\n1,\n2,0.25\n"
 
 
-def test_a_table_is_written_with_the_names_of_its_columns(tmp_path: Path) -> None:
-    checkpoint.write_csv(
-        tmp_path / "a.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
-    )
-    assert (tmp_path / "a.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
-
-
-@pytest.fixture
-def _full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_failed_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.json"
     checkpoint.write_json(path, {"epoch": 1})
-    request.getfixturevalue("_full_disk")
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError("no space left on device")))
     with pytest.raises(OSError, match="no space"):
         checkpoint.write_json(path, {"epoch": 2})
     assert path.read_text() == '{\n  "epoch": 1\n}\n'
-    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
-
-
-@pytest.mark.usefixtures("_full_disk")
-def test_a_folder_that_cannot_be_begun_is_not_left_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no space"):
         checkpoint.new_run(tmp_path / "run", "", {"epochs": 1})
-    assert not (tmp_path / "run").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
 class Touch:
@@ -72,36 +54,22 @@ def test_rejects_a_file_that_would_run_code_and_does_not_run_it(tmp_path: Path) 
     assert (tmp_path / "ran").exists()
 
 
-def test_rejects_what_is_something_else(tmp_path: Path) -> None:
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="is not a checkpoint of this program"):
-        checkpoint.read_checkpoint(tmp_path / "other.pt")
-    (tmp_path / "half.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"half\.pt cannot be read as tensors"):
-        checkpoint.read_checkpoint(tmp_path / "half.pt")
+def test_a_damaged_file_is_told_with_what_may_be_whole(tmp_path: Path) -> None:
+    path, whole = tmp_path / "last.pt", "best.pt beside it may be whole"
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        checkpoint.read_checkpoint(tmp_path / "none.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"], ids=str)
-def test_a_damaged_file_is_told_in_a_line_with_what_may_be_whole(
-    tmp_path: Path, content: bytes
-) -> None:
-    (tmp_path / "last.pt").write_bytes(content)
-    for name, end in (
-        ("other.txt", "no checkpoint"),
-        ("best.pt", "best.pt beside it may be whole"),
-    ):
-        (tmp_path / name).touch()
-        with pytest.raises(ValueError, match=r"last\.pt cannot be read") as found:
-            checkpoint.read_checkpoint(tmp_path / "last.pt")
-        assert str(found.value).endswith(end)
-        assert "\n" not in str(found.value)
-
-
-def test_columns_that_come_later_are_written(tmp_path: Path) -> None:
-    checkpoint.write_csv(tmp_path / "rows.csv", [{"a": 1}, {"a": 2, "b": 3}])
-    assert (tmp_path / "rows.csv").read_text() == "a,b\n1,\n2,3\n"
+        checkpoint.read_checkpoint(path)
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="is not a checkpoint of this program"):
+        checkpoint.read_checkpoint(path)
+    half = path.read_bytes()[:-200]
+    for beside, end in {"other.txt": "no checkpoint", "best.pt": whole}.items():
+        (tmp_path / beside).touch()
+        for content in (b"", b"no checkpoint", b"PK\x03\x04 cut off", half):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=r"last\.pt cannot be read as tensors") as found:
+                checkpoint.read_checkpoint(path)
+            assert str(found.value).endswith(end)
+            assert "\n" not in str(found.value)
 
 
 def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,17 +80,10 @@ def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         checkpoint.new_folder(Path("runs/run"), "")
 
 
-def test_a_folder_is_held_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
-    with checkpoint.claim_folder(tmp_path):
-        with (
-            pytest.raises(ValueError, match=f"another process writes to {tmp_path}"),
-            checkpoint.claim_folder(tmp_path),
-        ):
-            pytest.fail("two hold one folder")
-        with checkpoint.claim_folder(tmp_path, writing=False):
-            pass
-    with checkpoint.claim_folder(tmp_path):
-        pass
+def assert_held(folder: Path) -> None:
+    held = pytest.raises(ValueError, match=f"another process writes to {folder}")
+    with held, checkpoint.claim_folder(folder):
+        pytest.fail("two hold one folder")
 
 
 HOLD = """
@@ -136,34 +97,31 @@ input()
 """
 
 
-def test_a_process_that_is_killed_frees_its_folder(tmp_path: Path) -> None:
+def test_a_folder_is_held_by_one_and_free_again_even_if_that_is_killed(tmp_path: Path) -> None:
+    with checkpoint.claim_folder(tmp_path):
+        assert_held(tmp_path)
+        with checkpoint.claim_folder(tmp_path, writing=False):
+            pass
     command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
-        with (
-            pytest.raises(ValueError, match="another process writes"),
-            checkpoint.claim_folder(tmp_path),
-        ):
-            pytest.fail("two hold one folder")
+        assert_held(tmp_path)
         process.kill()
         process.wait()
     with checkpoint.claim_folder(tmp_path):
         pass
 
 
-def test_rejects_a_disk_without_room(tmp_path: Path) -> None:
-    free = shutil.disk_usage(tmp_path).free
-    checkpoint.require_room(tmp_path, 10)
-    with pytest.raises(ValueError, match=r"has room for .* MiB, and the checkpoints of this run"):
-        checkpoint.require_room(tmp_path, 2 * free)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_rejects_a_folder_that_cannot_be_written_to(
+def test_rejects_a_folder_without_room_or_write_access(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    checkpoint.require_room(tmp_path, 10)
+    with pytest.raises(ValueError, match=r"has room for .* MiB, and the checkpoints of this run"):
+        checkpoint.require_room(tmp_path, 2 * shutil.disk_usage(tmp_path).free)
+    assert list(tmp_path.iterdir()) == []
+
     def refuse(path: Path, *_: object) -> None:
         raise PermissionError(f"permission denied: {path}")
 

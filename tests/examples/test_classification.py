@@ -1,6 +1,5 @@
 """What takes the cross-entropy's place, against NumPy."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,9 @@ from fer.model.classification import (
     Classification,
     class_weights,
     count_classes,
-    log_prior,
     make_classification,
 )
-from fer.training.batches import TrainingBatches
-from small_runs import assert_same, batch_of, begin, kept, make_run, options_of
+from small_runs import batch_of, make_run, options_of
 
 COUNTS = torch.tensor([6, 0, 3, 1])
 
@@ -30,11 +27,8 @@ def oracle(logits: Any, target: Any, weight: Any, added: Any, gamma: float) -> f
     return float(total / mass)
 
 
-def test_classes_are_counted_and_those_without_a_face_too() -> None:
-    assert count_classes(torch.tensor([0, 2, 2]), 4).tolist() == [1, 0, 2, 0]
-
-
 def test_weights_are_those_of_the_counts_with_a_mean_of_one() -> None:
+    assert count_classes(torch.tensor([0, 2, 2]), 4).tolist() == [1, 0, 2, 0]
     balanced, root = class_weights(COUNTS, "balanced"), class_weights(COUNTS, "sqrt")
     assert balanced is not None
     assert root is not None
@@ -43,10 +37,7 @@ def test_weights_are_those_of_the_counts_with_a_mean_of_one() -> None:
         assert float((weight * COUNTS).sum() / 10) == pytest.approx(1)
     torch.testing.assert_close(root / root[0], (balanced / balanced[0]).sqrt())
     assert class_weights(COUNTS, "none") is None
-
-
-def test_a_class_without_faces_has_the_share_of_one_face() -> None:
-    torch.testing.assert_close(log_prior(COUNTS).exp(), torch.tensor([6, 1, 3, 1]) / 11)
+    assert make_classification(options_of(), COUNTS) is None
 
 
 @pytest.mark.parametrize(
@@ -69,13 +60,11 @@ def test_matches_numpy(changes: dict[str, Any]) -> None:
     made = make_classification(options, COUNTS)
     assert made is not None
     weight = class_weights(COUNTS, options.class_weights)
-    want = oracle(
-        logits.numpy(),
-        target.numpy(),
-        np.ones(4) if weight is None else weight.double().numpy(),
-        options.logit_adjust * log_prior(COUNTS).numpy().astype(float),
-        options.focal_gamma if options.criterion == "focal" else 0.0,
-    )
+    weighed = np.ones(4) if weight is None else weight.double().numpy()
+    # A class without faces has the share of one face.
+    added = options.logit_adjust * np.log(np.array([6, 1, 3, 1]) / 11)
+    gamma = options.focal_gamma if options.criterion == "focal" else 0.0
+    want = oracle(logits.numpy(), target.numpy(), weighed, added, gamma)
     found = made.double()(logits, target)
     assert float(found) == pytest.approx(want, rel=1e-5)
     if options.logit_adjust:
@@ -95,10 +84,6 @@ def test_a_face_that_is_certain_has_a_gradient_that_is_a_number() -> None:
     Classification(gamma=0.5)(logits, torch.tensor([0])).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-
-
-def test_plain_options_leave_the_cross_entropy() -> None:
-    assert make_classification(options_of(), COUNTS) is None
 
 
 @pytest.mark.usefixtures("small")
@@ -128,18 +113,3 @@ def test_weights_alone_are_those_of_the_joint_loss() -> None:
     counts = count_classes(run.database.splits["train"].labels, 7)
     want = Classification(weight=class_weights(counts, "balanced"))(output.logits, labels)
     torch.testing.assert_close(found, want)
-
-
-@pytest.mark.usefixtures("small")
-def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    changes = {"criterion": "focal", "sampler": "balanced"}
-    begin(tmp_path / "whole", **changes).train(quiet=True)
-    first = begin(tmp_path / "parts", **changes)
-    first.model.train()
-    for _ in range(3):
-        first.progress.lr = first.progress.lr or float(first.schedule.get_last_lr()[0])
-        batches = TrainingBatches(first.faces, first.options, 1, first.ranks)
-        next(iter(first.take_steps(batches)))
-    first.keep()
-    begin(tmp_path / "parts", **changes).train(quiet=True)
-    assert_same(kept(tmp_path / "parts"), kept(tmp_path / "whole"))

@@ -1,6 +1,7 @@
 """The command line: every flag reaches the options, and a preset fills in the rest."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,12 @@ import pytest
 from fer.command import fill_options, parse, parser_of
 from fer.model import checkpoint
 from fer.options import PRESETS, SYNTHETIC, Options
+from fer_ablation import main as ablate
+from fer_crossval import main as cross_validate
+from fer_rafdb import main as train
 from small_runs import options_of
+
+Main = Callable[[list[str]], object]
 
 NO_OPTIONS = ("help", "out")
 ACTIONS = [each for each in parser_of("")._actions if each.dest not in NO_OPTIONS]
@@ -58,13 +64,9 @@ def test_every_option_has_a_flag() -> None:
     assert parse("", ["--fold", "3", "--dataset", "mmi", "--data", "x"]).options.fold == 3
 
 
-def test_what_a_preset_switches_on_can_be_switched_off() -> None:
-    assert parse("", ["--preset", "strong"]).options.small_stem
-    assert not parse("", ["--preset", "strong", "--no-small-stem"]).options.small_stem
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fills_in_what_is_not_said(preset: str) -> None:
+    assert not parse("", ["--preset", preset, "--no-small-stem"]).options.small_stem
     options = fill_options({"preset": preset, "lr": 0.5})
     for name, value in PRESETS[preset].items():
         assert getattr(options, name) == (0.5 if name == "lr" else value)
@@ -88,36 +90,50 @@ def test_synthetic_faces_are_small_unless_a_preset_is_asked_for() -> None:
     assert other.image_size == PRESETS["scratch"]["image_size"]
 
 
-def test_a_run_goes_on_with_its_own_options(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_its_own_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = options_of(classes=("a", "b"), ema=0.9, fold=2)
     checkpoint.write_json(tmp_path / "config.json", options.plain())
     command = parse("", ["--resume", str(tmp_path)])
     assert command.options == options
     assert (command.out, command.resume) == (None, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("said", "match"),
-    [
-        (["--resume", "x", "--lr", "1"], "--resume takes everything from the run's folder"),
-        (["--resume", "x", "--out", "y"], "--resume takes everything from the run's folder"),
-        (["--resume", "nowhere"], "cannot go on with nowhere"),
-        (["--dataset", "lfw"], "invalid choice: 'lfw'"),
-        (["--lr", "fast"], "invalid float value: 'fast'"),
-        (["--dataset", "folder", "--data", "x"], "--dataset folder needs --classes"),
-    ],
-)
-def test_rejects(said: list[str], match: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parse("", said)
-    assert ended.value.code == 2
-    assert match in capsys.readouterr().err
-
-
-def test_rejects_a_folder_whose_options_are_of_another_version(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkpoint.write_json(tmp_path / "config.json", options_of().plain() | {"surprise": 1})
+    checkpoint.write_json(tmp_path / "config.json", options.plain() | {"surprise": 1})
     with pytest.raises(SystemExit):
         parse("", ["--resume", str(tmp_path)])
     assert "surprise" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("main", "said", "match"),
+    [
+        (train, "--resume x --lr 1", "--resume takes everything from the run's folder"),
+        (train, "--resume x --out y", "--resume takes everything from the run's folder"),
+        (train, "--resume nowhere", "cannot go on with nowhere"),
+        (train, "--dataset lfw", "invalid choice: 'lfw'"),
+        (train, "--lr fast", "invalid float value: 'fast'"),
+        (train, "--dataset folder --data x", "--dataset folder needs --classes"),
+        (cross_validate, "", "--dataset must be one of ckplus, mmi, oulu, folder"),
+        (cross_validate, "--dataset rafdb --data x", "invalid choice: 'rafdb'"),
+        (cross_validate, "--dataset ckplus", "--dataset ckplus needs --data DIR"),
+        (cross_validate, "--dataset folder --data x", "--dataset folder needs --classes"),
+        (cross_validate, "--dataset ckplus --data x --fold 3", "ambiguous option: --fold"),
+        (cross_validate, "--resume x --folds 3", "--resume takes everything from the folder"),
+        (cross_validate, "--resume x --out y", "--resume takes everything from the folder"),
+        (cross_validate, "--resume nowhere", "cannot go on with nowhere"),
+        (ablate, "table2 --no-intra", "table2 decides intra; do not give it"),
+        (ablate, "figure4 --head linear", "figure4 decides head"),
+        (ablate, "table1b --lambda-balance 0.5", "table1b decides lambda_balance"),
+        (ablate, "table2 --seeds 0", "--seeds must be at least 1"),
+        (ablate, "table3", "invalid choice: 'table3'"),
+        (ablate, "table2 --lr 0", "--lr must be above 0"),
+    ],
+)
+def test_what_makes_no_command_is_refused(
+    main: Main, said: str, match: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(said.split())
+    assert ended.value.code == 2
+    assert match in capsys.readouterr().err

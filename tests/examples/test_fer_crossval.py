@@ -1,10 +1,7 @@
 """Cross-validation by the command line, on a tree with the real numbers of CK+."""
 
 import csv
-import json
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -17,38 +14,30 @@ from fer.data import Database
 from fer.data.table import read_whole
 from fer.evaluation import predictions as evaluation
 from fer.model import checkpoint
-from fer.options import load_options
+from fer.options import Options, load_options
 from fer.training.run import Run, open_run
-from image_trees import CK48_CLIPS, write_ck48, write_image, write_tree
+from image_trees import CK48_CLIPS, write_ck48, write_tree
+from small_runs import use_small_backbone
 
-FOLDS = 3
-QUICK = ["--image-size", "16", "--batch-size", "32", "--limit", "64", "--epochs", "1"]
-QUICK += ["--device", "cpu"]
+QUICK = ["--image-size=16", "--batch-size=32", "--limit=64", "--epochs=1", "--device=cpu"]
 
 
 @pytest.fixture(scope="module")
 def ck48(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("ck")
-    write_ck48(root / "CK+48", side=12)
-    return root
+    return write_ck48(tmp_path_factory.mktemp("ck"), side=12)
 
 
 @pytest.fixture(scope="module")
-def finished(ck48: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(ck48: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    fer_crossval.main(command(ck48, folder))
-    yield folder
-    shutil.rmtree(folder)  # its checkpoints take half a gigabyte
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "runs"
-    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patched:
+        use_small_backbone(patched)
+        fer_crossval.main(command(ck48, folder))
+    return folder
 
 
 def command(root: Path, folder: Path, *arguments: str) -> list[str]:
-    data = ["--dataset", "ckplus", "--data", str(root), "--folds", str(FOLDS)]
+    data = ["--dataset", "ckplus", "--data", str(root), "--folds", "3"]
     return [*data, *QUICK, *arguments, "--out", str(folder)]
 
 
@@ -56,25 +45,19 @@ def kept(folder: Path) -> list[evaluation.StoredEvaluation]:
     return [evaluation.read_evaluation(path) for path in sorted(folder.glob("fold*/evaluation.pt"))]
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((folder / "folds.csv").read_text().splitlines()))
-
-
 def test_every_image_is_tested_once_and_nobody_twice(finished: Path, ck48: Path) -> None:
-    names = [each.faces.names for each in kept(finished)]
-    people = [{name.split("/")[-1].split("_")[0] for name in fold} for fold in names]
-
-    assert len(names) == FOLDS
-    tested = [name.split("/")[-1] for fold in names for name in fold]
-    assert sorted(tested) == sorted(path.name for path in (ck48 / "CK+48").glob("*/*.png"))
-    assert len(tested) == 981
+    tested = [[name.split("/")[-1] for name in each.faces.names] for each in kept(finished)]
+    people = [{name.split("_")[0] for name in fold} for fold in tested]
+    assert len(tested) == 3
+    names = [name for fold in tested for name in fold]
+    assert sorted(names) == sorted(path.name for path in ck48.glob("CK+48/*/*.png"))
+    assert len(names) == 981
     assert len(set.union(*people)) == sum(map(len, people)) == 118
 
 
 def test_folds_and_summary_agree_with_what_each_fold_kept(finished: Path) -> None:
-    summary = json.loads((finished / "summary.json").read_text())
-    rows = rows_of(finished)
-
+    summary = checkpoint.read_json(finished / "summary.json")
+    rows = list(csv.DictReader((finished / "folds.csv").read_text().splitlines()))
     assert [int(row["fold"]) for row in rows] == [1, 2, 3]
     assert [{name: float(value) for name, value in row.items()} for row in rows] == summary["folds"]
     for row, each in zip(summary["folds"], kept(finished), strict=True):
@@ -82,25 +65,22 @@ def test_folds_and_summary_agree_with_what_each_fold_kept(finished: Path) -> Non
         assert row["faces"] == len(each.faces)
         assert row["test_accuracy"] == pytest.approx(scores.accuracy)
         assert row["test_mean_class_accuracy"] == pytest.approx(scores.mean_class_accuracy)
-        alone = json.loads((finished / f"fold{row['fold']:02}" / "summary.json").read_text())
+        alone = checkpoint.read_json(finished / f"fold{row['fold']:02}" / "summary.json")
         assert alone["options"]["fold"] == row["fold"]
         assert alone["faces"] == {"train": 64, "test": row["faces"]}
     for name in ("test_accuracy", "test_mean_class_accuracy"):
         found = [float(row[name]) for row in rows]
-        assert summary[name]["mean"] == pytest.approx(fmean(found))
-        assert summary[name]["deviation"] == pytest.approx(stdev(found))
+        assert summary[name] == pytest.approx({"mean": fmean(found), "deviation": stdev(found)})
     assert summary["options"] == load_options(finished).plain()
     assert summary["printed"] == [97.15, 99.54]
 
 
 def test_the_confusion_matrix_is_that_of_all_folds_together(finished: Path) -> None:
-    summary = json.loads((finished / "summary.json").read_text())
-    confusion = np.array(summary["confusion"])
-    expected = np.zeros((7, 7), int)
+    summary = checkpoint.read_json(finished / "summary.json")
+    confusion = np.zeros((7, 7), int)
     for each in kept(finished):
-        np.add.at(expected, (each.evaluation.labels, each.evaluation.predictions), 1)
-
-    assert confusion.tolist() == expected.tolist()
+        np.add.at(confusion, (each.evaluation.labels, each.evaluation.predictions), 1)
+    assert summary["confusion"] == confusion.tolist()
     assert summary["faces"] == confusion.sum() == 981
     # The dump says "happy", and its folders have the alphabet's order as the classes do.
     assert confusion.sum(1).tolist() == [3 * clips for clips in CK48_CLIPS.values()]
@@ -115,9 +95,7 @@ def test_going_on_with_what_has_ended_trains_nothing(
 ) -> None:
     before = (finished / "summary.json").read_bytes()
     monkeypatch.delattr(fer_crossval, "open_run")
-
     fer_crossval.main(["--resume", str(finished)])
-
     assert (finished / "summary.json").read_bytes() == before
     said = capsys.readouterr().out
     assert "3 folds: " in said
@@ -125,161 +103,66 @@ def test_going_on_with_what_has_ended_trains_nothing(
     assert "the paper prints 97.15 % for its baseline and 99.54 % for FDRL" in said
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("small")
 def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
     finished: Path,
     ck48: Path,
-    runs: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    begun: list[int | None] = []
+    folder, begun, step = tmp_path / "stopped", list[int | None](), Run.step
 
-    def begin(*arguments: Any, **named: Any) -> Run:
-        run = open_run(*arguments, **named)
-        begun.append(run.options.fold)
+    def begin(options: Options, *others: Any, **named: Any) -> Run:
+        begun.append(options.fold)
+        return open_run(options, *others, **named)
+
+    def step_in_the_second_is_stopped(run: Run, *batch: Any) -> Any:
         if begun == [1, 2]:
-            step = run.step
-
-            def step_and_be_stopped(*batch: Any) -> Any:
-                signal.raise_signal(signal.SIGTERM)
-                return step(*batch)
-
-            monkeypatch.setattr(run, "step", step_and_be_stopped)
-        return run
+            signal.raise_signal(signal.SIGTERM)
+        return step(run, *batch)
 
     monkeypatch.setattr(fer_crossval, "open_run", begin)
+    monkeypatch.setattr(Run, "step", step_in_the_second_is_stopped)
     with pytest.raises(SystemExit) as stopped:
-        fer_crossval.main(command(ck48, runs))
+        fer_crossval.main(command(ck48, folder))
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert f"stopped; to go on: --resume {runs}" in capsys.readouterr().out
-    assert not (runs / "folds.csv").exists()
-    assert not (runs / "fold03").exists()
-    first = (runs / "fold01" / "last.pt").stat().st_mtime_ns
-
-    fer_crossval.main(["--resume", str(runs)])
-
+    assert f"stopped; to go on: --resume {folder}" in capsys.readouterr().out
+    assert not (folder / "folds.csv").exists()
+    assert not (folder / "fold03").exists()
+    first = (folder / "fold01" / "last.pt").stat().st_mtime_ns
+    fer_crossval.main(["--resume", str(folder)])
     assert begun == [1, 2, 2, 3]
-    assert (runs / "fold01" / "last.pt").stat().st_mtime_ns == first
-    assert (runs / "folds.csv").read_text() == (finished / "folds.csv").read_text()
-    before = json.loads((finished / "summary.json").read_text())
-    assert json.loads((runs / "summary.json").read_text()) == before
-
-
-def test_another_process_is_not_joined(finished: Path) -> None:
-    with (
-        checkpoint.claim_folder(finished),
-        pytest.raises(SystemExit, match=r"another process writes to .*finished"),
-    ):
-        fer_crossval.main(["--resume", str(finished)])
+    assert (folder / "fold01" / "last.pt").stat().st_mtime_ns == first
+    assert (folder / "folds.csv").read_text() == (finished / "folds.csv").read_text()
+    assert (folder / "summary.json").read_text() == (finished / "summary.json").read_text()
 
 
 def test_folds_of_a_database_that_changed_since_are_not_pooled(finished: Path) -> None:
     options = load_options(finished)
-    faces = read_whole(options).splits["all"]
+    database = read_whole(options)
+    faces = database.splits["all"]
     less = faces.select((faces.labels >= 0).nonzero()[1:, 0])
     rows = [{"fold": fold, **dict.fromkeys(fer_crossval.COLUMNS, 0.0)} for fold in (1, 2, 3)]
-
     with pytest.raises(ValueError, match=r"do not test each face of .* once: .*another folder"):
         fer_crossval.pooled(options, finished, rows, Database("", ("a",) * 7, {"all": less}))
     with pytest.raises(ValueError, match=r"do not test each face of .* once"):
-        fer_crossval.pooled(options, finished, rows[1:], read_whole(options))
+        fer_crossval.pooled(options, finished, rows[1:], database)
 
 
-def write_mmi(root: Path) -> list[str]:
-    write_tree(
-        root,
-        (
-            f"{name}/S{person:03}-001/{frame}.png"
-            for name in ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
-            for person in range(4)
-            for frame in range(5)
-        ),
-    )
-    return ["--no-check-counts"]
-
-
-def write_oulu(root: Path) -> list[str]:
-    for name in ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"):
-        for person in range(4):
-            for frame in range(3):
-                path = root / "VL" / "Strong" / f"P{person:03}" / name / f"{frame:03}.jpeg"
-                write_image(path, 40 * frame, mode="RGB")
-    return ["--no-check-counts"]
-
-
-def write_folder(root: Path) -> list[str]:
-    write_tree(
-        root, (f"{c}/x{person}_{i}.png" for c in "BA" for person in range(6) for i in "12345")
-    )
-    return ["--classes", "B,A", "--subject", "x."]
-
-
-@pytest.mark.parametrize(
-    ("dataset", "write", "faces", "classes"),
-    [("mmi", write_mmi, 72, 6), ("oulu", write_oulu, 72, 6), ("folder", write_folder, 60, 2)],
-)
-def test_the_other_databases_are_folded_as_well(
-    dataset: str, write: Any, faces: int, classes: int, tmp_path: Path, runs: Path
-) -> None:
-    arguments = ["--dataset", dataset, "--data", str(tmp_path / "data"), *write(tmp_path / "data")]
-    arguments += ["--folds", "2", "--image-size", "16", "--batch-size", "16", "--epochs", "1"]
-    arguments += ["--device", "cpu"]
-
-    summary = fer_crossval.main([*arguments, "--head", "linear", "--out", str(runs)])
-
-    assert summary["faces"] == faces
-    assert [row["faces"] for row in summary["folds"]] == [faces // 2] * 2
-    assert np.sum(summary["confusion"], 1).tolist() == [faces // classes] * classes
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--dataset must be one of ckplus, mmi, oulu, folder"),
-        (["--dataset", "rafdb", "--data", "x"], "invalid choice: 'rafdb'"),
-        (["--dataset", "ckplus"], "--dataset ckplus needs --data DIR"),
-        (["--dataset", "folder", "--data", "x"], "--dataset folder needs --classes"),
-        (["--dataset", "ckplus", "--data", "x", "--fold", "3"], "ambiguous option: --fold"),
-        (["--resume", "x", "--folds", "3"], "--resume takes everything from the folder"),
-        (["--resume", "x", "--out", "y"], "--resume takes everything from the folder"),
-        (["--resume", "nowhere"], "cannot go on with nowhere"),
-    ],
-)
-def test_rejects_what_no_cross_validation_can_be_made_of(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        fer_crossval.main(arguments)
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--folds", "1"], r"--folds must be from 2 to the number of people, 118, got 1"),
-        (["--folds", "0"], r"--folds must be from 2 to the number of people, 118, got 0"),
-        (["--folds", "119"], r"--folds must be from 2 to the number of people, 118, got 119"),
-        (["--data", "nowhere"], r"root: there is no folder nowhere"),
-        (["--backbone-weights", "nowhere.pth"], r"there is no file nowhere\.pth of weights"),
-    ],
-)
-def test_rejects_what_is_wrong_with_data_or_weights_before_making_a_folder(
-    ck48: Path, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    with pytest.raises(SystemExit, match=f"^error: {message}"):
-        fer_crossval.main(command(ck48, tmp_path / "run", *arguments))
-    assert not (tmp_path / "run").exists()
-
-
-def test_rejects_class_folders_that_come_in_splits(tmp_path: Path) -> None:
+def test_rejects_bad_data_and_weights_before_making_a_folder(ck48: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
-        write_tree(tmp_path / "data" / split, ["a/x1_1.png", "b/x2_1.png"])
-    arguments = ["--dataset", "folder", "--data", str(tmp_path / "data"), "--classes", "a,b"]
-
-    with pytest.raises(SystemExit, match="folder comes with a training and a test split"):
-        fer_crossval.main([*arguments, "--out", str(tmp_path / "run")])
-    assert not (tmp_path / "run").exists()
+        write_tree(tmp_path / split, ["a/x1_1.png", "b/x2_1.png"])
+    splits = ["--dataset=folder", f"--data={tmp_path}", "--classes=a,b"]
+    for arguments, message in (
+        (["--folds=119"], "--folds must be from 2 to the number of people, 118, got 119"),
+        (["--data=nowhere"], "root: there is no folder nowhere"),
+        (["--backbone-weights=nowhere.pth"], r"there is no file nowhere\.pth of weights"),
+        (splits, "folder comes with a training and a test split"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {message}"):
+            fer_crossval.main(command(ck48, tmp_path / "run", *arguments))
+        assert not (tmp_path / "run").exists()
 
 
 def test_rejects_a_folder_in_use_and_the_folder_of_a_single_run(
@@ -287,6 +170,9 @@ def test_rejects_a_folder_in_use_and_the_folder_of_a_single_run(
 ) -> None:
     with pytest.raises(SystemExit, match="exists; go on with --resume"):
         fer_crossval.main(command(ck48, finished))
+    in_use = pytest.raises(SystemExit, match=r"another process writes to .*finished")
+    with checkpoint.claim_folder(finished), in_use:
+        fer_crossval.main(["--resume", str(finished)])
     plain = load_options(finished).plain()
     for changes in ({"fold": 2}, {"dataset": "sfew"}):
         checkpoint.write_json(tmp_path / "config.json", plain | changes)

@@ -17,24 +17,8 @@ from fer.options import Options
 from fer.report import embedding
 from fer.report.embedding import Map
 from fer.report.folder import read_folder
-from report_pages import (
-    EVIL,
-    FACE,
-    Page,
-    page_of,
-    page_of_both,
-    write_both_heads,
-    write_evil_report,
-)
-from report_runs import (
-    CLASSES,
-    LATENTS,
-    UNITS,
-    drawn_evaluation,
-    plain_faces,
-    with_units,
-    write_run,
-)
+from report_pages import EVIL, FACE, Page, page_of, write_both_heads, write_evil_report
+from report_runs import CLASSES, UNITS, drawn_evaluation, plain_faces, with_units, write_run
 
 SECTIONS = ["run", "accuracy", "confusion", "embedding", "latents", "inter", "units", "errors"]
 OF_FDRL = {"latents", "inter", "units"}
@@ -47,26 +31,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(runs: Path) -> Page:
-    return page_of_both(runs)
+    return page_of(runs / "fdrl", "--baseline", str(runs / "linear"))
 
 
 @pytest.fixture
 def quick_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare t-SNE where a test is about something else."""
-
-    def random_map(features: np.ndarray, labels: np.ndarray) -> Map:
-        return Map(np.random.default_rng(0).random((len(features), 2)), 0.5)
-
-    monkeypatch.setattr(embedding, "flat_map", random_map)
+    points = np.random.default_rng(0).random((4000, 2))
+    monkeypatch.setattr(embedding, "flat_map", lambda each, _: Map(points[: len(each)], 0.5))
 
 
-def test_the_page_holds_every_section(page: Page) -> None:
+def faces_on(page: Page) -> list[int]:
+    """Return the numbers of the faces that the page shows, in their order."""
+    return [int(str(a["href"])[6:]) for _, a in page.tags if a.get("class", "") in FACE]
+
+
+def test_every_section_is_there_and_says_what_was_run_and_how_well(page: Page, runs: Path) -> None:
     assert page.sections == SECTIONS
-    targets = {str(a["href"])[1:] for tag, a in page.tags if tag == "a" and "face" not in a["href"]}  # type: ignore[operator]
-    assert targets == {*SECTIONS, "curves"}
-
-
-def test_the_page_says_what_was_run_and_how_well_it_did(page: Page, runs: Path) -> None:
+    targets = {str(a["href"])[1:] for tag, a in page.tags if tag == "a"}
+    assert {each for each in targets if "face" not in each} == {*SECTIONS, "curves"}
     found = read_folder(runs / "fdrl").evaluation
     accuracy = 100 * float((found.labels == found.predictions).mean())
     assert f"{accuracy:.1f}\N{NO-BREAK SPACE}%" in page.text
@@ -81,6 +64,7 @@ def test_the_page_says_what_was_run_and_how_well_it_did(page: Page, runs: Path) 
         "exact McNemar test",
         "Figure 5",
         "t-SNE of all 84 test faces",
+        "Intra-W varies over faces by ",
     ):
         assert words in page.said, words
 
@@ -99,13 +83,13 @@ def test_the_confusion_matrix_counts_every_face(page: Page, runs: Path) -> None:
 def test_faces_are_shown_by_intra_w_and_by_confidence(page: Page, runs: Path) -> None:
     found = read_folder(runs / "fdrl").evaluation
     assert found.intra_weights is not None
-    shown = [int(str(a["href"])[6:]) for tag, a in page.tags if a.get("class", "") in FACE]
-    for j in range(LATENTS):
+    shown = faces_on(page)
+    for j in range(9):
         wanted = sorted(range(84), key=lambda i: -found.intra_weights[i, j])[:12]  # type: ignore[index]
         assert shown[12 * j : 12 * j + 12] == wanted
     wrong = [i for i in range(84) if found.labels[i] != found.predictions[i]]
     wanted = sorted(wrong, key=lambda i: -found.probabilities[i].max())[:24]
-    assert shown[12 * LATENTS :] == wanted
+    assert shown[12 * 9 :] == wanted
 
 
 def test_the_scripts_get_every_face(page: Page, runs: Path) -> None:
@@ -119,10 +103,6 @@ def test_the_scripts_get_every_face(page: Page, runs: Path) -> None:
     np.testing.assert_allclose(data["weights"], run.evaluation.intra_weights, rtol=6e-4)
     assert [len(each["points"]) for each in data["maps"]] == [84, 84]
     assert data["units"] == list(UNITS)
-
-
-def test_the_page_says_how_much_intra_w_varies(page: Page) -> None:
-    assert "Intra-W varies over faces by " in page.said
 
 
 def test_the_page_loads_nothing_from_anywhere(page: Page) -> None:
@@ -167,9 +147,8 @@ def test_what_a_run_has_not_is_absent(
     assert "secret" not in page.text
     links = {a["href"] for tag, a in page.tags if tag == "a"}
     assert not links & {f"#{name}" for name in missing}
-    assert (page.data["weights"] is None) == (
-        "nothing to show" in page.said or "linear" in changes.values()
-    )
+    nothing = "nothing to show" in page.said or "linear" in changes.values()
+    assert (page.data["weights"] is None) == nothing
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -201,13 +180,8 @@ def test_a_report_of_the_size_of_ferplus_can_be_mailed(tmp_path: Path) -> None:
     assert len(page.data["maps"][0]["points"]) == 1500
 
 
-@pytest.fixture(scope="module")
-def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_evil_report(tmp_path_factory.mktemp("evil"))
-
-
-def test_no_name_becomes_part_of_the_page(evil: Path) -> None:
-    page = Page(evil.read_text(encoding="utf-8"))
+def test_no_name_becomes_part_of_the_page(tmp_path: Path) -> None:
+    page = Page(write_evil_report(tmp_path).read_text(encoding="utf-8"))
     assert len(page.scripts) == 2
     assert "img" not in {tag for tag, _ in page.tags}
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
@@ -217,23 +191,21 @@ def test_no_name_becomes_part_of_the_page(evil: Path) -> None:
     assert set(titles) <= set(page.data["names"])
 
 
-def write_folds(folder: Path, *, seed: int = 0) -> Path:
+def write_folds(folder: Path) -> Path:
     """Write the folder of a cross-validation of three folds of 20, 21 and 22 faces."""
-    plain: dict[str, Any] = {"dataset": "ckplus", "data": "x", "folds": 3, "seed": seed}
-    rows = []
+    plain: dict[str, Any] = {"dataset": "ckplus", "data": "x", "folds": 3}
+    options = Options(epochs=3, **plain).plain()
+    names = ("test_accuracy", "test_mean_class_accuracy")
+    rows: list[dict[str, Any]] = []
     for fold, count in enumerate((20, 21, 22), 1):
         faces = plain_faces(count, prefix=f"fold{fold}")
         run = write_run(folder / f"fold{fold:02d}", faces, fold=fold, **plain)
         last = checkpoint.read_json(run / "summary.json")["last"]
-        columns = ("test_accuracy", "test_mean_class_accuracy")
-        rows.append({"fold": fold, "faces": count} | {name: last[name] for name in columns})
-    options = Options(**{"epochs": 3, **plain}).plain()
+        rows.append({"fold": fold, "faces": count} | {name: last[name] for name in names})
     checkpoint.write_json(folder / "config.json", options)
-    summary = {"options": options, "folds": rows} | {
-        name: {"mean": np.mean([row[name] for row in rows]), "deviation": 1.25}
-        for name in ("test_accuracy", "test_mean_class_accuracy")
-    }
-    checkpoint.write_json(folder / "summary.json", summary)
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    summary = {name: {"mean": mean, "deviation": 1.25} for name, mean in means.items()}
+    checkpoint.write_json(folder / "summary.json", {"options": options, "folds": rows} | summary)
     return folder
 
 
@@ -253,13 +225,16 @@ def test_folds_are_pooled_but_for_what_belongs_to_one_model(tmp_path: Path) -> N
     assert weights is not None
     second = (run.model_of == 1) & (run.evaluation.labels == 4)
     np.testing.assert_allclose(page.data["means"][1][4], weights[second].mean(axis=0), rtol=1e-3)
-    top = [int(str(a["href"])[6:]) for _, a in page.tags if a.get("class") in FACE][: 12 * LATENTS]
-    assert max(top) < 20
+    assert max(faces_on(page)[: 12 * 9]) < 20
 
 
+@pytest.mark.usefixtures("quick_maps")
 def test_the_page_goes_where_it_is_told_and_into_the_run_otherwise(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], quick_maps: None
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for out in (tmp_path / "nowhere" / "a.html", tmp_path):
+        with pytest.raises(SystemExit, match=f"--out must be a file .*{out.name}"):
+            fer_report.main([str(runs / "linear"), "--out", str(out)])
     out = fer_report.main([str(runs / "linear"), "--out", str(tmp_path / "page.html")])
     assert out == tmp_path / "page.html"
     assert capsys.readouterr().out == f"{out}: 0.1 MB\n"
@@ -267,20 +242,34 @@ def test_the_page_goes_where_it_is_told_and_into_the_run_otherwise(
     assert out.read_bytes() == (runs / "linear" / "report.html").read_bytes()
 
 
+def without(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).unlink()
+
+
+def of_another_model(run: Path) -> None:
+    (run / "config.json").write_text('{"model_type": "bert"}')
+
+
+def unended_folds(run: Path) -> None:
+    shutil.rmtree(run)
+    (write_folds(run) / "summary.json").unlink()
+
+
+def a_table(run: Path) -> None:
+    (run / "summary.json").unlink()
+    write_run(run / "0.5" / "seed0", plain_faces(14))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (shutil.rmtree, "is no folder"),
-        (lambda run: (run / "config.json").unlink(), "holds no run: it has no config.json"),
-        (
-            lambda run: (run / "config.json").write_text('{"model_type": "bert"}'),
-            "holds no run: config.json is of something else",
-        ),
-        (
-            lambda run: (run / "summary.json").unlink(),
-            r"has not ended; go on with: python examples/fer_rafdb.py --resume .*run",
-        ),
-        (lambda run: (run / "evaluation.pt").unlink(), "the run has not ended yet"),
+        (without("config.json"), "holds no run: it has no config.json"),
+        (of_another_model, "holds no run: config.json is of something else"),
+        (without("summary.json"), "has not ended; .* python examples/fer_rafdb.py --resume .*run"),
+        (without("evaluation.pt"), "the run has not ended yet"),
+        (unended_folds, r"fer_crossval.py --resume .*run"),
+        (a_table, r"holds the 1 runs of a table; name one .*seed0"),
     ],
 )
 def test_rejects_what_is_no_ended_run(
@@ -292,35 +281,16 @@ def test_rejects_what_is_no_ended_run(
         fer_report.main([str(run)])
 
 
-def test_rejects_folds_that_have_not_ended_and_tables(tmp_path: Path) -> None:
-    folder = write_folds(tmp_path / "folds")
-    (folder / "summary.json").unlink()
-    with pytest.raises(SystemExit, match=r"fer_crossval.py --resume .*folds"):
-        fer_report.main([str(folder)])
-    table = tmp_path / "table"
-    write_run(table / "0.5" / "seed0", plain_faces(14))
-    checkpoint.write_json(table / "config.json", Options().plain())
-    with pytest.raises(SystemExit, match=r"holds the 1 runs of a table; name one .*seed0"):
-        fer_report.main([str(table)])
-
-
 def test_rejects_a_baseline_of_other_classes_or_faces(runs: Path, tmp_path: Path) -> None:
     faces = plain_faces(84)
-    others = replace(faces, names=faces.names[::-1])
-    relabeled = replace(faces, labels=faces.labels.flip(0))
-    for name, run in {
-        "classes": write_run(tmp_path / "classes", faces, classes=CLASSES[::-1]),
-        "names": write_run(tmp_path / "names", others),
-        "labels": write_run(tmp_path / "labels", relabeled),
-        "fewer": write_run(tmp_path / "fewer", plain_faces(83)),
-    }.items():
-        message = "classes of the run" if name == "classes" else "tested on the 84 faces"
+    tested = "tested on the 84 faces"
+    for name, others, classes, message in (
+        ("classes", faces, CLASSES[::-1], "classes of the run"),
+        ("names", replace(faces, names=faces.names[::-1]), CLASSES, tested),
+        ("labels", replace(faces, labels=faces.labels.flip(0)), CLASSES, tested),
+        ("fewer", plain_faces(83), CLASSES, tested),
+    ):
+        run = write_run(tmp_path / name, others, classes=classes)
         with pytest.raises(SystemExit, match=f"--baseline must .*{message}"):
             fer_report.main([str(runs / "fdrl"), "--baseline", str(run)])
     assert not (runs / "fdrl" / "report.part").exists()
-
-
-def test_rejects_a_folder_that_is_not_there_for_the_page(runs: Path, tmp_path: Path) -> None:
-    for out in (tmp_path / "nowhere" / "a.html", tmp_path):
-        with pytest.raises(SystemExit, match=f"--out must be a file .*{out.name}"):
-            fer_report.main([str(runs / "linear"), "--out", str(out)])
