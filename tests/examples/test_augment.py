@@ -67,7 +67,7 @@ def strongly(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         ({"contrast": 1.0}, lambda center: (1.3 * center).clamp(-1, 1)),
         ({"brightness": 0.0}, lambda center: (center - 0.4).clamp(-1, 1)),
     ],
-    ids=str,
+    ids=["nothing", "flip", "contrast", "brightness"],
 )
 def test_strong_changes_the_center_crop_as_the_draws_say(
     changes: dict[str, float], change: Callable[[torch.Tensor], torch.Tensor]
