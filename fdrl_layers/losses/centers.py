@@ -13,6 +13,7 @@ from fdrl_layers._parts import fusable
 from fdrl_layers._precision import widen, widest
 from fdrl_layers._ranks import mean_gradient_over_ranks, number_of_ranks, sum_over_ranks
 from fdrl_layers.losses._pending import Pending, Statistics
+from fdrl_layers.losses._targets import readable
 from fdrl_layers.ops.backend import plain
 from fdrl_layers.ops.joint import Centers as Movable
 
@@ -218,7 +219,7 @@ class Centers(nn.Module):
         after = moved.to(self.value.dtype)
         # One sum checks all values: its difference from itself is 0 only if it is finite.
         total = squares + after.sum(dtype=moved.dtype)
-        if total.device.type == "cpu" and plain((total,)):
+        if readable(total) and plain((total,)):
             if not math.isfinite(total.item()):
                 return held
             self.value.copy_(after)

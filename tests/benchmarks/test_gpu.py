@@ -247,4 +247,4 @@ def test_the_command_knows_its_benchmarks(
     monkeypatch.setattr(sys, "argv", ["benchmarks"])
     assert main(["operator"]) == main([]) == main() == 2
     said = capsys.readouterr().err
-    assert all(said.count(f"benchmarks {name} ") == 2 for name in NAMES)
+    assert all(said.count(f"benchmarks {name} ") == 3 for name in NAMES)

@@ -88,12 +88,9 @@ class Waiting(TorchDispatchMode):
 def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip what the losses do only where values can be read without waiting: on the CPU."""
     monkeypatch.setattr("fdrl_layers.losses._targets.readable", lambda tensor: False)
+    monkeypatch.setattr("fdrl_layers.losses.centers.readable", lambda tensor: False)
     monkeypatch.setattr("fdrl_layers.ops.eager.joint._readable", lambda tensor: False)
     monkeypatch.setattr("fdrl_layers.losses.centers.Centers.complete", lambda self: False)
-    monkeypatch.setattr(
-        "fdrl_layers.losses._targets.F.one_hot",
-        lambda index, number: (index.unsqueeze(1) == torch.arange(number)).long(),
-    )
 
 
 @RECIPE

@@ -51,7 +51,7 @@ def scratch(like: Tensor, *shapes: Shape) -> list[Tensor]:
     if buffer is None or buffer.numel() < total:
         # A tensor made in inference mode could not be written to outside of it.
         with torch.inference_mode(False):
-            buffer = _KEPT.buffers[dtype] = torch.empty(total, dtype=dtype)
+            buffer = _KEPT.buffers[dtype] = torch.empty(total, dtype=dtype, device=like.device)
     pieces = zip(buffer[:total].split(sizes), shapes, strict=True)
     with torch.inference_mode(False):
         found = [piece[: math.prod(shape)].view(shape) for piece, shape in pieces]
