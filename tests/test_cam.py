@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 import torch
-from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import Permute
 
 from fdrl_layers import FDRLHead, FDRLModel, latent_cam
 
@@ -144,7 +144,7 @@ def test_rejects_a_layer() -> None:
 
 def test_reads_maps_with_their_channels_last() -> None:
     torch.manual_seed(0)
-    first, last = nn.Conv2d(2, 5, 3, stride=2), Rearrange("n c h w -> n h w c")
+    first, last = nn.Conv2d(2, 5, 3, stride=2), Permute([0, 2, 3, 1])
     model = drawn_model(5, first, last)
     images = torch.randn(2, 2, 9, 9)
     expected = latent_cam(model, images, 1, first)

@@ -7,8 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from einops.layers.torch import Rearrange
 from torch import Tensor, nn
+from torchvision.ops import Permute
 
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLModel, FDRLOutput, attach_head
 
@@ -139,7 +139,7 @@ def test_runs_nothing_that_it_need_not() -> None:
         (nn.Flatten(2), "mean", "mean", 36, (4,)),
         (nn.AdaptiveAvgPool2d(1), "auto", "auto", 8, (4,)),
         (nn.Flatten(), "none", "none", 8 * 36, (4,)),
-        (Rearrange("n p h w -> n (h w) p"), "none", "none", 8, (4, 36)),
+        (nn.Sequential(nn.Flatten(2), Permute([0, 2, 1])), "none", "none", 8, (4, 36)),
     ],
     ids=["maps", "tokens", "pixel", "vector", "head on every token"],
 )
