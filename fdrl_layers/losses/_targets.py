@@ -77,7 +77,7 @@ def class_shares(target: Tensor, num_classes: int, ignore_index: int, dtype: tor
     """Return the share (N, K) of each class in each sample; an ignored sample has none."""
     if target.is_floating_point():
         return target.to(dtype)
-    if target.shape[0] == 0:
+    if not torch.compiler.is_compiling() and target.shape[0] == 0:
         return target.new_zeros((0, num_classes), dtype=dtype)
     # One-hot with a row of 0 for an ignored sample, in one operator.
     one = target.new_ones((), dtype=dtype)

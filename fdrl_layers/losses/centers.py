@@ -49,6 +49,21 @@ def _means(sums: Tensor, counts: Tensor) -> Tensor:
     return sums / torch.where(counts > 0, counts, 1).unsqueeze(-1)
 
 
+@torch.library.custom_op("fdrl_layers::keep_for_backward", mutates_args=())
+def keep_for_backward(centers: Tensor) -> Tensor:
+    """Return a copy that a compiled backward pass reads.
+
+    The compiler may compute again in backward what an operator of PyTorch returned, and would do so
+    from the centers after the step.
+    """
+    return centers.clone()
+
+
+@keep_for_backward.register_fake
+def _(centers: Tensor) -> Tensor:
+    return torch.empty_like(centers)
+
+
 @fusable
 class Centers(nn.Module):
     r"""C centers of width F that are initialized and updated from the data.
@@ -104,9 +119,6 @@ class Centers(nn.Module):
         self.update = update
         self.rate = rate
         self.across_ranks = across_ranks
-        # The mask when all of it was set, and its version then: it need not be read again until it
-        # is written to.
-        self._met: tuple[Tensor, int] | None = None
         self._pending: Pending | None = None
         value = torch.empty(num_centers, num_features, device=device, dtype=dtype)
         if update == "gradient":
@@ -124,13 +136,8 @@ class Centers(nn.Module):
 
     def complete(self) -> bool:
         """Return whether all centers are known to have data, without waiting for a device."""
-        seen = self.seen
-        if not plain((seen,)) or seen.device.type != "cpu" or seen.is_inference():
-            return False
-        version = self.seen._version
-        if self._met is None or self._met[0] is not self.seen or self._met[1] != version:
-            self._met = (self.seen, version) if bool(self.seen.all()) else None
-        return self._met is not None
+        # Not by operators, and in each step anew: the mask may change without a trace.
+        return self.seen.device.type == "cpu" and plain((self.seen,)) and all(self.seen.tolist())
 
     @property
     def accumulating(self) -> bool:
@@ -190,7 +197,7 @@ class Centers(nn.Module):
             value = widen(self.value.clone())
             if self.accumulating:
                 # New centers are initialized at the end.
-                value = torch.where(self.seen.unsqueeze(-1), value, current)
+                value = torch.where(self.seen.clone().unsqueeze(-1), value, current)
             current = mean_gradient_over_ranks(value) if self.across_ranks else value
         return current, None
 
@@ -210,6 +217,8 @@ class Centers(nn.Module):
             current = torch.where((there & ~self.seen).unsqueeze(-1), _means(sums, counts), before)
         # A copy, as the next batch may update the centers before this batch's backward pass.
         held = widen(current.to(self.value.dtype, copy=True))
+        if torch.compiler.is_compiling():
+            held = keep_for_backward(held)
         if self.accumulating:
             return held
         moved = current

@@ -17,7 +17,17 @@ from devices import OF_KERNELS, each_of, marks_of
 from fdrl_layers.losses import centers
 from fdrl_layers.losses.joint import module as joint_loss
 from fdrl_layers.ops import joint as operator
-from loss_cases import CENTERED, JOINT, LossCase, assert_same_state, gradients_of, state_of, wanting
+from loss_cases import (
+    CENTERED,
+    JOINT,
+    LossCase,
+    assert_same_state,
+    gradients_of,
+    labels,
+    scalar,
+    state_of,
+    wanting,
+)
 from loss_shared import HARD, RULE, TARGET, assert_close_state
 from strategies import Sizes
 
@@ -154,6 +164,23 @@ def test_copies_have_only_what_has_been_moved(case: LossCase) -> None:
         assert_same_state(state_of(each), before)
         case.run(each, case.inputs(seed=1), HARD)
         assert_same_state(state_of(each), state_of(whole))
+
+
+@each_of(CENTERED)
+@RULE
+def test_backward_may_come_after_the_centers_moved(case: LossCase, rule: str) -> None:
+    loss, twin = (case.new(center_update=rule) for _ in range(2))
+    found = []
+    for each, late in ((loss, True), (twin, False)):
+        inputs = wanting(case.inputs())
+        with each.accumulate():
+            value = scalar(case.run(each, inputs, labels()))
+            if not late:
+                value.backward()
+        if late:
+            value.backward()
+        found.append({name: input.grad for name, input in inputs.items()})
+    assert_close("gradient", found[0], found[1])
 
 
 @each_of(CENTERED)

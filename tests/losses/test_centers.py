@@ -1,5 +1,6 @@
 """How centers start, follow the data and stay, in every loss that has them."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -237,3 +238,46 @@ def test_ema_by_hand(rate: float, after: float) -> None:
     # As before the batch, but for what it starts.
     assert loss(torch.tensor([[3.0], [5.0], [5.0]]), torch.tensor([0, 1, 0])) == (1 + 0 + 9) / 3
     assert loss.centers.value.flatten().tolist() == [after, 5]
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@each_target_of(CENTERED)
+@MOVING
+def test_a_compiled_backward_pass_reads_the_centers_of_its_batch(
+    case: LossCase, target_of: TargetOf, rule: str
+) -> None:
+    # Inductor's partitioner may compute again in backward what is cheap, as it is in small batches.
+    of = Sizes(1, 3, 2, 4, SMALL.K)
+    step = torch.compile(case.run, backend="aot_eager_decomp_partition", dynamic=False)
+    compiled, eager = (case.new(of, center_update=rule) for _ in range(2))
+    for seed in range(3):
+        inputs, target = wanting(case.inputs(of, seed=seed)), target_of()[:1]
+        found = gradients_of(step(compiled, inputs, target), inputs)
+        assert_close("gradient", found, gradients_of(case.run(eager, inputs, target), inputs))
+
+
+@each_of(CENTERED)
+def test_a_copy_that_is_reset_starts_at_its_own_data(case: LossCase) -> None:
+    trained = case.new()
+    case.train(trained, steps=3)
+    fresh = copy.deepcopy(trained)
+    fresh.reset_parameters()
+    new = case.new()
+    inputs = case.inputs(seed=9)
+    assert_same_state(case.run(fresh, inputs, labels()), case.run(new, inputs, labels()))
+    assert_same_state(state_of(fresh), state_of(new))
+
+
+@each_of(LABELED)
+def test_compiles_where_the_data_say_how_many_samples_there_are(
+    case: LossCase, fresh_compiler: None
+) -> None:
+    loss, mask = case.new(), torch.arange(SMALL.N) % 2 == 0
+
+    def step(inputs: dict[str, Tensor], target: Tensor) -> Tensor:
+        return scalar(case.run(loss, {k: v[mask] for k, v in inputs.items()}, target[mask]))
+
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        found = torch.compile(step, fullgraph=True, backend="eager")(case.inputs(), labels())
+    loss = case.new()
+    assert_close("loss", found, step(case.inputs(), labels()))

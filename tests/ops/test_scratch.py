@@ -1,10 +1,13 @@
 """Memory that passes by hand keep on a CPU: no result lies in it, and nothing stale is read."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdrl_layers import FDRLHead, FeatureReconstruction
 from fdrl_layers.ops.eager import scratch as memory
@@ -70,6 +73,38 @@ def test_inference_mode_first() -> None:
         module(torch.randn(N, P))
         module(torch.randn(2 * N, P))
     assert all(each.isfinite().all() for each in step(module))
+
+
+def test_a_mode_or_a_default_device_leaves_nothing_behind() -> None:
+    module, input = module_of("head").eval(), torch.randn(N, P)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        module(input)
+    want = module(input).embedding
+    assert torch.isfinite(want).all()
+    memory._KEPT.buffers.clear()
+    memory._KEPT.tensors.clear()
+    with torch.device("meta"):
+        assert torch.equal(module(input).embedding, want)
+
+
+class CallsAnother(TorchDispatchMode):
+    """Runs another batch through a head, in the middle of the first one's pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.module = module
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "cdist" in str(func):
+            self.module(torch.randn(N, P))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_pass_within_a_pass() -> None:
+    module, input = module_of("head"), torch.randn(N, P)
+    want = module(input).embedding
+    with CallsAnother(module):
+        assert torch.equal(module(input).embedding, want)
 
 
 def test_a_thread_has_memory_of_its_own() -> None:

@@ -38,12 +38,15 @@ def scratch(like: Tensor, *shapes: Shape) -> list[Tensor]:
     They must not outlive the pass that asks for them, and a pass asks once.
     """
     dtype = widened(like.dtype)
-    if (known := _KEPT.tensors.get((dtype, shapes))) is not None and like.device.type == "cpu":
+    # A dispatch mode may make tensors that are not real, or call a head in the middle of another.
+    if like.device.type != "cpu" or torch._C._len_torch_dispatch_stack():
+        return [torch.empty(shape, dtype=dtype, device=like.device) for shape in shapes]
+    if (known := _KEPT.tensors.get((dtype, shapes))) is not None:
         return known
     # Each tensor starts at a multiple of 64 bytes.
     sizes = [-(-math.prod(shape) // 16) * 16 for shape in shapes]
     total = sum(sizes)
-    if like.device.type != "cpu" or total * dtype.itemsize > LIMIT:
+    if total * dtype.itemsize > LIMIT:
         return [torch.empty(shape, dtype=dtype, device=like.device) for shape in shapes]
     buffer = _KEPT.buffers.get(dtype)
     if buffer is None or buffer.numel() < total or len(_KEPT.tensors) >= MOST_SHAPES:
