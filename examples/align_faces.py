@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fer.alignment.eyes import Crop, FindEyes, add_options, finder_of
+from fer.alignment.eyes import Crop, FindEyes, add_options, make_eye_finder
 from fer.alignment.landmarks import COLUMNS
 from fer.model import checkpoint
 from fer.report.pictures import as_picture, pictures_under, read_picture
@@ -42,7 +42,7 @@ class Job:
     find: FindEyes
     crop: Crop
 
-    def target(self, name: str) -> Path:
+    def crop_path(self, name: str) -> Path:
         """Return the path of the crop of a picture."""
         return (self.out / name).with_suffix(".png")
 
@@ -72,7 +72,7 @@ def begin(job: Job, overwrite: bool) -> list[str]:
         if before != crop:
             raise ValueError(f"{job.out} holds crops by {before}, not by {crop}; use --overwrite")
         with (job.out / EYES).open(newline="", encoding="utf-8") as file:
-            rows = [row for row in [*csv.reader(file)][1:] if job.target(row[0]).is_file()]
+            rows = [row for row in [*csv.reader(file)][1:] if job.crop_path(row[0]).is_file()]
     elif not overwrite and job.out.is_dir() and any(job.out.iterdir()):
         raise ValueError(f"{job.out} is not empty, and not from this program; use --overwrite")
     job.out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def align_one(job: Job, name: str) -> Row:
     eyes, faces = job.find(name, picture)
     content = io.BytesIO()
     as_picture(job.crop(picture, eyes)).save(content, format="PNG")
-    target = job.target(name)
+    target = job.crop_path(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_atomically(target, content.getvalue())
     return [name, *(round(each, 3) for each in eyes.flatten().tolist()), faces]
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         crop = Crop(said.size, said.eye_distance, said.eye_height)
         pictures = find_pictures(said.pictures, said.out)
-        find = finder_of(said)
+        find = make_eye_finder(said)
         assert find is not None  # the parser requires one of both
         job = Job(pictures, said.out, find, crop)
         names = begin(job, said.overwrite)

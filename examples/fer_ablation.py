@@ -18,7 +18,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fer.command import fill_options, parser_of
-from fer.data.table import read_whole
+from fer.data.table import read_all_faces
 from fer.evaluation import figures
 from fer.evaluation.summary import mean_and_deviation
 from fer.model import checkpoint
@@ -102,7 +102,7 @@ PARTS = frozenset(("head", "intra", "inter"))
 
 def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
     """Start or resume one run of the grid and return its accuracy on test."""
-    folded = "all" in read_whole(options).splits
+    folded = "all" in read_all_faces(options).splits
     if not (folder / "summary.json").is_file():
         if ranks.first and not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)

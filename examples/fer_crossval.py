@@ -18,8 +18,8 @@ import numpy as np
 
 from fer.command import fill_options, parser_of
 from fer.data import DATABASES, Database
-from fer.data.folds import folds_of
-from fer.data.table import read_whole
+from fer.data.folds import make_folds
+from fer.data.table import read_all_faces
 from fer.evaluation import figures, predictions as evaluation
 from fer.evaluation.metrics import score
 from fer.evaluation.summary import mean_and_deviation
@@ -35,7 +35,7 @@ COLUMNS = ("test_accuracy", "test_mean_class_accuracy")
 
 def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Train on all folds that have not finished; return the summary of all folds."""
-    database = read_whole(options)
+    database = read_all_faces(options)
     rows = []
     with checkpoint.claim_folder(folder, ranks.first):
         for fold in range(1, options.folds + 1):
@@ -100,7 +100,7 @@ def pooled(
         "pooled_accuracy": scores.accuracy,
         "pooled_mean_class_accuracy": scores.mean_class_accuracy,
         "confusion": scores.confusion.tolist(),
-        "printed": DATABASES[options.dataset].printed,
+        "printed": DATABASES[options.dataset].paper_accuracies,
     } | {name: dict(zip(("mean", "deviation"), pair, strict=True)) for name, pair in means.items()}
 
 
@@ -120,7 +120,7 @@ def result_lines(summary: dict[str, Any]) -> str:
 
 
 def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Path | None]:
-    datasets = [name for name, entry in DATABASES.items() if entry.folded] + ["folder"]
+    datasets = [name for name, entry in DATABASES.items() if entry.is_cross_validated] + ["folder"]
     parser = parser_of(__doc__ or "", datasets)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the folds in DIR")
     said = vars(parser.parse_args(arguments))
@@ -145,8 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         with report_errors(ranks, lambda: f"to go on: --resume {folder}"):
             if ranks.first and folder is None:
                 # Detect errors in faces, folds or weights before creating a folder.
-                database = read_whole(options, progress=sys.stderr.isatty())
-                folds_of(database, options.folds, options.fold_seed)
+                database = read_all_faces(options, progress=sys.stderr.isatty())
+                make_folds(database, options.folds, options.fold_seed)
                 try_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}-folds"
                 folder = checkpoint.new_run(out, name, options.plain())

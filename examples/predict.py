@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from fdrl_layers import FDRLOutput
 from fer.alignment.annotate import draw_prediction
-from fer.alignment.eyes import Crop, FindEyes, add_options, finder_of
+from fer.alignment.eyes import Crop, FindEyes, add_options, make_eye_finder
 from fer.model.build import Trained, load_trained, logits_of
 from fer.report.pictures import as_tensor, pictures_under, read_picture
 from fer.training import augment, precision
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         trained = loaded(said)
         crop = Crop(eye_distance=said.eye_distance, eye_height=said.eye_height)
-        predictor = Predictor(trained, said.device, finder_of(said), crop)
+        predictor = Predictor(trained, said.device, make_eye_finder(said), crop)
         pictures = listed(said.images)
         table = None
         if not said.json:

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
 from fdrl_layers import FDRLHead, FDRLLoss
-from fer.data.synthetic import synthetic_faces
+from fer.data.synthetic import draw_synthetic_faces
 
 torch.manual_seed(0)
 
@@ -27,7 +27,7 @@ torch.manual_seed(0)
 # The backbone has three convolutions, followed by the head. The losses have the paper's weights,
 # and Intra-W is the mean of its gates.
 
-database = synthetic_faces(train=630, test=280, size=32)
+database = draw_synthetic_faces(train=630, test=280, size=32)
 train, test = database.splits["train"], database.splits["test"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import fer_crossval
 from fer.data import Database
-from fer.data.table import read_whole
+from fer.data.table import read_all_faces
 from fer.evaluation import predictions as evaluation
 from fer.model import checkpoint
 from fer.options import Options, load_options
@@ -140,7 +140,7 @@ def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
 
 def test_folds_of_a_database_that_changed_since_are_not_pooled(finished: Path) -> None:
     options = load_options(finished)
-    database = read_whole(options)
+    database = read_all_faces(options)
     faces = database.splits["all"]
     less = faces.select((faces.labels >= 0).nonzero()[1:, 0])
     rows = [{"fold": fold, **dict.fromkeys(fer_crossval.COLUMNS, 0.0)} for fold in (1, 2, 3)]

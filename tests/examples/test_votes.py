@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fer.data import read_database
 from fer.data.faces import Database
-from fer.data.votes import CLASSES, draw_labels, majority_label, training_targets, vote_shares
+from fer.data.votes import CLASSES, draw_labels, majority_label, make_training_targets, vote_shares
 from fer.model.build import losses_of
 from fer.model.classification import Classification
 from fer.training import run as training
@@ -227,6 +227,6 @@ def test_weights_of_classes_and_shares_are_as_in_pytorch() -> None:
 def test_faces_without_votes_are_refused() -> None:
     faces = read_database(options_of()).splits["train"]
     with pytest.raises(ValueError, match="--targets votes needs faces with shares of votes"):
-        training_targets(faces, "votes", 0)
-    assert training_targets(faces, "majority", 0) is faces.labels
+        make_training_targets(faces, "votes", 0)
+    assert make_training_targets(faces, "majority", 0) is faces.labels
     assert cache_faces(faces, options_of(), ALONE) is faces

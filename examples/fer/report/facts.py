@@ -132,7 +132,7 @@ def all_options(run: Reported) -> list[tuple[str, str]]:
 
 def printed(run: Reported) -> float | None:
     """Return the accuracy that the paper prints for this database and head, or None."""
-    options, found = run.options, DATABASES[run.options.dataset].printed
+    options, found = run.options, DATABASES[run.options.dataset].paper_accuracies
     if found is None or options.batch_norm or options.attach != "pooled":
         return None
     fdrl = options.head == "fdrl" and options.self_feature == "intra"

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fer.data.faces import Database, FaceSet
-from fer.data.votes import training_targets
+from fer.data.votes import make_training_targets
 from fer.options import Options
 from fer.training import augment
 from fer.training.ranks import Ranks
@@ -114,7 +114,7 @@ class TrainingBatches:
         self.faces, self.options, self.epoch, self.ranks = faces, options, epoch, ranks
         # A large seed would exceed the range of generators.
         self.seed = (1_000_003 * options.seed + epoch) % 2**64
-        self.targets = training_targets(faces, options.targets, self.seed)
+        self.targets = make_training_targets(faces, options.targets, self.seed)
         self._making = Stopwatch(ranks.device)
 
     @property
