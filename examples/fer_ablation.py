@@ -17,12 +17,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fer.command import fill_options, parser_of
+from fer.command import fill_options, make_parser
 from fer.data.table import read_all_faces
 from fer.evaluation import figures
 from fer.evaluation.summary import mean_and_deviation
 from fer.model import checkpoint
-from fer.model.build import try_weights
+from fer.model.build import check_weights
 from fer.options import Options
 from fer.training.ending import report_errors
 from fer.training.progress import Diverged
@@ -106,12 +106,12 @@ def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
     if not (folder / "summary.json").is_file():
         if ranks.first and not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_json(folder / "config.json", options.plain())
+            checkpoint.write_json(folder / "config.json", options.to_dict())
         ranks.gathered(None)  # wait until the folder exists
         if folded:
             cross_validate(options, folder, ranks)
         else:
-            with checkpoint.claim_folder(folder, ranks.first):
+            with checkpoint.lock_folder(folder, ranks.first):
                 open_run(options, folder, ranks, quiet=True).train(quiet=True)
         ranks.gathered(None)
     summary = checkpoint.read_json(folder / "summary.json")
@@ -182,7 +182,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]], options: Options, path: P
 def claim(name: str, options: Options, folder: Path) -> None:
     """Create a table's folder, or raise unless it was created for the same table and options."""
     path = folder / "grid.json"
-    now = {"table": name} | options.plain()
+    now = {"table": name} | options.to_dict()
     if not path.is_file():
         # A process killed during the first write leaves only a partial file.
         if folder.exists() and any(each.suffix != ".part" for each in folder.iterdir()):
@@ -200,7 +200,7 @@ def claim(name: str, options: Options, folder: Path) -> None:
 
 
 def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
-    parser = parser_of(__doc__ or "")
+    parser = make_parser(__doc__ or "")
     parser.add_argument("table", choices=tuple(TABLES))
     parser.add_argument("--seeds", type=int, metavar="N", default=3, help="runs of each row")
     said = vars(parser.parse_args(arguments))
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     with join_ranks(options.device) as ranks:
         with report_errors(ranks, lambda: "the same command goes on"):
             if ranks.first:
-                try_weights(options)
+                check_weights(options)
                 claim(name, options, folder)
             rows = run_table(name, options, seeds, folder, ranks)
         if ranks.first:

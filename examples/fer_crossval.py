@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.command import fill_options, parser_of
+from fer.command import fill_options, make_parser
 from fer.data import DATABASES, Database
 from fer.data.folds import make_folds
 from fer.data.table import read_all_faces
@@ -24,7 +24,7 @@ from fer.evaluation import figures, predictions as evaluation
 from fer.evaluation.metrics import score
 from fer.evaluation.summary import mean_and_deviation
 from fer.model import checkpoint
-from fer.model.build import try_weights
+from fer.model.build import check_weights
 from fer.options import Options, load_options
 from fer.training.ending import report_errors
 from fer.training.ranks import Ranks, join_ranks
@@ -37,7 +37,7 @@ def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, An
     """Train on all folds that have not finished; return the summary of all folds."""
     database = read_all_faces(options)
     rows = []
-    with checkpoint.claim_folder(folder, ranks.first):
+    with checkpoint.lock_folder(folder, ranks.first):
         for fold in range(1, options.folds + 1):
             row = train_fold(replace(options, fold=fold), folder / f"fold{fold:02d}", ranks)
             rows.append(row)
@@ -60,9 +60,9 @@ def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
     if not (folder / "summary.json").is_file():
         if ranks.first and not (folder / "config.json").is_file():
             folder.mkdir(exist_ok=True)
-            checkpoint.write_json(folder / "config.json", options.plain())
+            checkpoint.write_json(folder / "config.json", options.to_dict())
         ranks.gathered(None)  # wait until the folder exists
-        with checkpoint.claim_folder(folder, ranks.first):
+        with checkpoint.lock_folder(folder, ranks.first):
             open_run(options, folder, ranks, quiet=True).train(quiet=True)
         ranks.gathered(None)
     summary = checkpoint.read_json(folder / "summary.json")
@@ -93,7 +93,7 @@ def pooled(
     scores = score(labels, np.concatenate([each.predictions for each in found]), len(classes))
     means = {name: mean_and_deviation([row[name] for row in rows]) for name in COLUMNS}
     return {
-        "options": options.plain(),
+        "options": options.to_dict(),
         "classes": list(classes),
         "folds": list(rows),
         "faces": len(labels),
@@ -121,7 +121,7 @@ def result_lines(summary: dict[str, Any]) -> str:
 
 def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Path | None]:
     datasets = [name for name, entry in DATABASES.items() if entry.is_cross_validated] + ["folder"]
-    parser = parser_of(__doc__ or "", datasets)
+    parser = make_parser(__doc__ or "", datasets)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the folds in DIR")
     said = vars(parser.parse_args(arguments))
     out, resume = said.pop("out", None), said.pop("resume", None)
@@ -147,9 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 # Detect errors in faces, folds or weights before creating a folder.
                 database = read_all_faces(options, progress=sys.stderr.isatty())
                 make_folds(database, options.folds, options.fold_seed)
-                try_weights(options)
+                check_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}-folds"
-                folder = checkpoint.new_run(out, name, options.plain())
+                folder = checkpoint.create_run_folder(out, name, options.to_dict())
             folder = ranks.gathered(folder)[0]
             assert folder is not None
             summary = cross_validate(options, folder, ranks)

@@ -25,7 +25,7 @@ from typing import Any
 from fer.command import parse
 from fer.evaluation.summary import result_lines
 from fer.model import checkpoint
-from fer.model.build import try_weights
+from fer.model.build import check_weights
 from fer.training.ending import report_errors
 from fer.training.ranks import join_ranks
 from fer.training.run import build_run, has_begun
@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         with report_errors(ranks, lambda: f"to go on: --resume {folder}"):
             run = build_run(options, ranks, begun=has_begun(folder))
             if ranks.first and folder is None:
-                try_weights(options)
+                check_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"
-                folder = checkpoint.new_run(command.out, name, options.plain())
+                folder = checkpoint.create_run_folder(command.out, name, options.to_dict())
             folder = ranks.gathered(folder)[0]
-            with checkpoint.claim_folder(folder, ranks.first):
+            with checkpoint.lock_folder(folder, ranks.first):
                 summary = run.open(folder).train()
         if ranks.first:
             print(f"{result_lines(summary)}\nin {folder}")

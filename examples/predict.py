@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from fdrl_layers import FDRLOutput
 from fer.alignment.annotate import draw_prediction
 from fer.alignment.eyes import Crop, FindEyes, add_options, make_eye_finder
-from fer.model.build import Trained, load_trained, logits_of
+from fer.model.build import TrainedModel, get_logits, load_trained
 from fer.report.pictures import as_tensor, pictures_under, read_picture
 from fer.training import augment, precision
 
@@ -62,7 +62,7 @@ class Prediction:
 class Predictor:
     """A trained model and the preprocessing of pictures for it."""
 
-    trained: Trained
+    trained: TrainedModel
     device: str
     find: FindEyes | None
     crop: Crop
@@ -94,7 +94,7 @@ class Predictor:
             output = self.trained.model(faces.to(self.device))
         has_weights = isinstance(output, FDRLOutput) and options.intra
         intra_weights = output.intra_weights.tolist() if has_weights else [None] * len(faces)
-        every = F.softmax(logits_of(output).float(), dim=1).tolist()
+        every = F.softmax(get_logits(output).float(), dim=1).tolist()
         for weights, values in zip(intra_weights, every, strict=True):
             probabilities = dict(zip(classes, values, strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
@@ -123,7 +123,7 @@ def _squeezed(width: int, height: int) -> str | None:
     return f"squeezed from {width} x {height} to a square; --detector cuts out the face"
 
 
-def loaded(said: argparse.Namespace) -> Trained:
+def loaded(said: argparse.Namespace) -> TrainedModel:
     """Return the model of the run that the command line selects."""
     try:
         trained = load_trained(said.run, "best" if said.best else "last", said.device)

@@ -90,7 +90,7 @@ def write_run(
     rows = history(options, found, valid=valid)
     sizes = {"train": 700, **({"valid": 90} if valid else {}), "test": len(faces)}
     units = () if faces.units is None else UNITS
-    checkpoint.write_json(folder / "config.json", options.plain())
+    checkpoint.write_json(folder / "config.json", options.to_dict())
     checkpoint.write_checkpoint(folder / "last.pt", {"classes": list(classes)})
     checkpoint.write_csv(folder / "metrics.csv", rows)
     evaluation.save_evaluation(folder / "evaluation.pt", found, faces, units)

@@ -64,7 +64,7 @@ def begin(folder: Path, **changes: Any) -> Run:
     options = options_of(**changes)
     if not folder.exists():
         folder.mkdir()
-        checkpoint.write_json(folder / "config.json", options.plain())
+        checkpoint.write_json(folder / "config.json", options.to_dict())
     run = open_run(options, folder, ALONE, quiet=True)
     return over_buffers(run) if buffers else run
 

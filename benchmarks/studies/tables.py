@@ -7,7 +7,7 @@ from benchmarks.studies.compare import difference
 from benchmarks.studies.plan import DEFAULTS, Row, Study
 from benchmarks.studies.store import STUDIES, Trained, load_runs
 from fer.evaluation.summary import mean_and_deviation
-from fer.options import BEFORE
+from fer.options import LEGACY_VALUES
 
 SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
 
@@ -23,8 +23,8 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
         if key != wanted:
             continue
         for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
-            # Options added since then had their default value, with the exceptions in BEFORE.
-            then = trained.options.get(name, BEFORE.get(name, DEFAULTS[name]))
+            # Options added since then had their default value, except for LEGACY_VALUES.
+            then = trained.options.get(name, LEGACY_VALUES.get(name, DEFAULTS[name]))
             if then != planned[name]:
                 raise ValueError(
                     f"{key}, seed {seed}: {name} was {then!r}, and the plan has "

@@ -54,9 +54,9 @@ def train(
         shutil.rmtree(folder)
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        checkpoint.write_json(folder / "config.json", options.plain())
+        checkpoint.write_json(folder / "config.json", options.to_dict())
     ranks = Ranks(0, 1, torch.device(device))
-    with checkpoint.claim_folder(folder):
+    with checkpoint.lock_folder(folder):
         run = open_run(options, folder, ranks, quiet=True)
         run.train(quiet=True)
         (folder / "best.pt").unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def train(
 
 def result_of(run: Run, row: Row, scale: str, seed: int) -> Trained:
     """Return the results of a run that has ended."""
-    last, options = run.history[-1], run.options.plain()
+    last, options = run.history[-1], run.options.to_dict()
     del options["data"]
     options["backbone_weights"] = None if row.start is None else row.start.key(scale)
     scores = {

@@ -71,7 +71,7 @@ def test_folds_and_summary_agree_with_what_each_fold_kept(finished: Path) -> Non
     for name in ("test_accuracy", "test_mean_class_accuracy"):
         found = [float(row[name]) for row in rows]
         assert summary[name] == pytest.approx({"mean": fmean(found), "deviation": stdev(found)})
-    assert summary["options"] == load_options(finished).plain()
+    assert summary["options"] == load_options(finished).to_dict()
     assert summary["printed"] == [97.15, 99.54]
 
 
@@ -171,9 +171,9 @@ def test_rejects_a_folder_in_use_and_the_folder_of_a_single_run(
     with pytest.raises(SystemExit, match="exists; go on with --resume"):
         fer_crossval.main(command(ck48, finished))
     in_use = pytest.raises(SystemExit, match=r"another process writes to .*finished")
-    with checkpoint.claim_folder(finished), in_use:
+    with checkpoint.lock_folder(finished), in_use:
         fer_crossval.main(["--resume", str(finished)])
-    plain = load_options(finished).plain()
+    plain = load_options(finished).to_dict()
     for changes in ({"fold": 2}, {"dataset": "sfew"}):
         checkpoint.write_json(tmp_path / "config.json", plain | changes)
         with pytest.raises(SystemExit):

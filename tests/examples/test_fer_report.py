@@ -194,7 +194,7 @@ def test_no_name_becomes_part_of_the_page(tmp_path: Path) -> None:
 def write_folds(folder: Path) -> Path:
     """Write the folder of a cross-validation of three folds of 20, 21 and 22 faces."""
     plain: dict[str, Any] = {"dataset": "ckplus", "data": "x", "folds": 3}
-    options = Options(epochs=3, **plain).plain()
+    options = Options(epochs=3, **plain).to_dict()
     names = ("test_accuracy", "test_mean_class_accuracy")
     rows: list[dict[str, Any]] = []
     for fold, count in enumerate((20, 21, 22), 1):

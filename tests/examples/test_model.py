@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fer.data import Database
 from fer.model import build, checkpoint
-from fer.model.build import Trained, load_trained
+from fer.model.build import TrainedModel, load_trained
 from fer.options import Options
 from fer.training import augment
 from fer.training.run import Run
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.usefixtures("small")
 def said(model: torch.nn.Sequential, run: Run) -> Tensor:
     """Return the logits of the test faces."""
     images = augment.for_evaluation(run.database.splits["test"].images, run.options.image_size)
-    return build.logits_of(build.outputs(model, images)[1])
+    return build.get_logits(build.compute_outputs(model, images)[1])
 
 
-def assert_says(loaded: Trained, model: Any, run: Run) -> None:
+def assert_says(loaded: TrainedModel, model: Any, run: Run) -> None:
     assert not loaded.model.training
     assert torch.equal(said(loaded.model, run), said(model.eval(), run))
 
@@ -65,7 +65,7 @@ def test_it_is_the_average_of_the_epoch_asked_for_and_needs_neither_faces_nor_fi
     folder = tmp_path / "run"
     run = trained(folder, epochs=2, ema=0.5)
     moved = {"dataset": "rafdb", "data": "gone", "backbone_weights": "gone.pt"}
-    checkpoint.write_json(folder / "config.json", run.options.plain() | moved)
+    checkpoint.write_json(folder / "config.json", run.options.to_dict() | moved)
     best, last = (load_trained(folder, which) for which in ("best", "last"))
     assert (best.epoch, last.epoch) == (1, 2)
     assert run.ema is not None
@@ -78,7 +78,7 @@ def test_gray_faces_are_remembered(tmp_path: Path) -> None:
     faces = make_run().database.splits
     gray = {split: replace(each, images=each.images[:, :1]) for split, each in faces.items()}
     run = Run(options_of(epochs=1), Database("gray", tuple("abcdefg"), gray), ALONE)
-    checkpoint.write_json(tmp_path / "config.json", run.options.plain())
+    checkpoint.write_json(tmp_path / "config.json", run.options.to_dict())
     run.open(tmp_path, quiet=True).train(quiet=True)
     loaded = load_trained(tmp_path)
     assert loaded.gray
@@ -122,7 +122,7 @@ def test_the_last_layer_can_predict_from_what_is_normalized(head: str) -> None:
     assert len(norms) == 1
     seen: list[Tensor] = []
     norms[0].register_forward_hook(lambda _, taken, made: seen.extend((*taken, made)))
-    feature, output = build.outputs(model, torch.randn(8, 3, 32, 32))
+    feature, output = build.compute_outputs(model, torch.randn(8, 3, 32, 32))
     assert torch.equal(seen[0], feature if head == "fdrl" else seen[0])
     last = [each for each in model[1].modules() if isinstance(each, torch.nn.Linear)][-1]
-    torch.testing.assert_close(build.logits_of(output), last(seen[1]))
+    torch.testing.assert_close(build.get_logits(output), last(seen[1]))

@@ -31,7 +31,7 @@ def test_killed_in_the_first_epoch_begins_again(tmp_path: Path, capsys: Capture)
         fer_rafdb.main(["--resume", str(tmp_path)])
     assert "cannot go on with" in capsys.readouterr().err
     whole = trained(tmp_path / "whole")
-    checkpoint.write_json(tmp_path / "config.json", whole.options.plain())
+    checkpoint.write_json(tmp_path / "config.json", whole.options.to_dict())
     fer_rafdb.main(["--resume", str(tmp_path)])
     same_runs(tmp_path / "whole", tmp_path)
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_says_what_it_is_and_is_of_one_process_and_certain_faces(
         assert state["classes"][0] == "Surprise"
         assert state["options"]["num_latents"] == 3
         assert state["faces"] == {"train": 40, "test": 16}
-    with checkpoint.claim_folder(tmp_path / "run"):
+    with checkpoint.lock_folder(tmp_path / "run"):
         refuses("another process writes to", "--resume", str(tmp_path / "run"))
-    checkpoint.write_json(tmp_path / "run" / "config.json", run.options.plain() | {"faces": 48})
+    checkpoint.write_json(tmp_path / "run" / "config.json", run.options.to_dict() | {"faces": 48})
     refuses("was trained on .*'train': 40.*'train': 48", "--resume", str(tmp_path / "run"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from fer.data import read_database
 from fer.data.faces import Database
 from fer.data.votes import CLASSES, draw_labels, majority_label, make_training_targets, vote_shares
-from fer.model.build import losses_of
+from fer.model.build import compute_losses
 from fer.model.classification import Classification
 from fer.training import run as training
 from fer.training.batches import TrainingBatches, cache_faces, limit_faces
@@ -151,7 +151,7 @@ def test_a_run_learns_the_shares(head: str) -> None:
     torch.testing.assert_close(targets.gather(1, labels[:, None]), torch.full((8, 1), 0.7))
     output = run.model(images)
     logits = output if head == "linear" else output.logits
-    losses = losses_of(run.criterion, output, targets)
+    losses = compute_losses(run.criterion, output, targets)
     found = losses.get("classification", losses["total"])
     want = -(targets.double() * logits.double().log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-6)

@@ -128,6 +128,6 @@ def _require_peaks(title: str, clips: Sequence[Clip]) -> None:
     if short:
         raise ValueError(
             f"{title}: {len(short)} of {len(clips)} clips have fewer than {NUM_PEAK_FRAMES} "
-            f"frames, {short[0].name} among them with {len(short[0].frames)} (--no-check-counts takes "
-            "what is there)"
+            f"frames, {short[0].name} among them with {len(short[0].frames)} (--no-check-counts "
+            "takes what is there)"
         )

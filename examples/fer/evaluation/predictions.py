@@ -14,7 +14,7 @@ from fdrl_layers import FDRLOutput, IntraSpread, intra_spread
 from fer.data.faces import FaceSet
 from fer.evaluation.metrics import Scores, score
 from fer.model import checkpoint
-from fer.model.build import logits_of, outputs
+from fer.model.build import compute_outputs, get_logits
 from fer.options import Options
 from fer.training import augment, precision
 from fer.training.ranks import Ranks
@@ -75,7 +75,7 @@ def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Rank
         if options.channels_last:
             made = made.contiguous(memory_format=torch.channels_last)
         with precision.autocast(options, ranks.device):
-            embedding, output = outputs(model, made)
+            embedding, output = compute_outputs(model, made)
         rows.append(_row(embedding, output))
     model.train(before)
     mine = (
@@ -91,7 +91,7 @@ def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Rank
 
 def _row(embedding: Tensor, output: FDRLOutput | Tensor) -> dict[str, Tensor]:
     row = {
-        "probabilities": F.softmax(logits_of(output).float(), dim=1),
+        "probabilities": F.softmax(get_logits(output).float(), dim=1),
         "embedding": embedding.float(),
     }
     if isinstance(output, FDRLOutput):

@@ -53,7 +53,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the last and the best epoch of a run, its options, duration, machine and versions."""
     return {
-        "options": options.plain(),
+        "options": options.to_dict(),
         "faces": sizes,
         "best_chosen_on": chosen_on(history[-1]),
         "last": history[-1],

@@ -123,7 +123,7 @@ def duration(seconds: float) -> str:
 
 def all_options(run: Reported) -> list[tuple[str, str]]:
     """Return all options; of paths only the last component, because reports are shared."""
-    plain = run.options.plain()
+    plain = run.options.to_dict()
     for name in ("data", "backbone_weights"):
         if plain[name] is not None:
             plain[name] = Path(plain[name]).name

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fdrl_layers import FDRLOutput
-from fer.model.build import losses_of
+from fer.model.build import compute_losses
 from fer.training import precision
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def backward_in_parts(
     features.requires_grad_()
     with precision.autocast(options, device):
         output = head(features)
-    losses = losses_of(run.criterion, output, targets)
+    losses = compute_losses(run.criterion, output, targets)
     run.scaler.scale(losses["total"]).backward()
     assert features.grad is not None
     if not options.freeze_backbone:

@@ -26,8 +26,8 @@ from fer.evaluation.summary import (
 )
 from fer.model import checkpoint
 from fer.model.build import (
-    logits_of,
-    losses_of,
+    compute_losses,
+    get_logits,
     make_criterion,
     make_model,
     parameter_groups,
@@ -115,7 +115,7 @@ class Run:
         """Set the folder to write to, and resume from its checkpoint if there is one."""
         self.folder = folder
         if self.ranks.first:
-            checkpoint.require_room(folder, self.checkpoint_size())
+            checkpoint.require_disk_space(folder, self.checkpoint_size())
         if has_begun(folder):
             self.restore(checkpoint.read_checkpoint(folder / "last.pt", self.ranks.device))
         if self.ranks.first and not quiet:
@@ -146,7 +146,7 @@ class Run:
         self.scaler.update()
         if self.ema is not None:
             average_weights(self.ema, self.model, begin=self.schedule.last_epoch == 0)
-        right = (logits_of(output).argmax(1) == labels).float().mean() * 100
+        right = (get_logits(output).argmax(1) == labels).float().mean() * 100
         return {name: value.detach() for name, value in losses.items()} | {"accuracy": right}
 
     def warmed_up(self) -> float:
@@ -163,7 +163,7 @@ class Run:
         cache = self.graph is None
         with precision.autocast(self.options, self.ranks.device, cache=cache):
             output = self.forward(images)
-        losses = losses_of(self.criterion, output, targets)
+        losses = compute_losses(self.criterion, output, targets)
         self.scaler.scale(losses["total"]).backward()
         return losses, output
 
@@ -284,7 +284,7 @@ class Run:
             "classes": list(self.database.classes),
             "gray": self.faces.images.shape[1] == 1,
             "faces": self.database.sizes,
-            "options": self.options.plain(),
+            "options": self.options.to_dict(),
             "history": self.history,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
