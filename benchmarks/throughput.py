@@ -22,7 +22,7 @@ from fer.training.batches import TrainingBatches
 from fer.training.progress import Progress
 from fer.training.ranks import Ranks
 from fer.training.run import Run, build_run
-from fer.training.stopping import Requests
+from fer.training.stopping import StopRequest
 
 AMP = {"float32": "off", "bfloat16": "bf16", "float16": "fp16"}
 STEPS = {"cpu": {64: 8, 224: 2}, "cuda": {64: 40, 224: 40}}
@@ -37,7 +37,7 @@ def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
     found = []
     for epoch in range(rounds + 1):
         run.progress = Progress()
-        found.append(run.train_epoch(epoch, Requests()))
+        found.append(run.train_epoch(epoch, StopRequest()))
     alone = [data_alone(run, epoch) for epoch in range(rounds + 1)]
     training = percentiles([each["images_per_second"] for each in found[1:]])
     on_gpu = ranks.device.type == "cuda" and options.image_size == 224
@@ -53,7 +53,7 @@ def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
 def data_alone(run: Run, epoch: int) -> float:
     """Return the images per second of an epoch of batches without training."""
     began = time.perf_counter()
-    for _ in TrainingBatches(run.faces, run.options, epoch, run.ranks).after(0):
+    for _ in TrainingBatches(run.faces, run.options, epoch, run.ranks).iterate_from(0):
         pass
     if run.ranks.device.type == "cuda":
         torch.cuda.synchronize()

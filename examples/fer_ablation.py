@@ -24,7 +24,7 @@ from fer.evaluation.summary import mean_and_deviation
 from fer.model import checkpoint
 from fer.model.build import check_weights
 from fer.options import Options
-from fer.training.ending import report_errors
+from fer.training.errors import report_errors
 from fer.training.progress import Diverged
 from fer.training.ranks import Ranks, join_ranks
 from fer.training.run import open_run
@@ -104,16 +104,16 @@ def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
     """Start or resume one run of the grid and return its accuracy on test."""
     folded = "all" in read_all_faces(options).splits
     if not (folder / "summary.json").is_file():
-        if ranks.first and not (folder / "config.json").is_file():
+        if ranks.is_first and not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint.write_json(folder / "config.json", options.to_dict())
-        ranks.gathered(None)  # wait until the folder exists
+        ranks.gather(None)  # wait until the folder exists
         if folded:
             cross_validate(options, folder, ranks)
         else:
-            with checkpoint.lock_folder(folder, ranks.first):
+            with checkpoint.lock_folder(folder, ranks.is_first):
                 open_run(options, folder, ranks, quiet=True).train(quiet=True)
-        ranks.gathered(None)
+        ranks.gather(None)
     summary = checkpoint.read_json(folder / "summary.json")
     found = summary["test_accuracy"]["mean"] if folded else summary["last"]["test_accuracy"]
     return float(found)
@@ -133,7 +133,7 @@ def run_table(
             except Diverged as error:
                 error.args = (f"{name}, {row.label}, seed {seed}: {error}",)
                 raise
-            if ranks.first:
+            if ranks.is_first:
                 print(f"{name}, {row.label}, seed {seed}: {cells[-1]:.2f} %", flush=True)
         mean, deviation = mean_and_deviation(cells)
         printed = row.printed.get(options.dataset)
@@ -222,11 +222,11 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     name, options, seeds, folder = _command(arguments)
     with join_ranks(options.device) as ranks:
         with report_errors(ranks, lambda: "the same command goes on"):
-            if ranks.first:
+            if ranks.is_first:
                 check_weights(options)
                 claim(name, options, folder)
             rows = run_table(name, options, seeds, folder, ranks)
-        if ranks.first:
+        if ranks.is_first:
             text = as_markdown(name, rows, options)
             checkpoint.write_atomically(folder / "table.md", text.encode())
             checkpoint.write_json(folder / "table.json", {"table": name, "rows": rows})

@@ -26,7 +26,7 @@ from fer.evaluation.summary import mean_and_deviation
 from fer.model import checkpoint
 from fer.model.build import check_weights
 from fer.options import Options, load_options
-from fer.training.ending import report_errors
+from fer.training.errors import report_errors
 from fer.training.ranks import Ranks, join_ranks
 from fer.training.run import open_run
 
@@ -37,15 +37,15 @@ def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, An
     """Train on all folds that have not finished; return the summary of all folds."""
     database = read_all_faces(options)
     rows = []
-    with checkpoint.lock_folder(folder, ranks.first):
+    with checkpoint.lock_folder(folder, ranks.is_first):
         for fold in range(1, options.folds + 1):
             row = train_fold(replace(options, fold=fold), folder / f"fold{fold:02d}", ranks)
             rows.append(row)
-            if ranks.first:
+            if ranks.is_first:
                 said = f"{row['test_accuracy']:.2f} % of {row['faces']}"
                 print(f"fold {fold:>2}/{options.folds}: {said}", flush=True)
         summary = pooled(options, folder, rows, database)
-        if ranks.first:
+        if ranks.is_first:
             title = f"{options.dataset}, {options.head} head, {options.folds} folds: "
             title += f"{summary['pooled_accuracy']:.1f} %"
             confusion, path = np.array(summary["confusion"]), folder / "confusion.png"
@@ -58,13 +58,13 @@ def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, An
 def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Start or resume one fold and return the result of its last epoch."""
     if not (folder / "summary.json").is_file():
-        if ranks.first and not (folder / "config.json").is_file():
+        if ranks.is_first and not (folder / "config.json").is_file():
             folder.mkdir(exist_ok=True)
             checkpoint.write_json(folder / "config.json", options.to_dict())
-        ranks.gathered(None)  # wait until the folder exists
-        with checkpoint.lock_folder(folder, ranks.first):
+        ranks.gather(None)  # wait until the folder exists
+        with checkpoint.lock_folder(folder, ranks.is_first):
             open_run(options, folder, ranks, quiet=True).train(quiet=True)
-        ranks.gathered(None)
+        ranks.gather(None)
     summary = checkpoint.read_json(folder / "summary.json")
     last = {name: summary["last"][name] for name in COLUMNS}
     return {"fold": options.fold, "faces": summary["faces"]["test"]} | last
@@ -143,17 +143,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options, out, folder = _command(arguments)
     with join_ranks(options.device) as ranks:
         with report_errors(ranks, lambda: f"to go on: --resume {folder}"):
-            if ranks.first and folder is None:
+            if ranks.is_first and folder is None:
                 # Detect errors in faces, folds or weights before creating a folder.
                 database = read_all_faces(options, progress=sys.stderr.isatty())
                 make_folds(database, options.folds, options.fold_seed)
                 check_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}-folds"
                 folder = checkpoint.create_run_folder(out, name, options.to_dict())
-            folder = ranks.gathered(folder)[0]
+            folder = ranks.gather(folder)[0]
             assert folder is not None
             summary = cross_validate(options, folder, ranks)
-        if ranks.first:
+        if ranks.is_first:
             print(f"{result_lines(summary)}\nin {folder}")
     return summary
 

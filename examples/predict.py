@@ -84,7 +84,7 @@ class Predictor:
                 said = replace(said, eyes=eyes.tolist(), note=note)
         except ValueError as error:
             return replace(said, error=str(error)), None
-        return said, augment.for_evaluation(face[None], self.trained.options.image_size)[0]
+        return said, augment.crop_for_evaluation(face[None], self.trained.options.image_size)[0]
 
     @torch.no_grad()
     def tell(self, faces: Tensor) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from fer.options import Options
 from fer.training.batches import TrainingBatches
 from fer.training.graph import GraphedStep
 from fer.training.ranks import Ranks
-from fer.training.rates import capturable
+from fer.training.rates import make_capturable
 from fer.training.run import Run, build_run, open_run
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -79,7 +79,7 @@ def stopped(folder: Path, count: int, **changes: Any) -> Run:
     """Begin, take some steps of the first epoch, and keep what there is."""
     run = begin(folder, **changes)
     take_steps(run, count)
-    run.keep()
+    run.save()
     return run
 
 
@@ -110,7 +110,7 @@ def refuses(match: str, *arguments: str) -> None:
 def batch_of(run: Run) -> tuple[Tensor, Tensor, Tensor]:
     """Return the first batch of a run's first epoch."""
     batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
-    return next(iter(batches.after(0)))
+    return next(iter(batches.iterate_from(0)))
 
 
 def kept(folder: Path, name: str = "last.pt") -> dict[str, Any]:
@@ -164,5 +164,5 @@ def assert_same(got: Any, want: Any, name: str = "") -> None:
 def over_buffers(run: Run) -> Run:
     """Let a run take its steps as a graph holds them; without a GPU nothing is captured."""
     run.graph = GraphedStep(run)
-    capturable(run.adam, run.ranks.device)
+    make_capturable(run.adam, run.ranks.device)
     return run

@@ -15,7 +15,7 @@ from fer.evaluation.summary import best_epoch
 from fer.model import checkpoint
 from fer.options import Options
 from fer.training.ranks import Ranks
-from fer.training.run import MOVING, Run, open_run
+from fer.training.run import RESUME_STATE, Run, open_run
 
 OF_TEST = ("test_accuracy", "test_mean_class_accuracy")
 """Columns that the history omits: no choice depends on them, so they are reported once."""
@@ -61,7 +61,7 @@ def train(
         run.train(quiet=True)
         (folder / "best.pt").unlink(missing_ok=True)
         ended = checkpoint.read_checkpoint(folder / "last.pt")
-        slim = {name: value for name, value in ended.items() if name not in MOVING}
+        slim = {name: value for name, value in ended.items() if name not in RESUME_STATE}
         checkpoint.write_checkpoint(folder / "last.pt", slim)
     return result_of(run, row, scale, seed)
 

@@ -34,7 +34,7 @@ from fer.evaluation.predictions import read_evaluation
 from fer.model import checkpoint
 from fer.model.build import make_criterion, make_model
 from fer.options import Options
-from fer.training.run import MOVING
+from fer.training.run import RESUME_STATE
 from report_runs import plain_faces, with_units, write_run
 from small_runs import SMALL
 
@@ -214,7 +214,7 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     # What a run would go on with is gone, and what others start from stays.
     last = checkpoint.read_checkpoint(runs / "cpu" / "head=linear-seed0" / "last.pt")
     assert "model" in last
-    assert not set(MOVING) & last.keys()
+    assert not set(RESUME_STATE) & last.keys()
     parts = as_markdown(study, "cpu", results).split("\n\n")
     table, classes = (part.splitlines() for part in parts)
     named = [line.split(" | ")[0] for line in table[2:]]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 def said(model: torch.nn.Sequential, run: Run) -> Tensor:
     """Return the logits of the test faces."""
-    images = augment.for_evaluation(run.database.splits["test"].images, run.options.image_size)
+    images = augment.crop_for_evaluation(run.database.splits["test"].images, run.options.image_size)
     return build.get_logits(build.compute_outputs(model, images)[1])
 
 

@@ -132,7 +132,9 @@ def test_a_network_of_gray_faces_sees_gray(
 ) -> None:
     got = probabilities(told(faces[2], run=copied(run, tmp_path / "gray", "last.pt", gray=True)))
     gray = as_tensor(Image.open(faces[2]).convert("L"))
-    _, output = compute_outputs(load_trained(run).model, augment.for_evaluation(gray[None], 32))
+    _, output = compute_outputs(
+        load_trained(run).model, augment.crop_for_evaluation(gray[None], 32)
+    )
     torch.testing.assert_close(got, output.logits.softmax(1))  # type: ignore[union-attr]
     assert not torch.allclose(got, probabilities(told(faces[2])), atol=1e-5)
 

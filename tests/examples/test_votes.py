@@ -179,13 +179,13 @@ def test_a_vote_is_drawn_anew_each_epoch_and_alike_on_every_process() -> None:
     off = (whole.targets - faces.labels) % len(CLASSES[:7])
     assert (off <= 1).all()
     ranks = [Ranks(rank, 2, ALONE.device) for rank in range(2)]
-    halves = (TrainingBatches(faces, options, 1, each).after(0) for each in ranks)
-    for batch, *parts in zip(whole.after(0), *halves, strict=True):
+    halves = (TrainingBatches(faces, options, 1, each).iterate_from(0) for each in ranks)
+    for batch, *parts in zip(whole.iterate_from(0), *halves, strict=True):
         for one, *both in zip(batch, *parts, strict=True):
             assert torch.equal(one, torch.cat(both))
     # The order and the crops of a training do not depend on what it learns.
-    plain = next(iter(TrainingBatches(faces, options_of(), 1, ALONE).after(0)))
-    assert torch.equal(plain[0], next(iter(again.after(0)))[0])
+    plain = next(iter(TrainingBatches(faces, options_of(), 1, ALONE).iterate_from(0)))
+    assert torch.equal(plain[0], next(iter(again.iterate_from(0)))[0])
 
 
 @pytest.mark.usefixtures("votes")

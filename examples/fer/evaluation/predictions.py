@@ -70,8 +70,8 @@ def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Rank
     before = model.training
     model.eval()
     rows: list[dict[str, Tensor]] = []
-    for images in faces.images[ranks.mine(len(faces))].split(2 * options.batch_size):
-        made = augment.for_evaluation(images.to(ranks.device), options.image_size)
+    for images in faces.images[ranks.local_slice(len(faces))].split(2 * options.batch_size):
+        made = augment.crop_for_evaluation(images.to(ranks.device), options.image_size)
         if options.channels_last:
             made = made.contiguous(memory_format=torch.channels_last)
         with precision.autocast(options, ranks.device):
@@ -81,7 +81,7 @@ def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Rank
     mine = (
         {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]} if rows else {}
     )
-    parts = [part for part in ranks.gathered(mine) if part]
+    parts = [part for part in ranks.gather(mine) if part]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     inter = whole.pop("inter_weights", None)
     labels = faces.labels.cpu().numpy()

@@ -99,7 +99,11 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 def greeting(database: Database, options: Options, ranks: Ranks, folder: Path) -> str:
     """Return a description of the run, with a warning for options known to train badly."""
     sizes = ", ".join(f"{len(faces):,} {split}" for split, faces in database.splits.items())
-    where = f"{ranks.world} x {machine(ranks.device)}" if ranks.world > 1 else machine(ranks.device)
+    where = (
+        f"{ranks.world_size} x {machine(ranks.device)}"
+        if ranks.world_size > 1
+        else machine(ranks.device)
+    )
     said = f"{database.name}: {sizes} faces; {options.head} head; {where}; writing to {folder}"
     pretrained = options.imagenet or options.backbone_weights is not None
     saturated = options.reduction == "sum" and options.gate_init == "linear"

@@ -30,7 +30,7 @@ def backward_in_parts(
     options, device = run.options, run.ranks.device
     backbone, head = run.model[0], run.model[1]
     parts = images.tensor_split(options.accumulate)
-    with torch.no_grad(), _statistics_at_rest(backbone), precision.autocast(options, device):
+    with torch.no_grad(), _frozen_running_stats(backbone), precision.autocast(options, device):
         features = torch.cat([backbone(part) for part in parts])
     features.requires_grad_()
     with precision.autocast(options, device):
@@ -49,7 +49,7 @@ def backward_in_parts(
 
 
 @contextmanager
-def _statistics_at_rest(model: nn.Module) -> Iterator[None]:
+def _frozen_running_stats(model: nn.Module) -> Iterator[None]:
     """Normalize by the batch as in training, but do not update running statistics in a block."""
     layers = [each for each in model.modules() if isinstance(each, _BatchNorm)]
     tracking = [layer.track_running_stats for layer in layers]
