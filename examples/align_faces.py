@@ -25,7 +25,7 @@ from tqdm import tqdm
 from fer.alignment.eyes import Crop, FindEyes, add_options, make_eye_finder
 from fer.alignment.landmarks import COLUMNS
 from fer.model import checkpoint
-from fer.report.pictures import as_picture, pictures_under, read_picture
+from fer.report.pictures import as_picture, list_pictures, read_picture
 
 EYES, NOT_ALIGNED, CROP = "eyes.csv", "not_aligned.csv", "crop.json"
 HEADER = ("name", *COLUMNS, "faces")
@@ -53,7 +53,7 @@ def find_pictures(source: Path, out: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"there is no folder {source}")
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"OUT must not lie in the folder of pictures, got {out}")
-    pictures = {path.relative_to(source).as_posix(): path for path in pictures_under(source)}
+    pictures = {path.relative_to(source).as_posix(): path for path in list_pictures(source)}
     if not pictures:
         raise ValueError(f"{source} holds no pictures")
     taken: dict[Path, str] = {}

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer.command import parse
-from fer.evaluation.summary import result_lines
+from fer.evaluation.summary import format_result
 from fer.model import checkpoint
 from fer.model.build import check_weights
 from fer.training.errors import report_errors
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             with checkpoint.lock_folder(folder, ranks.is_first):
                 summary = run.open(folder).train()
         if ranks.is_first:
-            print(f"{result_lines(summary)}\nin {folder}")
+            print(f"{format_result(summary)}\nin {folder}")
     return summary
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from fer.model import checkpoint
 from fer.report import page, sections
 from fer.report.data import script_data
-from fer.report.folder import Reported, read_folder, require_comparable
+from fer.report.folder import ReportedRun, read_folder, require_comparable
 from fer.report.sheet import make_sheet
 
 
-def report(run: Reported, baseline: Reported | None = None) -> str:
+def report(run: ReportedRun, baseline: ReportedRun | None = None) -> str:
     """Return the page of a run, compared with a baseline that was tested on the same faces.
 
     All numbers are from the last epoch and the test split unless stated otherwise. Results for

@@ -26,7 +26,7 @@ from fdrl_layers import FDRLOutput
 from fer.alignment.annotate import draw_prediction
 from fer.alignment.eyes import Crop, FindEyes, add_options, make_eye_finder
 from fer.model.build import TrainedModel, get_logits, load_trained
-from fer.report.pictures import as_tensor, pictures_under, read_picture
+from fer.report.pictures import as_tensor, list_pictures, read_picture
 from fer.training import augment, precision
 
 SQUARE = 1.05
@@ -139,7 +139,7 @@ def listed(images: Sequence[Path]) -> list[tuple[Path, str]]:
     pictures = []
     for path in images:
         if path.is_dir():
-            found = [(each, each.relative_to(path).as_posix()) for each in pictures_under(path)]
+            found = [(each, each.relative_to(path).as_posix()) for each in list_pictures(path)]
             if not found:
                 raise ValueError(f"{path} holds no pictures")
             pictures += found

@@ -13,7 +13,7 @@ from fer.evaluation.predictions import Evaluation
 from fer.evaluation.summary import TERMS, summarize
 from fer.model import checkpoint
 from fer.options import Options
-from fer.report.folder import Reported, read_folder
+from fer.report.folder import ReportedRun, read_folder
 
 CLASSES = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
 UNITS = ("AU1 inner brow raiser", "AU4 brow lowerer", "AU12 lip corner puller", "AU25 lips part")
@@ -99,6 +99,6 @@ def write_run(
     return folder
 
 
-def reported(folder: Path, count: int = 60, **changes: Any) -> Reported:
+def reported(folder: Path, count: int = 60, **changes: Any) -> ReportedRun:
     """Write the folder of a run on plain faces, and read it back as a report does."""
     return read_folder(write_run(folder / "run", plain_faces(count), **changes))

@@ -23,7 +23,7 @@ from benchmarks.studies.schedule import Job, Place, with_starts
 from benchmarks.studies.store import DIGITS
 from benchmarks.studies.train import folder_of
 from fer.evaluation.predictions import StoredEvaluation, read_evaluation
-from fer.report.units import follow, yardsticks
+from fer.report.units import find_best_features, measure_dependence
 
 NAME = "meaning"
 QUESTION = "Do latents mean anything? Intra-W against the action units of drawn faces."
@@ -72,7 +72,7 @@ class Meaning:
 def measure(folders: dict[str, Path], baseline: Path, seed: int) -> Meaning:
     """Measure models from the evaluations in their folders."""
     plain = read_evaluation(baseline / "evaluation.pt")
-    features = yardsticks(plain.evaluation.embedding, intensities(plain))
+    features = find_best_features(plain.evaluation.embedding, intensities(plain))
     best_features = np.array([each.information for each in features])
     found = {name: read_evaluation(folder / "evaluation.pt") for name, folder in folders.items()}
     drawn = {name: each for name, each in found.items() if each.faces.units is not None}
@@ -107,7 +107,7 @@ def weights_of(of: StoredEvaluation) -> NDArray[np.float32]:
 
 def best_latents(of: StoredEvaluation, weights: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the information of the best latent about each unit (A,)."""
-    information = follow(weights, intensities(of), of.evaluation.labels).information
+    information = measure_dependence(weights, intensities(of), of.evaluation.labels).information
     found: NDArray[np.float64] = np.nanmax(information, axis=0)
     return found
 

@@ -38,7 +38,7 @@ def page(runs: Path) -> Page:
 def quick_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare t-SNE where a test is about something else."""
     points = np.random.default_rng(0).random((4000, 2))
-    monkeypatch.setattr(embedding, "flat_map", lambda each, _: Map(points[: len(each)], 0.5))
+    monkeypatch.setattr(embedding, "make_map", lambda each, _: Map(points[: len(each)], 0.5))
 
 
 def faces_on(page: Page) -> list[int]:
@@ -223,7 +223,7 @@ def test_folds_are_pooled_but_for_what_belongs_to_one_model(tmp_path: Path) -> N
     assert page.data["model"] == [0] * 20 + [1] * 21 + [2] * 22
     weights = run.evaluation.intra_weights
     assert weights is not None
-    second = (run.model_of == 1) & (run.evaluation.labels == 4)
+    second = (run.model_index == 1) & (run.evaluation.labels == 4)
     np.testing.assert_allclose(page.data["means"][1][4], weights[second].mean(axis=0), rtol=1e-3)
     assert max(faces_on(page)[: 12 * 9]) < 20
 

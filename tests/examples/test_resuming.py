@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import fdrl_layers
 import fer_rafdb
 from fdrl_layers import FDRLOutput
-from fer.evaluation.summary import epoch_line
+from fer.evaluation.summary import format_epoch
 from fer.model import checkpoint
 from fer.training.progress import Diverged
 from fer.training.run import Run
@@ -148,8 +148,8 @@ def test_a_step_that_the_scaler_skips_is_counted_and_shown(tmp_path: Path) -> No
     assert [row["skipped_steps"] for row in run.history] == [1, 0]
     assert all(0 < row["train_total"] < float("inf") for row in run.history)
     assert run.scaler.get_scale() == before / 2
-    assert "1 steps skipped, as float16 overflowed" in epoch_line(run.history[0], 2)
-    assert "skipped" not in epoch_line(run.history[1], 2)
+    assert "1 steps skipped, as float16 overflowed" in format_epoch(run.history[0], 2)
+    assert "skipped" not in format_epoch(run.history[1], 2)
     assert rows_of(tmp_path / "run")[0]["skipped_steps"] == "1"
     for state in (run.model.state_dict(), run.criterion.state_dict()):
         assert all(each.isfinite().all() for each in state.values())

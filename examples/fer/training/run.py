@@ -16,12 +16,12 @@ import fdrl_layers
 from fdrl_layers import FDRLHead, FDRLOutput
 from fer.data import Database, read_database
 from fer.evaluation import figures, predictions as evaluation
-from fer.evaluation.relations import relations
+from fer.evaluation.relations import measure_relations
 from fer.evaluation.summary import (
     best_epoch,
-    epoch_line,
-    greeting,
-    intra_spread_row,
+    describe_run,
+    format_epoch,
+    intra_spread_to_dict,
     summarize,
 )
 from fer.model import checkpoint
@@ -119,7 +119,7 @@ class Run:
         if has_checkpoint(folder):
             self.restore(checkpoint.read_checkpoint(folder / "last.pt", self.ranks.device))
         if self.ranks.is_first and not quiet:
-            print(greeting(self.database, self.options, self.ranks, folder), flush=True)
+            print(describe_run(self.database, self.options, self.ranks, folder), flush=True)
             if self.ranks.device.type == "cuda":
                 print(f"steps: {self.describe_steps()}", flush=True)
         return self
@@ -234,7 +234,7 @@ class Run:
             )
             for part in faces.split(2 * self.options.batch_size)
         ]
-        found = relations(model[1], torch.cat(basic))
+        found = measure_relations(model[1], torch.cat(basic))
         model.train(before)
         return found
 
@@ -269,7 +269,7 @@ class Run:
                 self.progress = Progress()
                 self.save()
                 if self.ranks.is_first and not quiet:
-                    print(epoch_line(row, self.options.epochs), flush=True)
+                    print(format_epoch(row, self.options.epochs), flush=True)
                 if stop := self.ranks.max_over_ranks(request.signal):
                     raise Stopped(stop)
         return self.finish()
@@ -331,7 +331,7 @@ class Run:
         found = self.evaluate("test")
         spread = found.intra_spread() if self.options.intra else None
         if spread is not None:
-            summary["intra_spread"] = intra_spread_row(spread)
+            summary["intra_spread"] = intra_spread_to_dict(spread)
         if self.ranks.is_first:
             faces, units = self.database.splits["test"], self.database.units
             evaluation.save_evaluation(self.folder / "evaluation.pt", found, faces, units)
