@@ -39,7 +39,7 @@ class Job:
 
     pictures: Mapping[str, Path]
     out: Path
-    find: FindEyes
+    find_eyes: FindEyes
     crop: Crop
 
     def crop_path(self, name: str) -> Path:
@@ -64,7 +64,7 @@ def find_pictures(source: Path, out: Path) -> dict[str, Path]:
     return pictures
 
 
-def begin(job: Job, overwrite: bool) -> list[str]:
+def prepare_output(job: Job, overwrite: bool) -> list[str]:
     """Prepare the folder `job.out` and return the names of the remaining pictures."""
     crop, rows = asdict(job.crop), []
     if not overwrite and (job.out / CROP).is_file():
@@ -92,7 +92,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 def align_one(job: Job, name: str) -> Row:
     """Write the crop of a picture and return its row of eyes.csv."""
     picture = read_picture(job.pictures[name])
-    eyes, faces = job.find(name, picture)
+    eyes, faces = job.find_eyes(name, picture)
     content = io.BytesIO()
     as_picture(job.crop(picture, eyes)).save(content, format="PNG")
     target = job.crop_path(name)
@@ -132,14 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=256, help="of the crop; default 256")
     parser.add_argument("--overwrite", action="store_true", help="do what is done once more")
     add_options(parser, required=True)
-    said = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     try:
-        crop = Crop(said.size, said.eye_distance, said.eye_height)
-        pictures = find_pictures(said.pictures, said.out)
-        find = make_eye_finder(said)
-        assert find is not None  # the parser requires one of both
-        job = Job(pictures, said.out, find, crop)
-        names = begin(job, said.overwrite)
+        crop = Crop(given.size, given.eye_distance, given.eye_height)
+        pictures = find_pictures(given.pictures, given.out)
+        find_eyes = make_eye_finder(given)
+        assert find_eyes is not None  # the parser requires one of both
+        job = Job(pictures, given.out, find_eyes, crop)
+        names = prepare_output(job, given.overwrite)
         several, failed = align_all(job, names)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -42,9 +42,9 @@ def cross_validate(options: Options, folder: Path, ranks: Ranks) -> dict[str, An
             row = train_fold(replace(options, fold=fold), folder / f"fold{fold:02d}", ranks)
             rows.append(row)
             if ranks.is_first:
-                said = f"{row['test_accuracy']:.2f} % of {row['faces']}"
-                print(f"fold {fold:>2}/{options.folds}: {said}", flush=True)
-        summary = pooled(options, folder, rows, database)
+                result = f"{row['test_accuracy']:.2f} % of {row['faces']}"
+                print(f"fold {fold:>2}/{options.folds}: {result}", flush=True)
+        summary = pool_folds(options, folder, rows, database)
         if ranks.is_first:
             title = f"{options.dataset}, {options.head} head, {options.folds} folds: "
             title += f"{summary['pooled_accuracy']:.1f} %"
@@ -70,7 +70,7 @@ def train_fold(options: Options, folder: Path, ranks: Ranks) -> dict[str, Any]:
     return {"fold": options.fold, "faces": summary["faces"]["test"]} | last
 
 
-def pooled(
+def pool_folds(
     options: Options, folder: Path, rows: Sequence[dict[str, Any]], database: Database
 ) -> dict[str, Any]:
     """Return mean and deviation over folds and the scores of the faces of all folds together.
@@ -104,7 +104,7 @@ def pooled(
     } | {name: dict(zip(("mean", "deviation"), pair, strict=True)) for name, pair in means.items()}
 
 
-def result_lines(summary: dict[str, Any]) -> str:
+def format_result(summary: dict[str, Any]) -> str:
     """Return the results of all folds and the paper's numbers as text."""
     mean = summary["test_accuracy"]
     lines = [
@@ -119,18 +119,18 @@ def result_lines(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Path | None]:
+def _parse(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Path | None]:
     datasets = [name for name, entry in DATABASES.items() if entry.is_cross_validated] + ["folder"]
     parser = make_parser(__doc__ or "", datasets)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the folds in DIR")
-    said = vars(parser.parse_args(arguments))
-    out, resume = said.pop("out", None), said.pop("resume", None)
-    if resume is not None and (said or out is not None):
+    given = vars(parser.parse_args(arguments))
+    out, resume = given.pop("out", None), given.pop("resume", None)
+    if resume is not None and (given or out is not None):
         parser.error("--resume takes everything from the folder; say nothing else")
-    if resume is None and "dataset" not in said:
+    if resume is None and "dataset" not in given:
         parser.error(f"--dataset must be one of {', '.join(datasets)}")
     try:
-        options = fill_options(said) if resume is None else load_options(resume)
+        options = fill_options(given) if resume is None else load_options(resume)
         if options.dataset not in datasets or options.fold is not None:
             raise ValueError("it holds a single run, which fer_rafdb.py goes on with")
         return options, out, resume
@@ -140,7 +140,7 @@ def _command(arguments: Sequence[str] | None) -> tuple[Options, Path | None, Pat
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command line and return the summary."""
-    options, out, folder = _command(arguments)
+    options, out, folder = _parse(arguments)
     with join_ranks(options.device) as ranks:
         with report_errors(ranks, lambda: f"to go on: --resume {folder}"):
             if ranks.is_first and folder is None:
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             assert folder is not None
             summary = cross_validate(options, folder, ranks)
         if ranks.is_first:
-            print(f"{result_lines(summary)}\nin {folder}")
+            print(f"{format_result(summary)}\nin {folder}")
     return summary
 
 

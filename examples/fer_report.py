@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         "--baseline", type=Path, metavar="RUN", help="another run on the same test faces"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in RUN")
-    said = parser.parse_args(arguments)
-    out: Path = said.out or said.run / "report.html"
+    given = parser.parse_args(arguments)
+    out: Path = given.out or given.run / "report.html"
     try:
-        run = read_folder(said.run)
-        baseline = None if said.baseline is None else read_folder(said.baseline)
+        run = read_folder(given.run)
+        baseline = None if given.baseline is None else read_folder(given.baseline)
         # Check this before the work, not after it.
         if not out.parent.is_dir() or out.is_dir():
             raise FileNotFoundError(f"--out must be a file in a folder that exists, got {out}")

@@ -145,9 +145,9 @@ def test_folds_of_a_database_that_changed_since_are_not_pooled(finished: Path) -
     less = faces.select((faces.labels >= 0).nonzero()[1:, 0])
     rows = [{"fold": fold, **dict.fromkeys(fer_crossval.COLUMNS, 0.0)} for fold in (1, 2, 3)]
     with pytest.raises(ValueError, match=r"do not test each face of .* once: .*another folder"):
-        fer_crossval.pooled(options, finished, rows, Database("", ("a",) * 7, {"all": less}))
+        fer_crossval.pool_folds(options, finished, rows, Database("", ("a",) * 7, {"all": less}))
     with pytest.raises(ValueError, match=r"do not test each face of .* once"):
-        fer_crossval.pooled(options, finished, rows[1:], database)
+        fer_crossval.pool_folds(options, finished, rows[1:], database)
 
 
 def test_rejects_bad_data_and_weights_before_making_a_folder(ck48: Path, tmp_path: Path) -> None:

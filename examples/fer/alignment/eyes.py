@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fer.alignment.align import EYE_DISTANCE, EYE_HEIGHT, align_by_eyes, eye_positions
 from fer.alignment.detect import make_detector
-from fer.alignment.landmarks import marked, read_landmarks
+from fer.alignment.landmarks import find_eyes, read_landmarks
 from fer.report.pictures import as_tensor
 
 FindEyes = Callable[[str, Image.Image], tuple[Tensor, int]]
@@ -26,7 +26,7 @@ def find_by_landmarks(path: Path) -> FindEyes:
     known = read_landmarks(path)
 
     def find(name: str, picture: Image.Image) -> tuple[Tensor, int]:
-        eyes = marked(known, name)
+        eyes = find_eyes(known, name)
         if eyes is None:
             raise ValueError(f"{path} does not name it")
         return _check_eyes(eyes, picture), 1
@@ -122,8 +122,8 @@ def _device(name: str) -> str:
     return name
 
 
-def make_eye_finder(said: argparse.Namespace) -> FindEyes | None:
+def make_eye_finder(given: argparse.Namespace) -> FindEyes | None:
     """Return the function that finds eyes as the options specify, or None if they do not."""
-    if said.landmarks is not None:
-        return find_by_landmarks(said.landmarks)
-    return None if said.detector is None else find_by_detector(said.detector, said.device)
+    if given.landmarks is not None:
+        return find_by_landmarks(given.landmarks)
+    return None if given.detector is None else find_by_detector(given.detector, given.device)
