@@ -13,10 +13,10 @@ matplotlib.use("agg")
 import torch
 from matplotlib import pyplot as plt
 
-from benchmarks.counting import kernels_of
+from benchmarks.counting import count_step_kernels
 from benchmarks.machine import Machine
 from benchmarks.operators import saved_per_sample
-from benchmarks.registry import BASELINE, FLOOR, VERSIONS, Sizes, build
+from benchmarks.registry import BASELINE, FLOOR, VERSIONS, Sizes, build_step
 from benchmarks.schema import ORACLE, RESULTS, Measured, Results, Throughput, WholeStep, read
 
 NOTHING = "*Nothing has been measured yet.*\n"
@@ -56,7 +56,7 @@ def say(machine: Machine) -> str:
 
 def versions() -> str:
     """Return a table that describes each version."""
-    rows = [[f"`{version.name}`", version.says] for version in VERSIONS]
+    rows = [[f"`{version.name}`", version.description] for version in VERSIONS]
     rows.append([f"`{ORACLE}`", "a loop over branches and classes: the baseline of older files"])
     rows.append([f"`{FLOOR}`", "the matrix products of the merged form alone: the floor"])
     return table(["version", "what it is"], rows)
@@ -105,9 +105,9 @@ def counted() -> str:
     sizes, rows = Sizes(N=64), []
     for version in VERSIONS:
         if not (version.compiled or version.cuda_only):
-            step = build(version, sizes, "training")
+            step = build_step(version, sizes, "training")
             step.run()  # the first step, in which centers start, is not counted
-            kernels = kernels_of(step.run)
+            kernels = count_step_kernels(step.run)
             saved = saved_per_sample(version, sizes, "cpu", torch.float32) / 1024
             rows.append([f"`{version.name}`", str(kernels), f"{saved:.1f}"])
     return table(["version", "kernels a step", "KiB saved a sample"], rows)

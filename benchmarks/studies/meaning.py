@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.schema import RESULTS, load, rounded
+from benchmarks.schema import RESULTS, load, round_numbers
 from benchmarks.studies.plan import Row
 from benchmarks.studies.questions import DRAWN_FACES as DRAWN, LINEAR_DRAWN
 from benchmarks.studies.schedule import Job, Place, with_starts
@@ -145,7 +145,7 @@ def measure_seeds(seeds: Sequence[int], place: Place, folder: Path = MEASURED) -
         baseline = folder_of(LINEAR_DRAWN, place.scale, seed, place.runs)
         found[seed] = measure(folders, baseline, seed)
         print(found[seed], flush=True)
-    lines = (json.dumps(rounded(asdict(found[seed]), DIGITS)) for seed in sorted(found))
+    lines = (json.dumps(round_numbers(asdict(found[seed]), DIGITS)) for seed in sorted(found))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{place.scale}.jsonl").write_text("".join(f"{line}\n" for line in lines))
 

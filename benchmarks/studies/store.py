@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.schema import RESULTS, check_content, load, rounded
+from benchmarks.schema import RESULTS, check_content, load, round_numbers
 
 FORMAT = 1
 DIGITS = 6
@@ -94,7 +94,7 @@ def _files(scale: str, folder: Path) -> list[Path]:
 
 
 def _line_of(run: Trained) -> str:
-    content = {"format": FORMAT, **rounded(dataclasses.asdict(run), DIGITS)}
+    content = {"format": FORMAT, **round_numbers(dataclasses.asdict(run), DIGITS)}
     if run.intra_spread is None:
         del content["intra_spread"]
     return json.dumps(content, ensure_ascii=False)
