@@ -47,7 +47,7 @@ class WithLosses(nn.Module):
         return total
 
 
-def step_with(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Callable[[], object]:
+def make_step(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Callable[[], object]:
     """Return a training step of the backbone with a head and its losses, without an optimizer.
 
     With `options.graph` the step is captured in a CUDA graph.
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         "loop": WithLosses(*built["loop"](make_shared_head(sizes), sizes)),
         "ours": WithLosses(*built[ours](make_shared_head(sizes), sizes)),
     }
-    steps = {name: step_with(tail, sizes, options) for name, tail in tails.items()}
+    steps = {name: make_step(tail, sizes, options) for name, tail in tails.items()}
     seconds = measure(steps, options.rounds, options.device)
     added = {
         name: tuple(

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 import figure_style
 from benchmarks.studies.plan import Row, Study, default_settings
 from benchmarks.studies.questions import LINEAR, LINEAR_AGAIN, find_study
-from benchmarks.studies.store import Trained
-from benchmarks.studies.tables import results_of, scores_of
+from benchmarks.studies.store import TrainedRun
+from benchmarks.studies.tables import read_results, select_scores
 from fer.evaluation.summary import mean_and_deviation
 
 FOLLOWED = {
@@ -93,7 +93,7 @@ LEVELS = (
 
 def accuracies(row: Row, scale: str) -> list[float]:
     """Return the test accuracies of a row, one for each seed."""
-    return list(scores_of(results_of(row, scale), "test", "accuracy").values())
+    return list(select_scores(read_results(row, scale), "test", "accuracy").values())
 
 
 def draw_levels(plot: Levels, scale: str, file: Path) -> None:
@@ -130,7 +130,7 @@ def draw_curves(of: Study, scale: str, file: Path) -> None:
     """Draw Intra-W, the distances and Inter-W over training, one line for each row."""
     figure, axes = plt.subplots(1, len(FOLLOWED), figsize=(11, 2.8))
     rows = {row.label: row for row in of.rows}
-    runs = {label: results_of(rows[label], scale).values() for label in CURVES}
+    runs = {label: read_results(rows[label], scale).values() for label in CURVES}
     for each, (name, title) in zip(axes, FOLLOWED.items(), strict=True):
         for label, found in runs.items():
             _curve(each, found, name, label)
@@ -145,7 +145,7 @@ def draw_curves(of: Study, scale: str, file: Path) -> None:
     plt.close(figure)
 
 
-def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
+def _curve(axes: Axes, runs: Iterable[TrainedRun], name: str, label: str) -> None:
     histories = [run.history for run in runs]
     if not histories:
         return

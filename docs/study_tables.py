@@ -8,8 +8,8 @@ import figure_style
 from benchmarks.studies.meaning import Meaning, read_meanings
 from benchmarks.studies.plan import SCALES, Study
 from benchmarks.studies.questions import STUDIES
-from benchmarks.studies.store import Trained
-from benchmarks.studies.tables import as_markdown, markdown, results_of
+from benchmarks.studies.store import TrainedRun
+from benchmarks.studies.tables import as_markdown, markdown, read_results
 from study_plots import pictures
 
 NOTHING = "*Not run yet.*\n"
@@ -19,7 +19,7 @@ def shown(of: Study, folder: Path) -> str:
     """Return a study's table at every scale that has been run, and draw its plots to `folder`."""
     parts = []
     for scale, about in SCALES.items():
-        found = {row.label: list(results_of(row, scale).values()) for row in of.rows}
+        found = {row.label: list(read_results(row, scale).values()) for row in of.rows}
         runs = [each for results in found.values() for each in results]
         # The baseline, which other studies have too, is no result by itself.
         if any(results for label, results in found.items() if label != of.baseline):
@@ -30,7 +30,7 @@ def shown(of: Study, folder: Path) -> str:
     return "\n".join(parts) or NOTHING
 
 
-def _machines(runs: Iterable[Trained]) -> str:
+def _machines(runs: Iterable[TrainedRun]) -> str:
     runs = list(runs)
     where = sorted(
         {f"{run.machine.gpu or run.machine.cpu}, torch {run.machine.torch}" for run in runs}
