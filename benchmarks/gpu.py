@@ -53,20 +53,20 @@ def make_parts(out: Path) -> tuple[Part, ...]:
     training = ("throughput", "--rounds", "3", "--channels-last")
     added, speed = r"ours adds.*", r"224 pixels: [^;]*"
     return (
-        _tests(115),
+        _make_test_part(115),
         Part("kernels", kernels, 35, r"\d+ of \d+ agree.*", obstacle=make_obstacle_check(*KERNELS)),
-        _sanitizer("memcheck", 50, r"ERROR SUMMARY: (.*)"),
-        _sanitizer("racecheck", 50, r"RACECHECK SUMMARY: (.*)"),
-        _operators("bfloat16", out, (*EAGER, *COMPILED), 85),
-        _operators("float32", out, EAGER, 40),
-        _timed("whole-step", out, whole, 30, added, IMAGES),
-        _timed("whole-step-graph", out, (*whole, "--graph"), 30, added, IMAGES),
-        _timed("throughput", out, training, 45, speed, EXAMPLES),
-        _timed("throughput-graph", out, (*training, "--graph"), 45, speed, EXAMPLES),
+        _make_sanitizer_part("memcheck", 50, r"ERROR SUMMARY: (.*)"),
+        _make_sanitizer_part("racecheck", 50, r"RACECHECK SUMMARY: (.*)"),
+        _make_operators_part("bfloat16", out, (*EAGER, *COMPILED), 85),
+        _make_operators_part("float32", out, EAGER, 40),
+        _make_part("whole-step", out, whole, 30, added, IMAGES),
+        _make_part("whole-step-graph", out, (*whole, "--graph"), 30, added, IMAGES),
+        _make_part("throughput", out, training, 45, speed, EXAMPLES),
+        _make_part("throughput-graph", out, (*training, "--graph"), 45, speed, EXAMPLES),
     )
 
 
-def _tests(seconds: float) -> Part:
+def _make_test_part(seconds: float) -> Part:
     command = [*python_command("-m", "pytest", "-m", "cuda and not slow", "-q")]
     # Test files that require a missing library are reported, and the others run.
     command += ["--continue-on-collection-errors"]
@@ -76,7 +76,7 @@ def _tests(seconds: float) -> Part:
     return Part("tests", command, seconds, r"(\d+ .*) in [\d.]+s", obstacle=needs)
 
 
-def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
+def _make_sanitizer_part(tool: str, seconds: float, figure: str) -> Part:
     path = f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin"
     program = shutil.which(SANITIZER, path=path) or SANITIZER
     return Part(
@@ -93,11 +93,11 @@ def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
     )
 
 
-def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float) -> Part:
+def _make_operators_part(dtype: str, out: Path, versions: tuple[str, ...], seconds: float) -> Part:
     selection = ("--modes", "training", "--batches", "64", "1024", "65536", "--compiled-at", "64")
     # Do not start a batch that might not finish within the time limit.
     within = ("--rounds", "11", "--seconds", f"{0.6 * seconds:.0f}")
-    return _timed(
+    return _make_part(
         f"operators-{dtype}",
         out,
         ("operators", *selection, *within, "--versions", *versions),
@@ -108,7 +108,7 @@ def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float)
     )
 
 
-def _timed(
+def _make_part(
     name: str,
     out: Path,
     arguments: tuple[str, ...],

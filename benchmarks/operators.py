@@ -41,7 +41,7 @@ AGREE_AT = 64
 
 def main(argv: list[str] | None = None) -> None:
     """Measure what the options select."""
-    options = _options(argv)
+    options = _parse(argv)
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
     options.disagreements = {}
@@ -85,7 +85,7 @@ def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list
     runs = {name: step.run for name, step in steps.items()}
     seconds = measure(runs, options.rounds, options.device)
     rows = [
-        _row(name, sizes, mode, options, step, seconds, compiling.get(name, 0.0))
+        _make_row(name, sizes, mode, options, step, seconds, compiling.get(name, 0.0))
         for name, step in steps.items()
     ]
     print(f"{mode}, N = {sizes.N}")
@@ -134,7 +134,7 @@ def _find_refusal(
     return reason
 
 
-def _row(
+def _make_row(
     name: str,
     sizes: Sizes,
     mode: Mode,
@@ -189,7 +189,7 @@ def saved_per_sample(version: Version, sizes: Sizes, device: str, dtype: torch.d
     return (saved_bytes_at(128) - saved_bytes_at(64)) / 64
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks operators",
         description=__doc__,

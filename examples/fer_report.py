@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fer.model import checkpoint
 from fer.report import page, sections
-from fer.report.data import script_data
+from fer.report.data import make_script_data
 from fer.report.folder import ReportedRun, read_folder, require_comparable
 from fer.report.sheet import make_sheet
 
@@ -41,7 +41,7 @@ def report(run: ReportedRun, baseline: ReportedRun | None = None) -> str:
         "folds": run.folds,
         "sheet": pictures,
     }
-    data = script_data(run, baseline, pictures, embedding["shown"])
+    data = make_script_data(run, baseline, pictures, embedding["shown"])
     return page.render(content, data | {"maps": embedding["maps"]})
 
 

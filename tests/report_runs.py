@@ -38,7 +38,7 @@ def with_units(faces: FaceSet, seed: int = 0) -> FaceSet:
     return replace(faces, units=torch.from_numpy(units))
 
 
-def drawn_evaluation(faces: FaceSet, *, head: str = "fdrl", seed: int = 0) -> Evaluation:
+def draw_evaluation(faces: FaceSet, *, head: str = "fdrl", seed: int = 0) -> Evaluation:
     """Draw what a fair model might say: about three of four right, latents that follow units."""
     rng, labels = np.random.default_rng(seed), faces.labels.numpy()
     places = rng.normal(size=(len(CLASSES), 16 if head == "fdrl" else 24))
@@ -85,7 +85,7 @@ def write_run(
         changes["classes"] = classes
     options = Options(**{"epochs": 3, **changes})
     if found is None:
-        found = drawn_evaluation(faces, head=options.head, seed=options.seed)
+        found = draw_evaluation(faces, head=options.head, seed=options.seed)
     folder.mkdir(parents=True)
     rows = history(options, found, valid=valid)
     sizes = {"train": 700, **({"valid": 90} if valid else {}), "test": len(faces)}
@@ -99,6 +99,6 @@ def write_run(
     return folder
 
 
-def reported(folder: Path, count: int = 60, **changes: Any) -> ReportedRun:
+def write_and_read(folder: Path, count: int = 60, **changes: Any) -> ReportedRun:
     """Write the folder of a run on plain faces, and read it back as a report does."""
     return read_folder(write_run(folder / "run", plain_faces(count), **changes))

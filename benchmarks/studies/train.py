@@ -11,7 +11,7 @@ from benchmarks.machine import describe
 from benchmarks.studies.plan import Row
 from benchmarks.studies.store import TrainedRun
 from fer.evaluation.predictions import read_evaluation
-from fer.evaluation.summary import best_epoch
+from fer.evaluation.summary import find_best_epoch
 from fer.model import checkpoint
 from fer.options import Options
 from fer.training.ranks import Ranks
@@ -76,7 +76,7 @@ def collect_result(run: Run, row: Row, scale: str, seed: int) -> TrainedRun:
         for split in ("valid", "test")
         if f"{split}_accuracy" in last
     }
-    scores["test"]["best_epoch_on_valid"] = best_epoch(run.history)["test_accuracy"]
+    scores["test"]["best_epoch_on_valid"] = find_best_epoch(run.history)["test_accuracy"]
     history = [
         {name: value for name, value in epoch.items() if name not in TEST_COLUMNS}
         for epoch in run.history

@@ -136,7 +136,7 @@ def test_a_run_that_is_short_of_time_leaves_batches_out(
 
 
 def test_what_is_slow_to_compile_is_compiled_where_it_is_asked_for() -> None:
-    options = operators._options(["--compiled-at", "64"])
+    options = operators._parse(["--compiled-at", "64"])
     at = [
         [v.compiled for v in operators.select_versions(Sizes(n), "training", options) if v.compiled]
         for n in (64, 1024)

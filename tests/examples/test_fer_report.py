@@ -18,7 +18,7 @@ from fer.report import embedding
 from fer.report.embedding import Map
 from fer.report.folder import read_folder
 from report_pages import EVIL, FACE, Page, page_of, write_both_heads, write_evil_report
-from report_runs import CLASSES, UNITS, drawn_evaluation, plain_faces, with_units, write_run
+from report_runs import CLASSES, UNITS, draw_evaluation, plain_faces, with_units, write_run
 
 SECTIONS = ["run", "accuracy", "confusion", "embedding", "latents", "inter", "units", "errors"]
 OF_FDRL = {"latents", "inter", "units"}
@@ -135,7 +135,7 @@ def test_what_a_run_has_not_is_absent(
 ) -> None:
     real = "data" in changes
     faces = plain_faces(42, gray=real) if real else with_units(plain_faces(42))
-    found = drawn_evaluation(faces, head=str(changes.get("head", "fdrl")))
+    found = draw_evaluation(faces, head=str(changes.get("head", "fdrl")))
     if not changes.get("intra", True) or changes.get("reduction") == "sum":
         assert found.intra_weights is not None
         found.intra_weights[:] = 1
@@ -154,7 +154,7 @@ def test_what_a_run_has_not_is_absent(
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_faces_make_a_page_too(count: int, tmp_path: Path) -> None:
     faces = with_units(plain_faces(count))
-    found = drawn_evaluation(faces)
+    found = draw_evaluation(faces)
     right = np.eye(7, dtype=np.float32)[found.labels]
     run = write_run(tmp_path / "run", faces, replace(found, probabilities=right))
     page = page_of(run, "--baseline", str(run))

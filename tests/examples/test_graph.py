@@ -18,14 +18,14 @@ from fer.training.run import build_run
 from small_runs import (
     ALONE,
     assert_same,
-    begin,
     make_run,
+    make_stopped_run,
     options_of,
-    over_buffers,
     same_runs,
-    stopped,
+    start_run,
     take_steps,
-    trained,
+    train_run,
+    use_graph_buffers,
 )
 
 GPU = torch.device("cuda")
@@ -44,19 +44,19 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @RECIPE
 def test_over_buffers_a_training_is_the_same(recipe: dict[str, Any], tmp_path: Path) -> None:
-    trained(tmp_path / "before", **recipe)
-    trained(tmp_path / "buffers", buffers=True, **recipe)
+    train_run(tmp_path / "before", **recipe)
+    train_run(tmp_path / "buffers", buffers=True, **recipe)
     same_runs(tmp_path / "before", tmp_path / "buffers")
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["first without", "first over buffers"])
 def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) -> None:
     recipe = STRONG | {"epochs": 3}
-    stopped(tmp_path / "run", 3, buffers=first, **recipe)
-    again = begin(tmp_path / "run", buffers=not first, **recipe)
+    make_stopped_run(tmp_path / "run", 3, buffers=first, **recipe)
+    again = start_run(tmp_path / "run", buffers=not first, **recipe)
     assert again.progress.steps == 3
     again.train(quiet=True)
-    trained(tmp_path / "whole", **recipe)
+    train_run(tmp_path / "whole", **recipe)
     same_runs(tmp_path / "whole", tmp_path / "run")
 
 
@@ -96,7 +96,7 @@ def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 @RECIPE
 @pytest.mark.usefixtures("as_on_an_accelerator")
 def test_what_a_graph_holds_waits_for_no_device(recipe: dict[str, Any]) -> None:
-    run = over_buffers(make_run(**recipe))
+    run = use_graph_buffers(make_run(**recipe))
     take_steps(run, WARM_UP)
     assert run.graph is not None
     with Waiting(refuse=True) as mode:
@@ -118,7 +118,7 @@ def test_the_mode_refuses_what_waits() -> None:
 
 @pytest.mark.parametrize("recipe", ["paper", "strong"])
 def test_a_replay_costs_the_host_little(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = over_buffers(make_run(**RECIPES[recipe]))
+    run = use_graph_buffers(make_run(**RECIPES[recipe]))
     take_steps(run, WARM_UP)
     # What a graph holds costs the host nothing.
     monkeypatch.setattr(run.graph, "run_captured", lambda: None)
@@ -153,7 +153,7 @@ def test_what_cannot_be_a_graph_says_why() -> None:
 def test_a_run_says_how_its_steps_run() -> None:
     run = make_run()
     assert "it needs a CUDA device" in run.describe_steps()
-    assert over_buffers(run).describe_steps() == "one CUDA graph each"
+    assert use_graph_buffers(run).describe_steps() == "one CUDA graph each"
 
 
 def test_rates_are_kept_as_numbers() -> None:

@@ -16,7 +16,15 @@ from fer.model.intra_variation import (
     class_separation_loss,
     entropy_loss,
 )
-from small_runs import assert_same, batch_of, make_run, options_of, same_runs, stopped, trained
+from small_runs import (
+    assert_same,
+    batch_of,
+    make_run,
+    make_stopped_run,
+    options_of,
+    same_runs,
+    train_run,
+)
 
 
 def test_the_peak_loss_is_the_entropy_of_each_face() -> None:
@@ -93,12 +101,12 @@ def test_what_they_weigh_is_in_the_total_and_its_slope(targets: str) -> None:
 @pytest.mark.usefixtures("small")
 def test_a_normalized_head_is_built_called_and_read_back(tmp_path: Path) -> None:
     changes = {"normalize_latents": True, "lambda_peak": 0.1}
-    trained(tmp_path / "whole", **changes)
-    head = stopped(tmp_path / "parts", 0, **changes).model[1]
+    train_run(tmp_path / "whole", **changes)
+    head = make_stopped_run(tmp_path / "parts", 0, **changes).model[1]
     assert isinstance(head, FDRLHead)
     choice = head.backend_choice(torch.randn(2, head.in_features))
     assert "NormalizedIntraRelation" in str(choice.reason)
-    trained(tmp_path / "parts", **changes)
+    train_run(tmp_path / "parts", **changes)
     same_runs(tmp_path / "whole", tmp_path / "parts")
     # The same seed draws the same weights, so that only what the gates see differs.
     plain, normed = (make_run(normalize_latents=normalize) for normalize in (False, True))

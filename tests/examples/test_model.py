@@ -15,7 +15,7 @@ from fer.model.build import TrainedModel, load_trained
 from fer.options import Options
 from fer.training import augment
 from fer.training.run import Run
-from small_runs import ALONE, assert_same, begin, make_run, options_of, trained
+from small_runs import ALONE, assert_same, make_run, options_of, start_run, train_run
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -41,7 +41,7 @@ FORMS += [{"backbone": "resnet10", "width": 8, **shape} for shape in SHAPES]
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
 def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", epochs=1, **changes)
+    run = train_run(tmp_path / "run", epochs=1, **changes)
     loaded = load_trained(tmp_path / "run")
     assert_says(loaded, run.model, run)
     assert loaded.classes == run.database.classes
@@ -61,9 +61,9 @@ def test_it_is_the_average_of_the_epoch_asked_for_and_needs_neither_faces_nor_fi
 ) -> None:
     with pytest.raises(FileNotFoundError):
         load_trained(tmp_path)
-    monkeypatch.setattr("fer.training.run.best_epoch", lambda history: history[0])
+    monkeypatch.setattr("fer.training.run.find_best_epoch", lambda history: history[0])
     folder = tmp_path / "run"
-    run = trained(folder, epochs=2, ema=0.5)
+    run = train_run(folder, epochs=2, ema=0.5)
     moved = {"dataset": "rafdb", "data": "gone", "backbone_weights": "gone.pt"}
     checkpoint.write_json(folder / "config.json", run.options.to_dict() | moved)
     best, last = (load_trained(folder, which) for which in ("best", "last"))
@@ -106,7 +106,7 @@ def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) 
 
 
 def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", epochs=1, center_update="frozen")
+    run = start_run(tmp_path / "run", epochs=1, center_update="frozen")
     before = deepcopy(run.criterion.state_dict())
     run.train(quiet=True)
     assert_same(run.criterion.state_dict(), before)

@@ -39,4 +39,4 @@ def test_autocast_on_a_cpu_needs_no_scaler(amp: str, lowered: bool) -> None:
         if lowered:
             assert torch.get_autocast_dtype("cpu") is torch.bfloat16
     assert not torch.is_autocast_enabled("cpu")
-    assert not precision.gradient_scaler(options_of(amp=amp), CPU).is_enabled()
+    assert not precision.make_gradient_scaler(options_of(amp=amp), CPU).is_enabled()

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from fer.report import embedding, latents, units
 from fer.report.sheet import make_sheet
-from report_runs import drawn_evaluation, plain_faces, reported
+from report_runs import draw_evaluation, plain_faces, write_and_read
 
 Array = NDArray[Any]
 
@@ -152,10 +152,12 @@ def test_the_yardstick_is_the_feature_that_follows_best_up_or_down() -> None:
 def test_why_there_is_nothing_to_show(
     changes: dict[str, Any], level: float | None, words: str, tmp_path: Path
 ) -> None:
-    found = drawn_evaluation(plain_faces(60), head=changes.get("head", "fdrl"))
+    found = draw_evaluation(plain_faces(60), head=changes.get("head", "fdrl"))
     if level is not None and found.intra_weights is not None:
         found.intra_weights[:] = level
-    assert words in str(latents.explain_uninformative(reported(tmp_path, found=found, **changes)))
+    assert words in str(
+        latents.explain_uninformative(write_and_read(tmp_path, found=found, **changes))
+    )
 
 
 @pytest.mark.parametrize(("count", "gray"), [(1, False), (7, True), (50, False)])

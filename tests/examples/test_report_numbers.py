@@ -12,7 +12,7 @@ from fer.report import facts, numbers
 from fer.report.curves import make_charts
 from fer.report.folder import ReportedRun
 from fer.report.page import format_number, format_percent, format_signed
-from report_runs import drawn_evaluation, plain_faces, reported
+from report_runs import draw_evaluation, plain_faces, write_and_read
 
 
 def wilson(right: int, count: int) -> numbers.Interval:
@@ -62,7 +62,7 @@ def test_class_rows_count_by_hand() -> None:
 
 
 def test_the_result_comes_first_and_the_best_on_test_is_called_too_good(tmp_path: Path) -> None:
-    run = reported(tmp_path)
+    run = write_and_read(tmp_path)
     result, best, train = numbers.list_accuracies(run)
     labels, predictions = run.evaluation.labels, run.evaluation.predictions
     assert (result.when, result.note) == ("last epoch (3)", "the result")
@@ -74,12 +74,12 @@ def test_the_result_comes_first_and_the_best_on_test_is_called_too_good(tmp_path
     assert best.accuracy.low == pytest.approx(wilson(right, 60).low)
     assert (train.split, train.accuracy.low) == ("train", None)
     # The last epoch is not shown twice where it is the best.
-    alone = reported(tmp_path / "alone", epochs=1)
+    alone = write_and_read(tmp_path / "alone", epochs=1)
     assert [row.split for row in numbers.list_accuracies(alone)] == ["test", "train"]
 
 
 def test_an_epoch_chosen_on_valid_is_too_good_on_valid_alone(tmp_path: Path) -> None:
-    found = numbers.list_accuracies(reported(tmp_path, valid=True))
+    found = numbers.list_accuracies(write_and_read(tmp_path, valid=True))
     said = {(row.split, row.when): row.note for row in found}
     assert said["test", "best epoch (2)"] == "chosen on valid"
     assert "too good" in said["valid", "best epoch (2)"]
@@ -88,12 +88,12 @@ def test_an_epoch_chosen_on_valid_is_too_good_on_valid_alone(tmp_path: Path) -> 
 
 def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) -> None:
     faces = plain_faces(40)
-    labels, found = faces.labels.numpy(), drawn_evaluation(faces)
+    labels, found = faces.labels.numpy(), draw_evaluation(faces)
 
     def right_in(which: range) -> ReportedRun:
         said = np.where(np.isin(np.arange(40), which), labels, (labels + 1) % 7)
         evaluation = replace(found, probabilities=np.eye(7, dtype=np.float32)[said])
-        return reported(tmp_path / f"{which}", 40, found=evaluation)
+        return write_and_read(tmp_path / f"{which}", 40, found=evaluation)
 
     run = right_in(range(10, 40))
     compared = numbers.compare(run, right_in(range(16)))
@@ -108,7 +108,7 @@ def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) 
 
 
 def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None:
-    run = reported(tmp_path, valid=True, epochs=4)
+    run = write_and_read(tmp_path, valid=True, epochs=4)
     found = {chart.title: chart for chart in make_charts(run)}
     assert [line.name for line in found["Accuracy"].lines] == ["train", "valid", "test"]
     assert found["Loss"].lines[0].values == pytest.approx([3, 1.5, 1, 0.75])
@@ -117,7 +117,7 @@ def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None
     both = replace(run, histories=(run.histories[0], doubled))
     assert make_charts(both)[2].lines[0].values == pytest.approx([6, 3, 2, 1.5])
     # The linear head has no terms.
-    plain = make_charts(reported(tmp_path / "linear", head="linear"))
+    plain = make_charts(write_and_read(tmp_path / "linear", head="linear"))
     assert [chart.title for chart in plain] == ["Accuracy", "Mean class accuracy", "Loss"]
 
 
@@ -165,7 +165,7 @@ FROZEN = {"backbone_weights": "x/faces.pt", "freeze_backbone": True}
     ids=str,
 )
 def test_says_what_was_run(name: str, changes: dict[str, Any], words: str, tmp_path: Path) -> None:
-    assert words in dict(facts.list_facts(reported(tmp_path, **changes)))[name]
+    assert words in dict(facts.list_facts(write_and_read(tmp_path, **changes)))[name]
 
 
 OTHERS: list[dict[str, Any]] = [{"head": "plain"}, {"intra": False}, {"self_feature": "message"}]
@@ -181,4 +181,4 @@ def test_what_the_paper_prints_is_that_of_its_own_heads(
     changes: dict[str, Any], printed: float | None, tmp_path: Path
 ) -> None:
     options = {"dataset": "rafdb", "data": "x", **changes}
-    assert facts.paper_accuracy(reported(tmp_path, **options)) == printed
+    assert facts.paper_accuracy(write_and_read(tmp_path, **options)) == printed

@@ -18,7 +18,7 @@ def row(epoch: int, test: float, valid: float | None = None) -> dict[str, Any]:
 
 def test_the_best_epoch_is_the_first_best_on_valid_whatever_test_says() -> None:
     history = [row(1, 90, valid=50), row(2, 60, valid=70), row(3, 99, valid=70)]
-    assert summary.best_epoch(history)["epoch"] == 2
+    assert summary.find_best_epoch(history)["epoch"] == 2
     result = summary.summarize(history, options_of(), {}, ALONE.device)
     assert result["best_chosen_on"] == "valid"
     assert summary.format_result(result).endswith("; chosen on valid")

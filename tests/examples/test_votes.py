@@ -17,7 +17,7 @@ from fer.model.classification import Classification
 from fer.training import run as training
 from fer.training.batches import TrainingBatches, cache_faces, limit_faces
 from fer.training.ranks import Ranks
-from small_runs import ALONE, batch_of, make_run, options_of, same_runs, stopped, trained
+from small_runs import ALONE, batch_of, make_run, make_stopped_run, options_of, same_runs, train_run
 
 RULES: dict[str, tuple[tuple[int, ...], int, dict[int, float]]] = {
     "unanimous": ((0, 10, 0, 0, 0, 0, 0, 0, 0, 0), 1, {1: 1}),
@@ -205,10 +205,10 @@ def test_a_run_over_buffers_and_one_that_was_stopped_are_the_same(
     targets: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     whole, buffers, parts = (tmp_path / name for name in ("whole", "buffers", "parts"))
-    trained(whole, targets=targets, **changes)
-    trained(buffers, targets=targets, buffers=True, **changes)
-    stopped(parts, 2, targets=targets, **changes)
-    trained(parts, targets=targets, **changes)
+    train_run(whole, targets=targets, **changes)
+    train_run(buffers, targets=targets, buffers=True, **changes)
+    make_stopped_run(parts, 2, targets=targets, **changes)
+    train_run(parts, targets=targets, **changes)
     same_runs(whole, buffers, parts)
 
 

@@ -157,8 +157,9 @@ def read_images(
             images = image.new_empty((len(paths), *image.shape))
         elif image.shape != images.shape[1:]:
             raise ValueError(
-                f"images of one split must have one size: {path} is {_size(image)}, "
-                f"but {paths[0]} is {_size(images[0])}; align_faces.py cuts faces out in one size"
+                f"images of one split must have one size: {path} is {_format_size(image)}, "
+                f"but {paths[0]} is {_format_size(images[0])}; align_faces.py cuts faces out in "
+                "one size"
             )
         images[index] = image
     return images
@@ -180,7 +181,7 @@ def _read_image(path: Path, mode: str) -> torch.Tensor:
     return decoded
 
 
-def _size(image: torch.Tensor) -> str:
+def _format_size(image: torch.Tensor) -> str:
     return f"{image.shape[-1]} x {image.shape[-2]}"
 
 

@@ -32,7 +32,7 @@ class Entry:
     paper_accuracies: tuple[float, float] | None = None
 
 
-def _plain(load: Callable[..., Database]) -> Callable[[Options, bool], Database]:
+def _make_reader(load: Callable[..., Database]) -> Callable[[Options, bool], Database]:
     return lambda options, progress: load(
         Path(options.data or ""), check_counts=options.check_counts, progress=progress
     )
@@ -60,12 +60,16 @@ def _synthetic(options: Options, progress: bool) -> Database:
 
 DATABASES: Mapping[str, Entry] = {
     "synthetic": Entry(_synthetic),
-    "rafdb": Entry(_plain(load_rafdb), paper_accuracies=(86.93, 89.47)),
+    "rafdb": Entry(_make_reader(load_rafdb), paper_accuracies=(86.93, 89.47)),
     "ferplus": Entry(_ferplus),
-    "sfew": Entry(_plain(load_sfew), paper_accuracies=(58.03, 62.16)),
-    "ckplus": Entry(_plain(load_ckplus), is_cross_validated=True, paper_accuracies=(97.15, 99.54)),
-    "mmi": Entry(_plain(load_mmi), is_cross_validated=True, paper_accuracies=(79.69, 85.23)),
-    "oulu": Entry(_plain(load_oulu), is_cross_validated=True, paper_accuracies=(86.18, 88.26)),
+    "sfew": Entry(_make_reader(load_sfew), paper_accuracies=(58.03, 62.16)),
+    "ckplus": Entry(
+        _make_reader(load_ckplus), is_cross_validated=True, paper_accuracies=(97.15, 99.54)
+    ),
+    "mmi": Entry(_make_reader(load_mmi), is_cross_validated=True, paper_accuracies=(79.69, 85.23)),
+    "oulu": Entry(
+        _make_reader(load_oulu), is_cross_validated=True, paper_accuracies=(86.18, 88.26)
+    ),
     "folder": Entry(_folder),
 }
 

@@ -19,7 +19,7 @@ from fer.training.ranks import Ranks
 TERMS = ("classification", "compactness", "balance", "distribution")
 
 
-def best_epoch(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def find_best_epoch(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the first epoch with the best accuracy on valid, or on test if there is no valid."""
     return max(history, key=lambda row: row[f"{selection_split(row)}_accuracy"])
 
@@ -57,7 +57,7 @@ def summarize(
         "faces": sizes,
         "best_chosen_on": selection_split(history[-1]),
         "last": history[-1],
-        "best": best_epoch(history),
+        "best": find_best_epoch(history),
         "seconds": sum(row["seconds"] for row in history),
         "machine": describe_device(device),
         "torch": torch.__version__,

@@ -158,7 +158,7 @@ def compute_losses(
     return {"total": F.cross_entropy(wide, targets, label_smoothing=smoothing)}
 
 
-def parameter_groups(
+def make_parameter_groups(
     model: nn.Module, criterion: nn.Module, weight_decay: float
 ) -> list[dict[str, Any]]:
     """Return parameter groups: weights with weight decay; biases, norms and centers without."""

@@ -11,7 +11,7 @@ from fer.report.folder import ReportedRun
 from fer.report.sheet import Sheet
 
 
-def script_data(
+def make_script_data(
     run: ReportedRun, baseline: ReportedRun | None, pictures: Sheet, shown: list[int]
 ) -> dict[str, Any]:
     """Return the data of all faces as plain values; `shown` lists the faces in the maps."""

@@ -31,7 +31,7 @@ def autocast(
     )
 
 
-def gradient_scaler(options: Options, device: torch.device) -> torch.amp.GradScaler:
+def make_gradient_scaler(options: Options, device: torch.device) -> torch.amp.GradScaler:
     """Return a gradient scaler, which prevents underflow in float16 and is disabled otherwise."""
     needed = autocast_dtype(options, device) is torch.float16
     return torch.amp.GradScaler(device.type, enabled=needed)

@@ -18,8 +18,8 @@ from fer.data import Database, read_database
 from fer.evaluation import figures, predictions as evaluation
 from fer.evaluation.relations import measure_relations
 from fer.evaluation.summary import (
-    best_epoch,
     describe_run,
+    find_best_epoch,
     format_epoch,
     intra_spread_to_dict,
     summarize,
@@ -30,7 +30,7 @@ from fer.model.build import (
     get_logits,
     make_criterion,
     make_model,
-    parameter_groups,
+    make_parameter_groups,
 )
 from fer.model.classification import count_classes
 from fer.options import Options
@@ -93,11 +93,11 @@ class Run:
             self.model[0].compile()
         self.parameters = [*self.model.parameters(), *self.criterion.parameters()]
         # Without weight decay this is the paper's Adam.
-        groups = parameter_groups(self.model, self.criterion, options.weight_decay)
+        groups = make_parameter_groups(self.model, self.criterion, options.weight_decay)
         # Fused, because the loop over tensors takes longer than the backbone on small images.
         fused = device.type in ("cpu", "cuda")
         self.adam = torch.optim.AdamW(groups, options.lr, betas=(0.5, 0.999), fused=fused)
-        self.scaler = precision.gradient_scaler(options, device)
+        self.scaler = precision.make_gradient_scaler(options, device)
         self.faces = cache_faces(database.splits["train"], options, ranks)
         self.graph: GraphedStep | None = None
         if uses_graph(options, ranks, self.faces.images.device):
@@ -297,7 +297,7 @@ class Run:
             "criterion": self.criterion.state_dict(),
         }
         if self.history and not self.progress.steps:
-            if best_epoch(self.history) is self.history[-1]:
+            if find_best_epoch(self.history) is self.history[-1]:
                 checkpoint.write_checkpoint(self.folder / "best.pt", result)
             checkpoint.write_csv(self.folder / "metrics.csv", self.history)
         moving = {name: rates_to_floats(getattr(self, name).state_dict()) for name in RESUME_STATE}
