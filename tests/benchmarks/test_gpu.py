@@ -102,9 +102,9 @@ def test_sigterm_ends_the_part_and_still_sums_up(tmp_path: Path) -> None:
     code = f"""
 import pathlib, sys
 sys.path.insert(0, {str(parts.ROOT)!r})
-from benchmarks.parts import Part, python, run_all, table
-slow = Part("slow", python("-c", {PARENT.format(wait=SLEEP)!r}), 50, "")
-print(table(run_all((slow, slow), ["slow"], pathlib.Path({str(log)!r}))))
+from benchmarks.parts import Part, format_table, python_command, run_all
+slow = Part("slow", python_command("-c", {PARENT.format(wait=SLEEP)!r}), 50, "")
+print(format_table(run_all((slow, slow), ["slow"], pathlib.Path({str(log)!r}))))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     while not log.is_file() or not children_of(log):
