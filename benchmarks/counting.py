@@ -37,7 +37,7 @@ class _Kernels(TorchDispatchMode):
 
 
 @contextmanager
-def counted_kernels() -> Iterator[Counter[str]]:
+def count_kernels() -> Iterator[Counter[str]]:
     """Count, by name, the PyTorch operators that launch a kernel within the context.
 
     Each operator counts as one kernel, which is not exact for some. Triton's launches are excluded.
@@ -47,7 +47,7 @@ def counted_kernels() -> Iterator[Counter[str]]:
 
 
 @contextmanager
-def counted_launches() -> Iterator[list[str]]:
+def record_launches() -> Iterator[list[str]]:
     """Collect the names of the kernels that Triton launches on a GPU or in its interpreter."""
     names: list[str] = []
     if importlib.util.find_spec("triton") is None:
@@ -62,17 +62,17 @@ def counted_launches() -> Iterator[list[str]]:
     ]
     runs = [getattr(*place) for place in places]
 
-    def recording(run: Any) -> Any:
-        def recorded(self: Any, *arguments: Any, **options: Any) -> Any:
+    def wrap(run: Any) -> Any:
+        def wrapper(self: Any, *arguments: Any, **options: Any) -> Any:
             names.append(self.fn.__name__)
             # Operators that the interpreter calls are not launches.
             with torch.utils._python_dispatch._disable_current_modes():
                 return run(self, *arguments, **options)
 
-        return recorded
+        return wrapper
 
     for place, run in zip(places, runs, strict=True):
-        setattr(*place, recording(run))
+        setattr(*place, wrap(run))
     try:
         yield names
     finally:
@@ -80,15 +80,15 @@ def counted_launches() -> Iterator[list[str]]:
             setattr(*place, run)
 
 
-def kernels_of(run: Callable[[], object]) -> int:
+def count_step_kernels(run: Callable[[], object]) -> int:
     """Return the number of kernels of one step, from both PyTorch and Triton."""
     run()
-    with counted_launches() as launches, counted_kernels() as counted:
+    with record_launches() as launches, count_kernels() as counted:
         run()
     return counted.total() + len(launches)
 
 
-def saved_bytes(forward: Callable[[], object], model: nn.Module, *others: Tensor) -> int:
+def count_saved_bytes(forward: Callable[[], object], model: nn.Module, *others: Tensor) -> int:
     """Return the bytes that a forward pass saves for its backward pass.
 
     Each storage counts once; storages of parameters, buffers and `others` do not count.

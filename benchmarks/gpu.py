@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import describe
-from benchmarks.parts import ROOT, Part, chosen, python, run_all, table
+from benchmarks.parts import ROOT, Part, format_table, python_command, run_all, select_parts
 from benchmarks.schema import RESULTS
 
 EAGER = ("loop", "reference", "ours", "triton", "triton graph")
@@ -32,7 +32,7 @@ WORKERS = 8
 """Maximum number of concurrent test processes, which share the GPU's memory."""
 
 
-def lacking(*modules: str, program: str | None = None) -> Callable[[], str | None]:
+def make_obstacle_check(*modules: str, program: str | None = None) -> Callable[[], str | None]:
     """Return a function that reports a missing GPU, or the modules and program not installed."""
 
     def obstacle() -> str | None:
@@ -46,61 +46,61 @@ def lacking(*modules: str, program: str | None = None) -> Callable[[], str | Non
     return obstacle
 
 
-def parts(out: Path) -> tuple[Part, ...]:
+def make_parts(out: Path) -> tuple[Part, ...]:
     """Return the parts; their results go to `out`."""
-    kernels = python("-m", "benchmarks", "kernels")
+    kernels = python_command("-m", "benchmarks", "kernels")
     whole = ("whole-step", "--rounds", "15")
     training = ("throughput", "--rounds", "3", "--channels-last")
     added, speed = r"ours adds.*", r"224 pixels: [^;]*"
     return (
-        _tests(115),
-        Part("kernels", kernels, 35, r"\d+ of \d+ agree.*", obstacle=lacking(*KERNELS)),
-        _sanitizer("memcheck", 50, r"ERROR SUMMARY: (.*)"),
-        _sanitizer("racecheck", 50, r"RACECHECK SUMMARY: (.*)"),
-        _operators("bfloat16", out, (*EAGER, *COMPILED), 85),
-        _operators("float32", out, EAGER, 40),
-        _timed("whole-step", out, whole, 30, added, IMAGES),
-        _timed("whole-step-graph", out, (*whole, "--graph"), 30, added, IMAGES),
-        _timed("throughput", out, training, 45, speed, EXAMPLES),
-        _timed("throughput-graph", out, (*training, "--graph"), 45, speed, EXAMPLES),
+        _make_test_part(115),
+        Part("kernels", kernels, 35, r"\d+ of \d+ agree.*", obstacle=make_obstacle_check(*KERNELS)),
+        _make_sanitizer_part("memcheck", 50, r"ERROR SUMMARY: (.*)"),
+        _make_sanitizer_part("racecheck", 50, r"RACECHECK SUMMARY: (.*)"),
+        _make_operators_part("bfloat16", out, (*EAGER, *COMPILED), 85),
+        _make_operators_part("float32", out, EAGER, 40),
+        _make_part("whole-step", out, whole, 30, added, IMAGES),
+        _make_part("whole-step-graph", out, (*whole, "--graph"), 30, added, IMAGES),
+        _make_part("throughput", out, training, 45, speed, EXAMPLES),
+        _make_part("throughput-graph", out, (*training, "--graph"), 45, speed, EXAMPLES),
     )
 
 
-def _tests(seconds: float) -> Part:
-    command = [*python("-m", "pytest", "-m", "cuda and not slow", "-q")]
+def _make_test_part(seconds: float) -> Part:
+    command = [*python_command("-m", "pytest", "-m", "cuda and not slow", "-q")]
     # Test files that require a missing library are reported, and the others run.
     command += ["--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(WORKERS, os.cpu_count() or 1)), "--dist", "worksteal"]
-    needs = lacking("pytest", "hypothesis")
+    needs = make_obstacle_check("pytest", "hypothesis")
     return Part("tests", command, seconds, r"(\d+ .*) in [\d.]+s", obstacle=needs)
 
 
-def _sanitizer(tool: str, seconds: float, figure: str) -> Part:
+def _make_sanitizer_part(tool: str, seconds: float, figure: str) -> Part:
     path = f"{os.environ.get('PATH', '')}:/usr/local/cuda/bin"
     program = shutil.which(SANITIZER, path=path) or SANITIZER
     return Part(
         f"sanitizer-{tool}",
         (
             *(program, "--tool", tool, "--error-exitcode", "1"),
-            *python("-m", "benchmarks", "kernels", "--smallest"),
+            *python_command("-m", "benchmarks", "kernels", "--smallest"),
         ),
         seconds,
         figure,
         # Each array then has its own allocation, so that accesses beyond its end are detected.
         {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-        lacking(*KERNELS, program=program),
+        make_obstacle_check(*KERNELS, program=program),
     )
 
 
-def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float) -> Part:
-    said = ("--modes", "training", "--batches", "64", "1024", "65536", "--compiled-at", "64")
+def _make_operators_part(dtype: str, out: Path, versions: tuple[str, ...], seconds: float) -> Part:
+    selection = ("--modes", "training", "--batches", "64", "1024", "65536", "--compiled-at", "64")
     # Do not start a batch that might not finish within the time limit.
     within = ("--rounds", "11", "--seconds", f"{0.6 * seconds:.0f}")
-    return _timed(
+    return _make_part(
         f"operators-{dtype}",
         out,
-        ("operators", *said, *within, "--versions", *versions),
+        ("operators", *selection, *within, "--versions", *versions),
         seconds,
         r"N = 64\n(?:  .*\n)*?  (triton .*)",
         KERNELS,
@@ -108,7 +108,7 @@ def _operators(dtype: str, out: Path, versions: tuple[str, ...], seconds: float)
     )
 
 
-def _timed(
+def _make_part(
     name: str,
     out: Path,
     arguments: tuple[str, ...],
@@ -117,10 +117,10 @@ def _timed(
     needs: tuple[str, ...],
     dtype: str = "bfloat16",
 ) -> Part:
-    benchmark, *said = arguments
-    said += ["--device", "cuda", "--dtype", dtype, "--out", str(out)]
-    command = python("-m", "benchmarks", benchmark, *said)
-    return Part(name, command, seconds, figure, obstacle=lacking(*needs))
+    benchmark, *options = arguments
+    options += ["--device", "cuda", "--dtype", dtype, "--out", str(out)]
+    command = python_command("-m", "benchmarks", benchmark, *options)
+    return Part(name, command, seconds, figure, obstacle=make_obstacle_check(*needs))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -137,16 +137,18 @@ def main(argv: list[str] | None = None) -> int:
     # Parts run at the root of the repository, so a folder relative to elsewhere must be absolute.
     out = (options.out or RESULTS / machine.slug()).absolute()
     log = (out if options.out else ROOT / "runs" / "gpu") / "gpu.log"
-    everything = parts(out)
+    everything = make_parts(out)
     try:
-        asked = chosen(everything, options.only)
+        selected = select_parts(everything, options.only)
     except ValueError as error:
         parser.error(str(error))
-    outcomes = run_all(everything, asked, log)
+    outcomes = run_all(everything, selected, log)
     versions = f"torch {machine.torch}, Triton {machine.triton or 'missing'}"
-    summary = f"{machine.gpu or 'no GPU'}; {versions}; commit {machine.commit}\n{table(outcomes)}"
+    summary = (
+        f"{machine.gpu or 'no GPU'}; {versions}; commit {machine.commit}\n{format_table(outcomes)}"
+    )
     print(f"\n{summary}\n\nresults: {out}\neverything that was said: {log}")
     with log.open("a") as file:
         file.write(f"\n{summary}\n")
     # Without a GPU, nothing has been checked.
-    return 1 if any(each.failed for each in outcomes) or lacking()() else 0
+    return 1 if any(each.failed for each in outcomes) or make_obstacle_check()() else 0

@@ -10,7 +10,7 @@ import argparse
 
 import torch
 
-from benchmarks.agreement import disagreement
+from benchmarks.agreement import find_disagreement
 from benchmarks.registry import VERSIONS, Sizes
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     agree = []
     for sizes in SMALLEST if options.smallest else PAPER:
         for dtype in DTYPES:
-            reason = disagreement(triton, sizes, "training", options.device, dtype)
+            reason = find_disagreement(triton, sizes, "training", options.device, dtype)
             print(f"{str(dtype).split('.')[1]}, N = {sizes.N}: {reason or 'agrees'}", flush=True)
             agree.append(reason is None)
     print(f"{sum(agree)} of {len(agree)} agree with the loop in float64")

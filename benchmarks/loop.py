@@ -21,8 +21,8 @@ class LoopHead(nn.Module):
         assert intra is not None
         assert inter is not None
         assert head.classifier is not None
-        self.decomposition = _branches(head.decomposition)
-        self.intra, self.inter = _branches(intra), _branches(inter)
+        self.decomposition = _make_branches(head.decomposition)
+        self.intra, self.inter = _make_branches(intra), _make_branches(inter)
         self.classifier, self.delta = head.classifier, head.reconstruction.delta
 
     def forward(self, input: Tensor) -> FDRLOutput:
@@ -61,12 +61,12 @@ class LoopLoss(nn.Module):
         self.latent_centers = nn.Parameter(torch.zeros(num_latents, latent_dim))
         self.class_centers = nn.Parameter(torch.zeros(num_classes, num_latents))
         self.lambdas = lambdas
-        self.begun = False
+        self.is_initialized = False
 
     def forward(self, output: FDRLOutput, target: Tensor) -> FDRLLossOutput:
         """Return equation 13 and its terms."""
-        if not self.begun:
-            self._begin(output, target)
+        if not self.is_initialized:
+            self._init_centers(output, target)
         weights = output.intra_weights
         # Centers are never of a half type, and differences with them are promoted to their type.
         exact = self.class_centers.dtype
@@ -79,15 +79,15 @@ class LoopLoss(nn.Module):
         return FDRLLossOutput(total, classification, compactness, balance, distribution)
 
     @torch.no_grad()
-    def _begin(self, output: FDRLOutput, target: Tensor) -> None:
+    def _init_centers(self, output: FDRLOutput, target: Tensor) -> None:
         self.latent_centers.copy_(output.latents.to(self.latent_centers.dtype).mean(0))
         weights = output.intra_weights.to(self.class_centers.dtype)
         members = F.one_hot(target, len(self.class_centers)).to(weights.dtype)
         self.class_centers.copy_(members.t() @ weights / members.sum(0).clamp(min=1)[:, None])
-        self.begun = True
+        self.is_initialized = True
 
 
-def _branches(layer: nn.Module) -> nn.ModuleList:
+def _make_branches(layer: nn.Module) -> nn.ModuleList:
     """Return a linear layer for each slice of a stacked layer."""
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)

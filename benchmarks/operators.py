@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.agreement import disagreement
-from benchmarks.busy import gpu_work
-from benchmarks.counting import kernels_of, saved_bytes
+from benchmarks.agreement import find_disagreement
+from benchmarks.counting import count_saved_bytes, count_step_kernels
+from benchmarks.gpu_time import measure_gpu_work
 from benchmarks.machine import describe
 from benchmarks.registry import (
     BASELINE,
@@ -26,12 +26,12 @@ from benchmarks.registry import (
     Sizes,
     Step,
     Version,
-    batch,
-    build,
-    floor,
-    shared_head,
+    build_step,
+    make_batch,
+    make_floor_step,
+    make_shared_head,
 )
-from benchmarks.roofline import least_seconds, measure_rates
+from benchmarks.roofline import measure_rates, min_seconds
 from benchmarks.schema import RESULTS, Measured, Results, write
 from benchmarks.timing import measure, percentiles, ratio
 
@@ -41,10 +41,10 @@ AGREE_AT = 64
 
 def main(argv: list[str] | None = None) -> None:
     """Measure what the options select."""
-    options = _options(argv)
+    options = _parse(argv)
     torch.set_num_threads(options.threads)
     began = time.perf_counter()
-    options.known = {}
+    options.disagreements = {}
     options.rates = measure_rates(options.device, getattr(torch, options.dtype))
     for mode in options.modes:
         rows: list[Measured] = []
@@ -54,10 +54,10 @@ def main(argv: list[str] | None = None) -> None:
                 continue
             rows += measure_batch(options.sizes._replace(N=number), mode, options)
             # Write after each batch, so that an interrupted run keeps its measurements.
-            keep(mode, rows, options)
+            write_results(mode, rows, options)
 
 
-def keep(mode: Mode, rows: list[Measured], options: argparse.Namespace) -> None:
+def write_results(mode: Mode, rows: list[Measured], options: argparse.Namespace) -> None:
     """Write the measurements of a mode."""
     machine = describe(options.device)
     results = Results(mode, options.dtype, options.rounds, BASELINE, machine, tuple(rows))
@@ -71,21 +71,21 @@ def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list
     # Each batch size is a new shape, and the compiler stops recompiling at the eighth.
     torch.compiler.reset()
     steps, compiling, refused = {}, {}, {}
-    for version in chosen(sizes, mode, options):
-        reason = _refusal(version, sizes, mode, options)
+    for version in select_versions(sizes, mode, options):
+        reason = _find_refusal(version, sizes, mode, options)
         if reason is not None:
             refused[version.name] = reason
             continue
-        step = build(version, sizes, mode, options.device, dtype)
+        step = build_step(version, sizes, mode, options.device, dtype)
         start = time.perf_counter()
         step.run()
         compiling[version.name] = time.perf_counter() - start if version.compiled else 0.0
         steps[version.name] = step
-    steps[FLOOR] = floor(sizes, mode, options.device, dtype)
+    steps[FLOOR] = make_floor_step(sizes, mode, options.device, dtype)
     runs = {name: step.run for name, step in steps.items()}
     seconds = measure(runs, options.rounds, options.device)
     rows = [
-        _row(name, sizes, mode, options, step, seconds, compiling.get(name, 0.0))
+        _make_row(name, sizes, mode, options, step, seconds, compiling.get(name, 0.0))
         for name, step in steps.items()
     ]
     print(f"{mode}, N = {sizes.N}")
@@ -100,39 +100,41 @@ def measure_batch(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list
     return rows
 
 
-def chosen(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list[Version]:
+def select_versions(sizes: Sizes, mode: Mode, options: argparse.Namespace) -> list[Version]:
     """Return the versions to measure at these sizes."""
     return [
         version
         for version in VERSIONS
         if mode in version.modes
         and (options.device == "cuda" or not version.cuda_only)
-        and (version.only is None or sizes.N in version.only)
+        and (version.batch_sizes is None or sizes.N in version.batch_sizes)
         and (options.versions is None or version.name in options.versions)
-        and not (version.compiled and (options.quick or not _compiled_at(sizes, options)))
+        and not (version.compiled and (options.quick or not _is_compiled_at(sizes, options)))
     ]
 
 
-def _compiled_at(sizes: Sizes, options: argparse.Namespace) -> bool:
+def _is_compiled_at(sizes: Sizes, options: argparse.Namespace) -> bool:
     return options.compiled_at is None or sizes.N in options.compiled_at
 
 
-def _refusal(version: Version, sizes: Sizes, mode: Mode, options: argparse.Namespace) -> str | None:
+def _find_refusal(
+    version: Version, sizes: Sizes, mode: Mode, options: argparse.Namespace
+) -> str | None:
     if version.graph:
         return None  # it runs the kernels of the version that is not captured
     number = min(sizes.N, AGREE_AT)
     # All larger batches share one comparison with the loop.
     case = (version.name, number, mode)
-    if case not in options.known:
+    if case not in options.disagreements:
         sizes, dtype = sizes._replace(N=number), getattr(torch, options.dtype)
-        options.known[case] = disagreement(version, sizes, mode, options.device, dtype)
+        options.disagreements[case] = find_disagreement(version, sizes, mode, options.device, dtype)
         if version.compiled:
             torch.compiler.reset()
-    reason: str | None = options.known[case]
+    reason: str | None = options.disagreements[case]
     return reason
 
 
-def _row(
+def _make_row(
     name: str,
     sizes: Sizes,
     mode: Mode,
@@ -145,14 +147,14 @@ def _row(
     eager = version is not None and not version.compiled and not version.graph
     kernels, saved, peak = 0, 0.0, 0
     if eager:
-        kernels = kernels_of(step.run)
+        kernels = count_step_kernels(step.run)
         if mode == "training" and version is not None:
             saved = saved_per_sample(version, sizes, options.device, getattr(torch, options.dtype))
     if options.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step.run()
         peak = torch.cuda.max_memory_allocated()
-    busy, gpu_kernels = gpu_work(step.run) if options.device == "cuda" else (0.0, 0)
+    busy, gpu_kernels = measure_gpu_work(step.run) if options.device == "cuda" else (0.0, 0)
     baseline, own = seconds.get(BASELINE), seconds[name]
     return Measured(
         version=name,
@@ -161,7 +163,7 @@ def _row(
         times_faster=tuple(ratio(baseline, own)) if baseline is not None else (),
         over_floor=tuple(ratio(own, seconds[FLOOR])),
         over_roofline=percentiles(own)[1]
-        / least_seconds(sizes, mode, getattr(torch, options.dtype), options.rates),
+        / min_seconds(sizes, mode, getattr(torch, options.dtype), options.rates),
         kernels=kernels,
         saved=saved,
         peak=peak,
@@ -175,19 +177,19 @@ def _row(
 def saved_per_sample(version: Version, sizes: Sizes, device: str, dtype: torch.dtype) -> float:
     """Return the bytes saved for backward per additional sample, without those saved per batch."""
 
-    def of(number: int) -> int:
+    def saved_bytes_at(number: int) -> int:
         given = sizes._replace(N=number)
-        model, loss = version.build(shared_head(given), given)
+        model, loss = version.build(make_shared_head(given), given)
         model, loss = model.to(device, dtype), loss.to(device)
-        input, target = batch(given, device, dtype)
+        input, target = make_batch(given, device, dtype)
         input.requires_grad_()
         both = torch.nn.ModuleList([model, loss])
-        return saved_bytes(lambda: loss(model(input), target).total, both, input, target)
+        return count_saved_bytes(lambda: loss(model(input), target).total, both, input, target)
 
-    return (of(128) - of(64)) / 64
+    return (saved_bytes_at(128) - saved_bytes_at(64)) / 64
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks operators",
         description=__doc__,

@@ -45,20 +45,20 @@ class Outcome:
 
     Attributes:
         part: Its name.
-        says: "passed", or the reason why it did not pass or run.
+        status: "passed", or the reason why it did not pass or run.
         seconds: Its running time.
         figure: The figure from its output.
         failed: Whether it ran and did not pass.
     """
 
     part: str
-    says: str
+    status: str
     seconds: float = 0.0
     figure: str = ""
     failed: bool = False
 
 
-def chosen(parts: Sequence[Part], only: str | None) -> list[str]:
+def select_parts(parts: Sequence[Part], only: str | None) -> list[str]:
     """Return the names of the parts that `only` selects, such as "tests,operators".
 
     Raises:
@@ -67,15 +67,15 @@ def chosen(parts: Sequence[Part], only: str | None) -> list[str]:
     if only is None:
         return [part.name for part in parts]
     found: list[str] = []
-    for asked in filter(None, only.split(",")):
-        names = [p.name for p in parts if p.name == asked or p.name.startswith(f"{asked}-")]
+    for wanted in filter(None, only.split(",")):
+        names = [p.name for p in parts if p.name == wanted or p.name.startswith(f"{wanted}-")]
         if not names:
-            raise ValueError(f"there is no part {asked}; there are {', '.join(map(_name, parts))}")
+            raise ValueError(f"there is no part {wanted}; there are {', '.join(map(_name, parts))}")
         found += names
     return found
 
 
-def run_all(parts: Sequence[Part], asked: Sequence[str], log: Path) -> list[Outcome]:
+def run_all(parts: Sequence[Part], selected: Sequence[str], log: Path) -> list[Outcome]:
     """Run the requested parts in order, also after failures, and write all their output to `log`.
 
     After an interrupt from the keyboard or a SIGTERM, the remaining parts are reported as stopped.
@@ -85,7 +85,7 @@ def run_all(parts: Sequence[Part], asked: Sequence[str], log: Path) -> list[Outc
     stopped = False
     with log.open("wb") as file, _interrupted_by_sigterm():
         for part in parts:
-            if part.name not in asked:
+            if part.name not in selected:
                 outcome = Outcome(part.name, "not run: not asked for")
             elif stopped:
                 outcome = Outcome(part.name, "not run: stopped")
@@ -94,7 +94,7 @@ def run_all(parts: Sequence[Part], asked: Sequence[str], log: Path) -> list[Outc
             else:
                 print(f"{part.name}: at most {part.seconds:.0f} s", flush=True)
                 outcome = run(part, file, log)
-                stopped = outcome.says == STOPPED
+                stopped = outcome.status == STOPPED
             outcomes.append(outcome)
     return outcomes
 
@@ -116,35 +116,35 @@ def run(part: Part, file: BinaryIO, log: Path) -> Outcome:
         stdout=file,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_heed_interrupts,
+        preexec_fn=_restore_sigint,
     )
     try:
-        status = process.wait(max(0.0, part.seconds - GRACE))
-        says = "passed" if status == 0 else f"failed: exit status {status}"
+        exit_status = process.wait(max(0.0, part.seconds - GRACE))
+        status = "passed" if exit_status == 0 else f"failed: exit status {exit_status}"
     except subprocess.TimeoutExpired:
-        says = f"time limit of {part.seconds:.0f} s"
+        status = f"time limit of {part.seconds:.0f} s"
     except KeyboardInterrupt:
-        says = STOPPED
-    _end(process)
+        status = STOPPED
+    _terminate(process)
     seconds = time.perf_counter() - began
     with log.open("rb") as read:
         read.seek(before)
         output = read.read().decode(errors="replace")
     file.seek(0, os.SEEK_END)
-    failed = says != "passed"
+    failed = status != "passed"
     if failed:
         print("\n".join(f"  {line}" for line in output.splitlines()[-TAIL:]), flush=True)
     found = re.findall(part.figure, output, re.MULTILINE)
     figure = " ".join(found[-1].split()) if found else ""
-    return Outcome(part.name, says, seconds, figure, failed)
+    return Outcome(part.name, status, seconds, figure, failed)
 
 
-def _heed_interrupts() -> None:
+def _restore_sigint() -> None:
     """Restore the default action of SIGINT, which background jobs of a shell ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     """Interrupt a process, so that pytest prints its summary, and then kill its whole group."""
     if process.poll() is None:
         _signal(process, signal.SIGINT)
@@ -174,11 +174,11 @@ class _interrupted_by_sigterm:
         signal.signal(signal.SIGTERM, self.before)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def format_table(outcomes: Sequence[Outcome]) -> str:
     """Return a line for each part with its outcome, its seconds and its figure."""
     lines = [("part", "outcome", "s", "figure")]
     lines += [
-        (each.part, each.says, f"{each.seconds:.0f}" if each.seconds else "", each.figure)
+        (each.part, each.status, f"{each.seconds:.0f}" if each.seconds else "", each.figure)
         for each in outcomes
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -198,6 +198,6 @@ def _python_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(str(each) for each in here if each)}
 
 
-def python(*arguments: str) -> tuple[str, ...]:
+def python_command(*arguments: str) -> tuple[str, ...]:
     """Return a command that runs this Python interpreter."""
     return (sys.executable, *arguments)

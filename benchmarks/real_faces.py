@@ -20,7 +20,7 @@ from fer.model.checkpoint import write_json
 RESULTS = schema.RESULTS / "real_faces"
 
 
-def result_of(folder: Path, arguments: list[str]) -> dict[str, Any]:
+def train_or_load(folder: Path, arguments: list[str]) -> dict[str, Any]:
     """Return the summary of the run in `folder`; start or resume the run if it has not finished."""
     summary = folder / "summary.json"
     if not summary.is_file():
@@ -51,6 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = f"ferplus-{head}-seed{seed}"
             arguments = ["--dataset", "ferplus", "--data", known.data, "--head", head]
             arguments += ["--seed", str(seed), *further]
-            result = result_of(known.runs / name, arguments)
+            result = train_or_load(known.runs / name, arguments)
             RESULTS.mkdir(parents=True, exist_ok=True)
             write_json(RESULTS / f"{name}.json", result)

@@ -137,22 +137,22 @@ class Version:
 
     Attributes:
         name: Name in the results.
-        says: One-line description for the documentation.
+        description: One-line description for the documentation.
         build: Builds its model and its loss.
         modes: Modes in which it is measured.
         cuda_only: Whether it requires a GPU.
         compiled: The mode of torch.compile; None if it is not compiled.
-        only: The batch sizes at which it is measured; None for all.
+        batch_sizes: The batch sizes at which it is measured; None for all.
         graph: Whether a step is captured in a CUDA graph.
     """
 
     name: str
-    says: str
+    description: str
     build: Build
     modes: tuple[Mode, ...] = ("training", "inference")
     cuda_only: bool = False
     compiled: str | None = None
-    only: tuple[int, ...] | None = None
+    batch_sizes: tuple[int, ...] | None = None
     graph: bool = False
 
 
@@ -223,7 +223,7 @@ VERSIONS = (
         "the baseline under `torch.compile`",
         _loop,
         compiled="default",
-        only=(64, 1024),
+        batch_sizes=(64, 1024),
     ),
     Version(
         "ours reduce-overhead",
@@ -247,14 +247,14 @@ FLOOR = "gemm"
 """The matrix products of the merged form alone, the lower bound with the same library."""
 
 
-def shared_head(sizes: Sizes) -> FDRLHead:
+def make_shared_head(sizes: Sizes) -> FDRLHead:
     """Return a head with the parameters that all versions share."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return FDRLHead(sizes.P, sizes.K, latent_dim=sizes.D, num_latents=sizes.M)
 
 
-def batch(sizes: Sizes, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def make_batch(sizes: Sizes, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return basic features, non-negative as after ReLU and pooling, and labels of all classes."""
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(sizes.N, sizes.P, generator=generator).relu()
@@ -262,7 +262,7 @@ def batch(sizes: Sizes, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor
     return features.to(device, dtype), target.to(device)
 
 
-def build(
+def build_step(
     version: Version,
     sizes: Sizes,
     mode: Mode,
@@ -273,9 +273,9 @@ def build(
     lambdas: Lambdas = LAMBDAS,
 ) -> Step:
     """Build a step of a version from the shared parameters or from those of a given head."""
-    model, loss = version.build(head or shared_head(sizes), sizes, lambdas)
+    model, loss = version.build(head or make_shared_head(sizes), sizes, lambdas)
     model, loss = model.to(device, dtype), loss.to(device)
-    input, target = batch(sizes, device, dtype)
+    input, target = make_batch(sizes, device, dtype)
     if mode == "inference":
         return _inference(version, model.eval(), input)
     input.requires_grad_()
@@ -296,7 +296,7 @@ def build(
         return total
 
     if version.graph:
-        return Step(captured(run), model, input, target, model)
+        return Step(capture_graph(run), model, input, target, model)
     return Step(run, model, input, target, model)
 
 
@@ -315,7 +315,7 @@ def _inference(version: Version, model: nn.Module, input: Tensor) -> Step:
     return Step(run, model, input, None, model)
 
 
-def captured(run: Callable[[], object]) -> Callable[[], Any]:
+def capture_graph(run: Callable[[], object]) -> Callable[[], Any]:
     """Capture a step in a CUDA graph after warm-up steps."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -329,7 +329,9 @@ def captured(run: Callable[[], object]) -> Callable[[], Any]:
     return graph.replay
 
 
-def floor(sizes: Sizes, mode: Mode, device: str = "cpu", dtype: Any = torch.float32) -> Step:
+def make_floor_step(
+    sizes: Sizes, mode: Mode, device: str = "cpu", dtype: Any = torch.float32
+) -> Step:
     """Build a step of the matrix products alone, with preallocated outputs."""
     n, p, m, d, k = sizes
 

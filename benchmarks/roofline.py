@@ -31,7 +31,7 @@ class Work(NamedTuple):
         return max(self.bytes / rates.bandwidth, self.operations / rates.arithmetic)
 
 
-def passes(sizes: Sizes, mode: Mode, element: int) -> tuple[Work, ...]:
+def count_work(sizes: Sizes, mode: Mode, element: int) -> tuple[Work, ...]:
     """Return the work of the forward pass and, in training, of the backward pass.
 
     `element` is the size of an element in bytes. Relation weights and distances are float32.
@@ -52,9 +52,9 @@ def passes(sizes: Sizes, mode: Mode, element: int) -> tuple[Work, ...]:
     return forward, Work(moved, 2 * products + 2 * pairs)
 
 
-def least_seconds(sizes: Sizes, mode: Mode, dtype: torch.dtype, rates: Rates) -> float:
+def min_seconds(sizes: Sizes, mode: Mode, dtype: torch.dtype, rates: Rates) -> float:
     """Return the minimum time of a step."""
-    return sum(work.seconds(rates) for work in passes(sizes, mode, dtype.itemsize))
+    return sum(work.seconds(rates) for work in count_work(sizes, mode, dtype.itemsize))
 
 
 def measure_rates(device: str, dtype: torch.dtype, repeats: int = 5) -> Rates:

@@ -14,7 +14,7 @@ from benchmarks.machine import Machine
 
 Kind = TypeVar("Kind")
 FORMAT = 2
-FIRST = 1
+FORMAT_1 = 1
 """The format without the GPU's time in the operators' results."""
 ORACLE = "oracle loop"
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -152,28 +152,32 @@ def write(path: Path, results: Kinds) -> None:
     """Write results with rounded numbers."""
     content = {"format": FORMAT, "kind": type(results).__name__, **dataclasses.asdict(results)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded(content), indent=1) + "\n")
+    path.write_text(json.dumps(round_numbers(content), indent=1) + "\n")
 
 
-def rounded(value: Any, digits: int = 4) -> Any:
+def round_numbers(value: Any, digits: int = 4) -> Any:
     """Return nested values with numbers rounded to `digits` significant digits."""
     if isinstance(value, float):
         return float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {key: rounded(each, digits) for key, each in value.items()}
-    return [rounded(each, digits) for each in value] if isinstance(value, list | tuple) else value
+        return {key: round_numbers(each, digits) for key, each in value.items()}
+    return (
+        [round_numbers(each, digits) for each in value]
+        if isinstance(value, list | tuple)
+        else value
+    )
 
 
 def read(path: Path) -> Kinds:
     """Read results, and raise `ValueError` if the file does not follow this module's format."""
-    content = content_of(path, known=(FIRST, FORMAT))
+    content = read_content(path, known=(FORMAT_1, FORMAT))
     kind = content.pop("kind", None)
     if kind not in ("Results", "WholeStep", "Throughput"):
         raise ValueError(
             f"{path.name}: `kind` must be Results, WholeStep or Throughput, got {kind!r}"
         )
-    if content.pop("format") == FIRST:
-        _bring_up(content, kind)
+    if content.pop("format") == FORMAT_1:
+        _upgrade(content, kind)
     if kind == "WholeStep":
         content.setdefault("graph", False)
         return load(path.name, WholeStep, content)
@@ -188,7 +192,7 @@ def read(path: Path) -> Kinds:
     return found
 
 
-def content_of(path: Path, known: tuple[int, ...]) -> dict[str, Any]:
+def read_content(path: Path, known: tuple[int, ...]) -> dict[str, Any]:
     """Return the content of a file of a known format, with its machine as a `Machine`."""
     return check_content(path.name, json.loads(path.read_text()), known)
 
@@ -200,7 +204,7 @@ def check_content(where: str, content: dict[str, Any], known: tuple[int, ...]) -
     return content | {"machine": load(where, Machine, content.get("machine"))}
 
 
-def _bring_up(content: dict[str, Any], kind: str) -> None:
+def _upgrade(content: dict[str, Any], kind: str) -> None:
     """Rename the baseline of format 1 to "oracle loop" and set the unknown GPU time to 0."""
     if kind == "Results":
         content.setdefault("baseline", ORACLE)

@@ -22,7 +22,7 @@ from fer.training.batches import TrainingBatches
 from fer.training.progress import Progress
 from fer.training.ranks import Ranks
 from fer.training.run import Run, build_run
-from fer.training.stopping import Requests
+from fer.training.stopping import StopRequest
 
 AMP = {"float32": "off", "bfloat16": "bf16", "float16": "fp16"}
 STEPS = {"cpu": {64: 8, 224: 2}, "cuda": {64: 40, 224: 40}}
@@ -37,8 +37,8 @@ def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
     found = []
     for epoch in range(rounds + 1):
         run.progress = Progress()
-        found.append(run.train_epoch(epoch, Requests()))
-    alone = [data_alone(run, epoch) for epoch in range(rounds + 1)]
+        found.append(run.train_epoch(epoch, StopRequest()))
+    alone = [measure_data_path(run, epoch) for epoch in range(rounds + 1)]
     training = percentiles([each["images_per_second"] for each in found[1:]])
     on_gpu = ranks.device.type == "cuda" and options.image_size == 224
     return Speed(
@@ -50,10 +50,10 @@ def measure(options: Options, rounds: int, ranks: Ranks) -> Speed:
     )
 
 
-def data_alone(run: Run, epoch: int) -> float:
+def measure_data_path(run: Run, epoch: int) -> float:
     """Return the images per second of an epoch of batches without training."""
     began = time.perf_counter()
-    for _ in TrainingBatches(run.faces, run.options, epoch, run.ranks).after(0):
+    for _ in TrainingBatches(run.faces, run.options, epoch, run.ranks).iterate_from(0):
         pass
     if run.ranks.device.type == "cuda":
         torch.cuda.synchronize()
@@ -77,51 +77,51 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--graph", action="store_true", help="one CUDA graph a step")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="folder for the results")
-    said = parser.parse_args(argv)
-    if said.graph and said.device != "cuda":
+    given = parser.parse_args(argv)
+    if given.graph and given.device != "cuda":
         parser.error("--graph needs --device cuda")
-    torch.set_num_threads(said.threads)
-    ranks = Ranks(0, 1, torch.device(said.device))
-    steps = STEPS[said.device]
+    torch.set_num_threads(given.threads)
+    ranks = Ranks(0, 1, torch.device(given.device))
+    steps = STEPS[given.device]
     speeds = []
-    for size in said.sizes:
+    for size in given.sizes:
         options = Options(
             # The same number for every size, so that the faces are drawn once.
-            faces=said.batch * max(steps.values()),
-            limit=said.batch * steps.get(size, min(steps.values())),
+            faces=given.batch * max(steps.values()),
+            limit=given.batch * steps.get(size, min(steps.values())),
             image_size=size,
-            batch_size=said.batch,
-            epochs=said.rounds + 1,
-            amp=AMP[said.dtype],
-            channels_last=said.channels_last,
-            compile=said.compile,
-            graph=said.graph,
+            batch_size=given.batch,
+            epochs=given.rounds + 1,
+            amp=AMP[given.dtype],
+            channels_last=given.channels_last,
+            compile=given.compile,
+            graph=given.graph,
         )
-        speeds.append(measure(options, said.rounds, ranks))
-        print(line(speeds[-1]), flush=True)
-    settings = [f"cache {'device' if said.device == 'cuda' else 'ram'}"]
-    settings += ["channels last"] * said.channels_last + ["compiled"] * said.compile
-    settings += ["one CUDA graph a step"] * said.graph
+        speeds.append(measure(options, given.rounds, ranks))
+        print(format_speed(speeds[-1]), flush=True)
+    settings = [f"cache {'device' if given.device == 'cuda' else 'ram'}"]
+    settings += ["channels last"] * given.channels_last + ["compiled"] * given.compile
+    settings += ["one CUDA graph a step"] * given.graph
     results = Throughput(
         model="ResNet-18, FDRL head",
-        batch=said.batch,
-        dtype=said.dtype,
+        batch=given.batch,
+        dtype=given.dtype,
         settings=", ".join(settings),
-        rounds=said.rounds,
-        machine=describe(said.device),
+        rounds=given.rounds,
+        machine=describe(given.device),
         speeds=tuple(speeds),
     )
-    folder = said.out or RESULTS / results.machine.slug()
-    name = "throughput-graph" if said.graph else "throughput"
-    write(folder / f"{name}-{said.dtype}.json", results)
+    folder = given.out or RESULTS / results.machine.slug()
+    name = "throughput-graph" if given.graph else "throughput"
+    write(folder / f"{name}-{given.dtype}.json", results)
 
 
-def line(speed: Speed) -> str:
+def format_speed(speed: Speed) -> str:
     """Return the throughput as one line of text."""
-    said = (
+    text = (
         f"{speed.image_size} pixels: {speed.training[1]:.0f} images/s, "
         f"{100 * speed.waiting[1]:.1f} % waiting; data alone {speed.data[1]:.0f} images/s"
     )
     if speed.recipe_seconds:
-        said += f"; 40 epochs of 12,271 images in {speed.recipe_seconds:.0f} s"
-    return said
+        text += f"; 40 epochs of 12,271 images in {speed.recipe_seconds:.0f} s"
+    return text

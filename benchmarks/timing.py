@@ -6,7 +6,7 @@ from statistics import median, quantiles
 
 import torch
 
-AT_LEAST = 0.02
+MIN_SECONDS = 0.02
 """Minimum seconds of one measurement; a faster step is repeated within it."""
 
 
@@ -14,23 +14,23 @@ def measure(
     steps: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu"
 ) -> dict[str, list[float]]:
     """Return the seconds per step of each version, one number per round."""
-    repeats = {name: _repeats(step, device) for name, step in steps.items()}
+    repeats = {name: _count_repeats(step, device) for name, step in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
     for _ in range(rounds):
         for name in order:
-            seconds[name].append(_once(steps[name], repeats[name], device))
+            seconds[name].append(_time_step(steps[name], repeats[name], device))
         order.append(order.pop(0))
     return seconds
 
 
-def _repeats(step: Callable[[], object], device: str) -> int:
+def _count_repeats(step: Callable[[], object], device: str) -> int:
     step()
-    once = _once(step, 1, device)
-    return max(1, round(AT_LEAST / once))
+    once = _time_step(step, 1, device)
+    return max(1, round(MIN_SECONDS / once))
 
 
-def _once(step: Callable[[], object], repeats: int, device: str) -> float:
+def _time_step(step: Callable[[], object], repeats: int, device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()

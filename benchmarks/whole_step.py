@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from benchmarks.machine import describe
-from benchmarks.registry import VERSIONS, Sizes, captured, shared_head
+from benchmarks.registry import VERSIONS, Sizes, capture_graph, make_shared_head
 from benchmarks.schema import RESULTS, WholeStep, write
 from benchmarks.timing import measure, percentiles
 
@@ -47,7 +47,7 @@ class WithLosses(nn.Module):
         return total
 
 
-def step_with(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Callable[[], object]:
+def make_step(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Callable[[], object]:
     """Return a training step of the backbone with a head and its losses, without an optimizer.
 
     With `options.graph` the step is captured in a CUDA graph.
@@ -73,7 +73,7 @@ def step_with(tail: nn.Module, sizes: Sizes, options: argparse.Namespace) -> Cal
             loss = tail(backbone(images), target)
         loss.backward()
 
-    return captured(run) if options.graph else run
+    return capture_graph(run) if options.graph else run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,10 +100,10 @@ def main(argv: list[str] | None = None) -> None:
     ours = "triton" if options.device == "cuda" else "ours"
     tails = {
         "linear": Linear(sizes),
-        "loop": WithLosses(*built["loop"](shared_head(sizes), sizes)),
-        "ours": WithLosses(*built[ours](shared_head(sizes), sizes)),
+        "loop": WithLosses(*built["loop"](make_shared_head(sizes), sizes)),
+        "ours": WithLosses(*built[ours](make_shared_head(sizes), sizes)),
     }
-    steps = {name: step_with(tail, sizes, options) for name, tail in tails.items()}
+    steps = {name: make_step(tail, sizes, options) for name, tail in tails.items()}
     seconds = measure(steps, options.rounds, options.device)
     added = {
         name: tuple(

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-FOUND = Path(__file__).with_name("backbones.json")
+BACKBONES_FILE = Path(__file__).with_name("backbones.json")
 HEAD = ("backbone", "gives", "`auto` is", "basic feature", "P")
 SIZES = ("img_size", "image_size")
 """Options that make a backbone small enough for a test; the table does not show them."""
 
 
-def backbones() -> str:
+def format_backbones() -> str:
     """Return a table of the backbones and a line on the versions of their libraries."""
-    found = json.loads(FOUND.read_text())
+    found = json.loads(BACKBONES_FILE.read_text())
     lines = [HEAD, ("---",) * len(HEAD), *(_row(row) for row in found["rows"])]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -50,4 +50,4 @@ def _shape(sizes: list[int]) -> str:
 def write(folder: Path) -> None:
     """Write the table to `folder`, from which a page includes it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "backbones.md").write_text(backbones())
+    (folder / "backbones.md").write_text(format_backbones())

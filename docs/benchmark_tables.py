@@ -13,10 +13,10 @@ matplotlib.use("agg")
 import torch
 from matplotlib import pyplot as plt
 
-from benchmarks.counting import kernels_of
+from benchmarks.counting import count_step_kernels
 from benchmarks.machine import Machine
 from benchmarks.operators import saved_per_sample
-from benchmarks.registry import BASELINE, FLOOR, VERSIONS, Sizes, build
+from benchmarks.registry import BASELINE, FLOOR, VERSIONS, Sizes, build_step
 from benchmarks.schema import ORACLE, RESULTS, Measured, Results, Throughput, WholeStep, read
 
 NOTHING = "*Nothing has been measured yet.*\n"
@@ -30,7 +30,7 @@ INK = "#7a7a7a"
 """A gray that is readable on white and on black."""
 
 
-def everything() -> tuple[list[Results], list[WholeStep], list[Throughput]]:
+def read_all_results() -> tuple[list[Results], list[WholeStep], list[Throughput]]:
     """Read all result files of the operators, of whole steps and of the examples."""
     kinds = ("operators", "whole-step", "throughput")
     found = [read(file) for kind in kinds for file in sorted(RESULTS.glob(f"*/{kind}-*.json"))]
@@ -41,28 +41,28 @@ def everything() -> tuple[list[Results], list[WholeStep], list[Throughput]]:
     )
 
 
-def table(head: list[str], rows: Iterable[list[str]]) -> str:
+def format_table(head: list[str], rows: Iterable[list[str]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def say(machine: Machine) -> str:
+def describe_machine(machine: Machine) -> str:
     """Describe a machine in one line."""
     device = machine.gpu or f"{machine.cpu}, {machine.threads} threads"
     versions = f"torch {machine.torch}, Python {machine.python}, {machine.system}"
     return f"{device}; {versions}; commit {machine.commit}"
 
 
-def versions() -> str:
+def tabulate_versions() -> str:
     """Return a table that describes each version."""
-    rows = [[f"`{version.name}`", version.says] for version in VERSIONS]
+    rows = [[f"`{version.name}`", version.description] for version in VERSIONS]
     rows.append([f"`{ORACLE}`", "a loop over branches and classes: the baseline of older files"])
     rows.append([f"`{FLOOR}`", "the matrix products of the merged form alone: the floor"])
-    return table(["version", "what it is"], rows)
+    return format_table(["version", "what it is"], rows)
 
 
-def operators(results: Results) -> str:
+def tabulate_operators(results: Results) -> str:
     """Return a run's table: time, ratios and counts of every version at every batch."""
     of_gpu = ["µs the GPU is busy", "kernels it runs"] if results.machine.gpu else []
     head = [
@@ -77,8 +77,9 @@ def operators(results: Results) -> str:
         "KiB saved a sample",
     ]
     rows = [_row(row, on_gpu=bool(of_gpu)) for row in results.measured]
-    title = f"### {results.mode.capitalize()}, {results.dtype}\n\n"
-    return f"{title}{say(results.machine)}; {results.rounds} rounds.\n\n{table(head, rows)}"
+    title = f"### {results.mode.capitalize()}, {results.dtype}"
+    run = f"{describe_machine(results.machine)}; {results.rounds} rounds."
+    return f"{title}\n\n{run}\n\n{format_table(head, rows)}"
 
 
 def _row(row: Measured, *, on_gpu: bool) -> list[str]:
@@ -100,20 +101,20 @@ def _row(row: Measured, *, on_gpu: bool) -> list[str]:
     ]
 
 
-def counted() -> str:
+def tabulate_counts() -> str:
     """Count the kernels and the saved memory of a training step of each version now."""
     sizes, rows = Sizes(N=64), []
     for version in VERSIONS:
         if not (version.compiled or version.cuda_only):
-            step = build(version, sizes, "training")
+            step = build_step(version, sizes, "training")
             step.run()  # the first step, in which centers start, is not counted
-            kernels = kernels_of(step.run)
+            kernels = count_step_kernels(step.run)
             saved = saved_per_sample(version, sizes, "cpu", torch.float32) / 1024
             rows.append([f"`{version.name}`", str(kernels), f"{saved:.1f}"])
-    return table(["version", "kernels a step", "KiB saved a sample"], rows)
+    return format_table(["version", "kernels a step", "KiB saved a sample"], rows)
 
 
-def targets(found: list[Results]) -> str:
+def tabulate_targets(found: list[Results]) -> str:
     """Return a table that compares the aims with the measurements."""
     rows: list[list[str]] = []
     for results in found:
@@ -122,7 +123,7 @@ def targets(found: list[Results]) -> str:
             rows += _gpu_targets(results, measured)
         elif results.dtype == "float32":
             rows += _cpu_targets(results, measured)
-    return table(["what", "measure", "aimed at", "measured"], rows) if rows else NOTHING
+    return format_table(["what", "measure", "aimed at", "measured"], rows) if rows else NOTHING
 
 
 def _cpu_targets(results: Results, measured: Rows) -> list[list[str]]:
@@ -173,7 +174,7 @@ def _gpu_targets(results: Results, measured: Rows) -> list[list[str]]:
     return rows
 
 
-def whole_steps(found: list[WholeStep]) -> str:
+def tabulate_whole_steps(found: list[WholeStep]) -> str:
     """Return a table of the time that the heads add to a step of a whole network."""
     if not found:
         return NOTHING
@@ -190,10 +191,10 @@ def whole_steps(found: list[WholeStep]) -> str:
         for each in found
         for name, added in each.added.items()
     ]
-    return table(head, rows)
+    return format_table(head, rows)
 
 
-def throughputs(found: list[Throughput]) -> str:
+def tabulate_throughputs(found: list[Throughput]) -> str:
     """Return a table of how fast the examples train, and how long they wait for data."""
     if not found:
         return NOTHING
@@ -224,10 +225,10 @@ def throughputs(found: list[Throughput]) -> str:
                     taken,
                 ]
             )
-    return table(head, rows)
+    return format_table(head, rows)
 
 
-def plot(results: Results, file: Path) -> None:
+def draw_times(results: Results, file: Path) -> None:
     """Draw the time of a step against the batch size, one line for each version."""
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
     names = list(dict.fromkeys(row.version for row in results.measured if not row.refused))
@@ -255,16 +256,17 @@ def plot(results: Results, file: Path) -> None:
 def write(folder: Path) -> None:
     """Write tables and plots to `folder`, from which the page includes them."""
     folder.mkdir(parents=True, exist_ok=True)
-    found, steps, trained = everything()
+    found, steps, trained = read_all_results()
     parts = []
     for results in found:
         name = f"operators-{results.machine.slug()}-{results.mode}-{results.dtype}.svg"
-        plot(results, folder / name)
-        alt = f"Time of a step of {results.mode} against the batch, on {say(results.machine)}"
-        parts.append(f"{operators(results)}\n![{alt}](_generated/{name})\n")
+        draw_times(results, folder / name)
+        machine = describe_machine(results.machine)
+        alt = f"Time of a step of {results.mode} against the batch, on {machine}"
+        parts.append(f"{tabulate_operators(results)}\n![{alt}](_generated/{name})\n")
     (folder / "operators.md").write_text("\n".join(parts) or NOTHING)
-    (folder / "versions.md").write_text(versions())
-    (folder / "counted.md").write_text(counted())
-    (folder / "targets.md").write_text(targets(found))
-    (folder / "whole_steps.md").write_text(whole_steps(steps))
-    (folder / "throughput.md").write_text(throughputs(trained))
+    (folder / "versions.md").write_text(tabulate_versions())
+    (folder / "counted.md").write_text(tabulate_counts())
+    (folder / "targets.md").write_text(tabulate_targets(found))
+    (folder / "whole_steps.md").write_text(tabulate_whole_steps(steps))
+    (folder / "throughput.md").write_text(tabulate_throughputs(trained))

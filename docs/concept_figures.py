@@ -28,7 +28,7 @@ def write(folder: Path) -> None:
         draw_tanh(folder / "tanh.svg")
 
 
-def watch(reduction: Reduction, gate_init: GateInit) -> tuple[list[float], list[float]]:
+def train_and_track(reduction: Reduction, gate_init: GateInit) -> tuple[list[float], list[float]]:
     """Train a head on seven clusters of points; return Intra-W and the saturated share by step."""
     head = FDRLHead(WIDTH, 7, reduction=reduction, gate_init=gate_init)
     criterion = FDRLLoss(7)
@@ -52,7 +52,7 @@ def draw_reductions(file: Path) -> None:
     """Draw Intra-W and the saturated share of Inter-W during training."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3))
     for label, how in HEADS.items():
-        weights, saturated = watch(*how)
+        weights, saturated = train_and_track(*how)
         left.plot(weights, label=label)
         right.plot(saturated, label=label)
     left.axhline(1 / 9, color="black", linestyle=":", linewidth=1)
@@ -64,7 +64,7 @@ def draw_reductions(file: Path) -> None:
     plt.close(figure)
 
 
-def distances(reduction: Reduction, gate_init: GateInit) -> torch.Tensor:
+def measure_distances(reduction: Reduction, gate_init: GateInit) -> torch.Tensor:
     """Return the distances between the messages of a new head."""
     head = FDRLHead(512, 7, reduction=reduction, gate_init=gate_init)
     inter = head.reconstruction.inter
@@ -86,7 +86,7 @@ def draw_tanh(file: Path) -> None:
     left.set(xlabel="distance of two messages", title="equation 9")
     left.legend()
     for label, how in HEADS.items():
-        right.hist(distances(*how).log10().numpy(), bins=40, label=label, alpha=0.9)
+        right.hist(measure_distances(*how).log10().numpy(), bins=40, label=label, alpha=0.9)
     right.axvline(torch.tensor(9.0).log10().item(), color="black", linestyle=":", linewidth=1)
     right.set_xticks([-1, 0, 1, 2], ["0.1", "1", "10", "100"])
     right.set(xlabel="distance", title="distances in a new head; dotted: flat beyond", yticks=[])

@@ -61,7 +61,7 @@ def save_both(figure: Figure, path: Path, **options: Any) -> tuple[Path, Path]:
     names = tuple(path.with_stem(f"{path.stem}-{theme}") for theme in INK)
     # Ticks are created when a figure is first drawn.
     figure.draw_without_rendering()
-    inked = list(_inked(figure))
+    inked = list(_find_inked(figure))
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     for theme, name in zip(INK, names, strict=True):
@@ -73,7 +73,7 @@ def save_both(figure: Figure, path: Path, **options: Any) -> tuple[Path, Path]:
     return names[0], names[1]
 
 
-def _inked(figure: Figure) -> Iterator[tuple[Artist, str]]:
+def _find_inked(figure: Figure) -> Iterator[tuple[Artist, str]]:
     """Yield the artists in black, the color of ink, with the method that changes their color."""
     for artist in figure.findobj():
         if isinstance(artist, Text) and artist.get_gid() != "fixed":

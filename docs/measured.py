@@ -7,7 +7,7 @@ from typing import Any
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
-def real_faces() -> str:
+def tabulate_real_faces() -> str:
     """Return what the benchmark `real-faces` measured, as a table and a line about each machine."""
     files = sorted((RESULTS / "real_faces").glob("*.json"))
     runs = [json.loads(file.read_text()) for file in files]
@@ -35,15 +35,15 @@ KINDS = ("accuracy", "mean_class_accuracy")
 
 
 def _machines(runs: list[dict[str, Any]]) -> str:
-    said = [
+    descriptions = [
         f"{run['options']['head']}, seed {run['options']['seed']}: "
         f"{run['seconds'] / 60:.0f} minutes on one {run['machine']}, torch {run['torch']}"
         for run in runs
     ]
-    return "; ".join(said) + "."
+    return "; ".join(descriptions) + "."
 
 
 def write(folder: Path) -> None:
     """Write the table to `folder`, from which a page includes it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "real_faces.md").write_text(real_faces())
+    (folder / "real_faces.md").write_text(tabulate_real_faces())

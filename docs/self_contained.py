@@ -65,7 +65,7 @@ class _Loads(HTMLParser):
         self._inside = ""
 
 
-def loaded_from_elsewhere(text: str, suffix: str) -> list[str]:
+def find_external_addresses(text: str, suffix: str) -> list[str]:
     """Return the addresses that a page, a style sheet or a script would fetch from elsewhere."""
     if suffix == ".css":
         return _IN_STYLE.findall(text)
@@ -76,17 +76,17 @@ def loaded_from_elsewhere(text: str, suffix: str) -> list[str]:
     return page.found
 
 
-def all_loaded(folder: Path) -> Iterator[tuple[Path, str]]:
+def find_external_loads(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield each file of a built documentation that loads from elsewhere, with the address."""
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".html", ".css", ".js", ".mjs", ".svg"):
-            for address in loaded_from_elsewhere(file.read_text(errors="replace"), file.suffix):
+            for address in find_external_addresses(file.read_text(errors="replace"), file.suffix):
                 yield file.relative_to(folder), address
 
 
 def _check(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
-        for file, address in all_loaded(Path(app.outdir)):
+        for file, address in find_external_loads(Path(app.outdir)):
             _log.warning("%s loads %s", file, address, type="self_contained")
 
 

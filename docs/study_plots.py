@@ -12,18 +12,18 @@ from matplotlib.axes import Axes
 import figure_style
 from benchmarks.studies.plan import Row, Study, default_settings
 from benchmarks.studies.questions import LINEAR, LINEAR_AGAIN, find_study
-from benchmarks.studies.store import Trained
-from benchmarks.studies.tables import results_of, scores_of
+from benchmarks.studies.store import TrainedRun
+from benchmarks.studies.tables import read_results, select_scores
 from fer.evaluation.summary import mean_and_deviation
 
-FOLLOWED = {
+TRACKED_COLUMNS = {
     "intra_weight": "mean Intra-W",
     "intra_spread": "its deviation over faces",
     "distance": "distance of messages",
     "inter_weight": "mean Inter-W",
 }
 """Columns of metrics.csv about the relation weights, with their titles."""
-OVER_DECADES = ("intra_weight", "intra_spread")
+LOG_SCALED = ("intra_weight", "intra_spread")
 CURVES = ("sum, λ2 = 1", "sum, λ2 = 0", "mean, λ2 = 1", "mean, λ2 = 0", "share, λ2 = 1")
 
 
@@ -91,9 +91,9 @@ LEVELS = (
 )
 
 
-def accuracies(row: Row, scale: str) -> list[float]:
+def read_accuracies(row: Row, scale: str) -> list[float]:
     """Return the test accuracies of a row, one for each seed."""
-    return list(scores_of(results_of(row, scale), "test", "accuracy").values())
+    return list(select_scores(read_results(row, scale), "test", "accuracy").values())
 
 
 def draw_levels(plot: Levels, scale: str, file: Path) -> None:
@@ -103,7 +103,7 @@ def draw_levels(plot: Levels, scale: str, file: Path) -> None:
     for line in plot.lines:
         rows = line.rows(find_study(plot.of), scale)
         lines[line.label] = {
-            value: found for value, row in rows.items() if (found := accuracies(row, scale))
+            value: found for value, row in rows.items() if (found := read_accuracies(row, scale))
         }
     values = sorted({value for drawn in lines.values() for value in drawn})
     for number, (label, drawn) in enumerate(lines.items()):
@@ -113,7 +113,7 @@ def draw_levels(plot: Levels, scale: str, file: Path) -> None:
         places = [values.index(value) + 0.08 * number for value in drawn]
         means, deviations = zip(*map(mean_and_deviation, drawn.values()), strict=True)
         axes.errorbar(places, means, deviations, marker="o", capsize=3, label=label)
-    if found := accuracies(plot.baseline, scale):
+    if found := read_accuracies(plot.baseline, scale):
         mean, deviation = mean_and_deviation(found)
         axes.axhline(mean, color=figure_style.BASELINE, linestyle="--", label="linear layer")
         axes.axhspan(
@@ -128,14 +128,14 @@ def draw_levels(plot: Levels, scale: str, file: Path) -> None:
 
 def draw_curves(of: Study, scale: str, file: Path) -> None:
     """Draw Intra-W, the distances and Inter-W over training, one line for each row."""
-    figure, axes = plt.subplots(1, len(FOLLOWED), figsize=(11, 2.8))
+    figure, axes = plt.subplots(1, len(TRACKED_COLUMNS), figsize=(11, 2.8))
     rows = {row.label: row for row in of.rows}
-    runs = {label: results_of(rows[label], scale).values() for label in CURVES}
-    for each, (name, title) in zip(axes, FOLLOWED.items(), strict=True):
+    runs = {label: read_results(rows[label], scale).values() for label in CURVES}
+    for each, (name, title) in zip(axes, TRACKED_COLUMNS.items(), strict=True):
         for label, found in runs.items():
             _curve(each, found, name, label)
         each.set(title=title, xlabel="epoch")
-        if name in OVER_DECADES:
+        if name in LOG_SCALED:
             each.set_yscale("log")
         else:
             each.set_ylim(bottom=0)
@@ -145,7 +145,7 @@ def draw_curves(of: Study, scale: str, file: Path) -> None:
     plt.close(figure)
 
 
-def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
+def _curve(axes: Axes, runs: Iterable[TrainedRun], name: str, label: str) -> None:
     histories = [run.history for run in runs]
     if not histories:
         return
@@ -153,24 +153,24 @@ def _curve(axes: Axes, runs: Iterable[Trained], name: str, label: str) -> None:
     axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=label)
 
 
-def pictures(of: Study, scale: str, folder: Path) -> str:
+def draw_plots(of: Study, scale: str, folder: Path) -> str:
     """Draw the plots of a study to `folder`, and return the markup that shows them."""
     shown = []
     for plot in LEVELS:
         if plot.of == of.name:
             name = f"{of.name}-levels-{scale}"
             draw_levels(plot, scale, folder / f"{name}.svg")
-            shown.append(_shown(folder, name, plot.alt))
+            shown.append(_format_picture(folder, name, plot.alt))
     if of.name == "reduction":
         name = f"{of.name}-curves-{scale}"
         draw_curves(of, scale, folder / f"{name}.svg")
-        titles = ", ".join(FOLLOWED.values())
+        titles = ", ".join(TRACKED_COLUMNS.values())
         alt = f"Over training: {titles}; a line for each reduction and weight of the balance loss."
-        shown.append(_shown(folder, name, alt))
+        shown.append(_format_picture(folder, name, alt))
     return "\n".join(shown)
 
 
-def _shown(folder: Path, name: str, alt: str) -> str:
+def _format_picture(folder: Path, name: str, alt: str) -> str:
     return "\n".join(
         f":::{{div}} figure-box only-{theme}\n"
         f"![{alt}](_generated/{folder.name}/{name}-{theme}.svg)\n:::"

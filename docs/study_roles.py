@@ -18,14 +18,19 @@ from typing import Any
 
 from docutils import nodes
 
-from benchmarks.studies.compare import difference
+from benchmarks.studies.compare import compare_scores
 from benchmarks.studies.meaning import read_meanings
 from benchmarks.studies.plan import SCALES, Study
 from benchmarks.studies.questions import find_study
-from benchmarks.studies.store import Trained
-from benchmarks.studies.tables import results_of, share_by_class, spread, spread_of
+from benchmarks.studies.store import TrainedRun
+from benchmarks.studies.tables import (
+    class_share_percent,
+    format_mean_and_deviation,
+    intra_spread_percent,
+    read_results,
+)
 
-ASKED = re.compile(
+ROLE_TEXT = re.compile(
     r"(?P<study>\w+): (?P<row>.+?)(?: vs (?P<other>.+?))?"
     r"(?:; (?P<score>valid|mean class|spread|by class))?"
 )
@@ -34,15 +39,21 @@ ASKED = re.compile(
 def gain(text: str) -> str:
     """Return the difference of two rows, with its interval."""
     study, row, other, score = _parse(text)
-    found = difference(*(_values(study, label, score) for label in (row, other or study.baseline)))
-    return _joined(str(found))
+    found = compare_scores(
+        *(_values(study, label, score) for label in (row, other or study.baseline))
+    )
+    return _keep_together(str(found))
 
 
 def score(text: str) -> str:
     """Return the mean of a row, with its deviation over seeds."""
     study, row, _, score = _parse(text)
     values = list(_values(study, row, score).values())
-    return f"{fmean(values):.0f}" if score in ("spread", "by class") else _joined(spread(values))
+    return (
+        f"{fmean(values):.0f}"
+        if score in ("spread", "by class")
+        else _keep_together(format_mean_and_deviation(values))
+    )
 
 
 def meaning(text: str) -> str:
@@ -55,34 +66,34 @@ def meaning(text: str) -> str:
 
 
 def _parse(text: str) -> tuple[Study, str, str | None, str | None]:
-    asked = ASKED.fullmatch(" ".join(text.split()))
-    if asked is None:
+    match = ROLE_TEXT.fullmatch(" ".join(text.split()))
+    if match is None:
         raise ValueError(f"expected a study and a row, as in `gates: FDRL`, got {text!r}")
-    return find_study(asked["study"]), asked["row"], asked["other"], asked["score"]
+    return find_study(match["study"]), match["row"], match["other"], match["score"]
 
 
 def _values(study: Study, label: str, score: str | None) -> dict[int, float]:
     """Return a row's scores by seed, at the largest scale that has any."""
     (row,) = study.select_rows([label])
     for scale in reversed(SCALES):
-        runs = results_of(row, scale)
+        runs = read_results(row, scale)
         values = {seed: _value(run, score) for seed, run in runs.items()}
-        if values and any(len(results_of(each, scale)) for each in study.rows if each != row):
+        if values and any(len(read_results(each, scale)) for each in study.rows if each != row):
             return {seed: value for seed, value in values.items() if value is not None}
     raise ValueError(f"{study.name}: {label} has not been run")
 
 
-def _value(run: Trained, score: str | None) -> float | None:
+def _value(run: TrainedRun, score: str | None) -> float | None:
     if score == "spread":
-        return spread_of(run)
+        return intra_spread_percent(run)
     if score == "by class":
-        return share_by_class(run)
+        return class_share_percent(run)
     if score == "mean class":
         return run.scores["test"]["mean_class_accuracy"]
     return run.scores["valid" if score == "valid" else "test"]["accuracy"]
 
 
-def _joined(text: str) -> str:
+def _keep_together(text: str) -> str:
     # Keep a number and its deviation on one line, and use a minus sign instead of a hyphen.
     return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(
         "-", "\N{MINUS SIGN}"
@@ -103,8 +114,8 @@ def _role(figure: Any) -> Any:
         try:
             return [nodes.Text(figure(text))], []
         except (AttributeError, KeyError, StopIteration, ValueError) as error:
-            said = error if str(error) else "there is no such study"
-            message = inliner.reporter.error(f"{{{name}}}`{text}`: {said}", line=line)
+            reason = error if str(error) else "there is no such study"
+            message = inliner.reporter.error(f"{{{name}}}`{text}`: {reason}", line=line)
             return [nodes.problematic(rawtext, rawtext)], [message]
 
     return role

@@ -8,29 +8,29 @@ import figure_style
 from benchmarks.studies.meaning import Meaning, read_meanings
 from benchmarks.studies.plan import SCALES, Study
 from benchmarks.studies.questions import STUDIES
-from benchmarks.studies.store import Trained
-from benchmarks.studies.tables import as_markdown, markdown, results_of
-from study_plots import pictures
+from benchmarks.studies.store import TrainedRun
+from benchmarks.studies.tables import as_markdown, markdown, read_results
+from study_plots import draw_plots
 
 NOTHING = "*Not run yet.*\n"
 
 
-def shown(of: Study, folder: Path) -> str:
+def format_study(of: Study, folder: Path) -> str:
     """Return a study's table at every scale that has been run, and draw its plots to `folder`."""
     parts = []
     for scale, about in SCALES.items():
-        found = {row.label: list(results_of(row, scale).values()) for row in of.rows}
+        found = {row.label: list(read_results(row, scale).values()) for row in of.rows}
         runs = [each for results in found.values() for each in results]
         # The baseline, which other studies have too, is no result by itself.
         if any(results for label, results in found.items() if label != of.baseline):
             # Keep a number and its deviation on one line.
             table = as_markdown(of, scale).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
             parts.append(f"{table}\nOf {about.description}; {_machines(runs)}\n")
-            parts.append(pictures(of, scale, folder))
+            parts.append(draw_plots(of, scale, folder))
     return "\n".join(parts) or NOTHING
 
 
-def _machines(runs: Iterable[Trained]) -> str:
+def _machines(runs: Iterable[TrainedRun]) -> str:
     runs = list(runs)
     where = sorted(
         {f"{run.machine.gpu or run.machine.cpu}, torch {run.machine.torch}" for run in runs}
@@ -39,13 +39,13 @@ def _machines(runs: Iterable[Trained]) -> str:
     return f"{len(runs)} runs of {minutes:.1f} minutes each on {'; '.join(where)}."
 
 
-def meaning() -> str:
+def format_meanings() -> str:
     """Return a table of what latents say about action units and labels, one row for each model."""
     found = (read_meanings(scale) for scale in SCALES)
-    return "\n".join(_meaning(measured) for measured in found if measured) or NOTHING
+    return "\n".join(_tabulate_meanings(measured) for measured in found if measured) or NOTHING
 
 
-def _meaning(found: list[Meaning]) -> str:
+def _tabulate_meanings(found: list[Meaning]) -> str:
     head = ["", "information on a unit, nats", "units better than the baseline's", "groups, %"]
     lines = [head, ["---"] * len(head)]
 
@@ -75,5 +75,5 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figure_style.use()
     for of in STUDIES:
-        (folder / f"{of.name}.md").write_text(shown(of, folder))
-    (folder / "meaning.md").write_text(meaning())
+        (folder / f"{of.name}.md").write_text(format_study(of, folder))
+    (folder / "meaning.md").write_text(format_meanings())

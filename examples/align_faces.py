@@ -22,10 +22,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fer.alignment.eyes import Crop, FindEyes, add_options, finder_of
+from fer.alignment.eyes import Crop, FindEyes, add_options, make_eye_finder
 from fer.alignment.landmarks import COLUMNS
 from fer.model import checkpoint
-from fer.report.pictures import as_picture, pictures_under, read_picture
+from fer.report.pictures import as_picture, list_pictures, read_picture
 
 EYES, NOT_ALIGNED, CROP = "eyes.csv", "not_aligned.csv", "crop.json"
 HEADER = ("name", *COLUMNS, "faces")
@@ -39,10 +39,10 @@ class Job:
 
     pictures: Mapping[str, Path]
     out: Path
-    find: FindEyes
+    find_eyes: FindEyes
     crop: Crop
 
-    def target(self, name: str) -> Path:
+    def crop_path(self, name: str) -> Path:
         """Return the path of the crop of a picture."""
         return (self.out / name).with_suffix(".png")
 
@@ -53,7 +53,7 @@ def find_pictures(source: Path, out: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"there is no folder {source}")
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"OUT must not lie in the folder of pictures, got {out}")
-    pictures = {path.relative_to(source).as_posix(): path for path in pictures_under(source)}
+    pictures = {path.relative_to(source).as_posix(): path for path in list_pictures(source)}
     if not pictures:
         raise ValueError(f"{source} holds no pictures")
     taken: dict[Path, str] = {}
@@ -64,7 +64,7 @@ def find_pictures(source: Path, out: Path) -> dict[str, Path]:
     return pictures
 
 
-def begin(job: Job, overwrite: bool) -> list[str]:
+def prepare_output(job: Job, overwrite: bool) -> list[str]:
     """Prepare the folder `job.out` and return the names of the remaining pictures."""
     crop, rows = asdict(job.crop), []
     if not overwrite and (job.out / CROP).is_file():
@@ -72,7 +72,7 @@ def begin(job: Job, overwrite: bool) -> list[str]:
         if before != crop:
             raise ValueError(f"{job.out} holds crops by {before}, not by {crop}; use --overwrite")
         with (job.out / EYES).open(newline="", encoding="utf-8") as file:
-            rows = [row for row in [*csv.reader(file)][1:] if job.target(row[0]).is_file()]
+            rows = [row for row in [*csv.reader(file)][1:] if job.crop_path(row[0]).is_file()]
     elif not overwrite and job.out.is_dir() and any(job.out.iterdir()):
         raise ValueError(f"{job.out} is not empty, and not from this program; use --overwrite")
     job.out.mkdir(parents=True, exist_ok=True)
@@ -92,10 +92,10 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 def align_one(job: Job, name: str) -> Row:
     """Write the crop of a picture and return its row of eyes.csv."""
     picture = read_picture(job.pictures[name])
-    eyes, faces = job.find(name, picture)
+    eyes, faces = job.find_eyes(name, picture)
     content = io.BytesIO()
     as_picture(job.crop(picture, eyes)).save(content, format="PNG")
-    target = job.target(name)
+    target = job.crop_path(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_atomically(target, content.getvalue())
     return [name, *(round(each, 3) for each in eyes.flatten().tolist()), faces]
@@ -132,14 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=256, help="of the crop; default 256")
     parser.add_argument("--overwrite", action="store_true", help="do what is done once more")
     add_options(parser, required=True)
-    said = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     try:
-        crop = Crop(said.size, said.eye_distance, said.eye_height)
-        pictures = find_pictures(said.pictures, said.out)
-        find = finder_of(said)
-        assert find is not None  # the parser requires one of both
-        job = Job(pictures, said.out, find, crop)
-        names = begin(job, said.overwrite)
+        crop = Crop(given.size, given.eye_distance, given.eye_height)
+        pictures = find_pictures(given.pictures, given.out)
+        find_eyes = make_eye_finder(given)
+        assert find_eyes is not None  # the parser requires one of both
+        job = Job(pictures, given.out, find_eyes, crop)
+        names = prepare_output(job, given.overwrite)
         several, failed = align_all(job, names)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -17,14 +17,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fer.command import fill_options, parser_of
-from fer.data.table import read_whole
+from fer.command import fill_options, make_parser
+from fer.data.table import read_all_faces
 from fer.evaluation import figures
 from fer.evaluation.summary import mean_and_deviation
 from fer.model import checkpoint
-from fer.model.build import try_weights
+from fer.model.build import check_weights
 from fer.options import Options
-from fer.training.ending import report_errors
+from fer.training.errors import report_errors
 from fer.training.progress import Diverged
 from fer.training.ranks import Ranks, join_ranks
 from fer.training.run import open_run
@@ -37,10 +37,10 @@ class Row:
 
     label: str
     changes: Mapping[str, Any]
-    printed: Mapping[str, float]
+    paper_accuracies: Mapping[str, float]
 
 
-def _lambdas(name: str, values: Sequence[float], mmi: str, rafdb: str) -> tuple[Row, ...]:
+def _make_lambda_rows(name: str, values: Sequence[float], mmi: str, rafdb: str) -> tuple[Row, ...]:
     printed = zip(mmi.split(), rafdb.split(), strict=True)
     return tuple(
         Row(f"{value:g}", {name: value}, {"mmi": float(a), "rafdb": float(b)})
@@ -48,41 +48,41 @@ def _lambdas(name: str, values: Sequence[float], mmi: str, rafdb: str) -> tuple[
     )
 
 
-def _parts(label: str, mmi: float, rafdb: float, **changes: Any) -> Row:
+def _make_part_row(label: str, mmi: float, rafdb: float, **changes: Any) -> Row:
     return Row(label, changes, {"mmi": mmi, "rafdb": rafdb})
 
 
-SMALL = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
+CENTER_LOSS_WEIGHTS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
 TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
     "table1a": (
         "λ1 (compactness)",
-        _lambdas(
-            "lambda_compactness", SMALL, "84.64 85.02 85.23 82.67 82.24",
+        _make_lambda_rows(
+            "lambda_compactness", CENTER_LOSS_WEIGHTS, "84.64 85.02 85.23 82.67 82.24",
             "88.75 89.02 89.47 88.82 88.63",
         ),
     ),
     "table1b": (
         "λ2 (balance)",
-        _lambdas(
+        _make_lambda_rows(
             "lambda_balance", (0.0, 0.5, 1.0, 1.5, 2.0), "82.66 83.68 85.23 84.94 83.23",
             "88.23 88.89 89.47 88.92 88.63",
         ),
     ),
     "table1c": (
         "λ3 (distribution)",
-        _lambdas(
-            "lambda_distribution", SMALL, "84.96 85.07 85.23 82.66 81.64",
+        _make_lambda_rows(
+            "lambda_distribution", CENTER_LOSS_WEIGHTS, "84.96 85.07 85.23 82.66 81.64",
             "89.15 88.89 89.47 88.95 88.49",
         ),
     ),
     "table2": (
         "parts",
         (
-            _parts("backbone", 79.69, 86.93, head="linear"),
-            _parts("+ FDN", 81.23, 87.71, intra=False, inter=False),
-            _parts("+ FDN + Inter-RM", 83.44, 88.76, intra=False, inter=True),
-            _parts("+ FDN + Intra-RM", 84.74, 89.34, intra=True, inter=False),
-            _parts("all", 85.23, 89.47, intra=True, inter=True),
+            _make_part_row("backbone", 79.69, 86.93, head="linear"),
+            _make_part_row("+ FDN", 81.23, 87.71, intra=False, inter=False),
+            _make_part_row("+ FDN + Inter-RM", 83.44, 88.76, intra=False, inter=True),
+            _make_part_row("+ FDN + Intra-RM", 84.74, 89.34, intra=True, inter=False),
+            _make_part_row("all", 85.23, 89.47, intra=True, inter=True),
         ),
     ),
     # The figure has no numbers; that of nine latents is from the tables.
@@ -96,26 +96,28 @@ TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
 }  # fmt: skip
 
 
-PARTS = frozenset(("head", "intra", "inter"))
+FIXED_OPTIONS = frozenset(("head", "intra", "inter"))
 """Options that no command may set: each table either varies the parts of FDRL or uses all."""
 
 
 def run_cell(options: Options, folder: Path, ranks: Ranks) -> float:
     """Start or resume one run of the grid and return its accuracy on test."""
-    folded = "all" in read_whole(options).splits
+    is_cross_validated = "all" in read_all_faces(options).splits
     if not (folder / "summary.json").is_file():
-        if ranks.first and not (folder / "config.json").is_file():
+        if ranks.is_first and not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_json(folder / "config.json", options.plain())
-        ranks.gathered(None)  # wait until the folder exists
-        if folded:
+            checkpoint.write_json(folder / "config.json", options.to_dict())
+        ranks.gather(None)  # wait until the folder exists
+        if is_cross_validated:
             cross_validate(options, folder, ranks)
         else:
-            with checkpoint.claim_folder(folder, ranks.first):
+            with checkpoint.lock_folder(folder, ranks.is_first):
                 open_run(options, folder, ranks, quiet=True).train(quiet=True)
-        ranks.gathered(None)
+        ranks.gather(None)
     summary = checkpoint.read_json(folder / "summary.json")
-    found = summary["test_accuracy"]["mean"] if folded else summary["last"]["test_accuracy"]
+    found = (
+        summary["test_accuracy"]["mean"] if is_cross_validated else summary["last"]["test_accuracy"]
+    )
     return float(found)
 
 
@@ -133,10 +135,10 @@ def run_table(
             except Diverged as error:
                 error.args = (f"{name}, {row.label}, seed {seed}: {error}",)
                 raise
-            if ranks.first:
+            if ranks.is_first:
                 print(f"{name}, {row.label}, seed {seed}: {cells[-1]:.2f} %", flush=True)
         mean, deviation = mean_and_deviation(cells)
-        printed = row.printed.get(options.dataset)
+        printed = row.paper_accuracies.get(options.dataset)
         rows.append(
             {"row": row.label, "accuracies": cells, "mean": mean, "deviation": deviation}
             | {"printed": printed}
@@ -144,7 +146,7 @@ def run_table(
     return rows
 
 
-def as_markdown(name: str, rows: Sequence[Mapping[str, Any]], options: Options) -> str:
+def format_table(name: str, rows: Sequence[Mapping[str, Any]], options: Options) -> str:
     """Return the table as Markdown."""
     seeds = len(rows[0]["accuracies"])
     of = "seed" if seeds == 1 else "seeds, mean ± deviation"
@@ -161,7 +163,7 @@ def as_markdown(name: str, rows: Sequence[Mapping[str, Any]], options: Options) 
     return f"{name} on {options.dataset}, preset {options.preset}: {recipe}\n\n{table}\n"
 
 
-def draw(name: str, rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> None:
+def draw_table(name: str, rows: Sequence[Mapping[str, Any]], options: Options, path: Path) -> None:
     """Draw the rows, as figure 4 does for the number of latents."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -179,10 +181,10 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]], options: Options, path: P
     figures.save(figure, path)
 
 
-def claim(name: str, options: Options, folder: Path) -> None:
+def create_or_check_folder(name: str, options: Options, folder: Path) -> None:
     """Create a table's folder, or raise unless it was created for the same table and options."""
     path = folder / "grid.json"
-    now = {"table": name} | options.plain()
+    now = {"table": name} | options.to_dict()
     if not path.is_file():
         # A process killed during the first write leaves only a partial file.
         if folder.exists() and any(each.suffix != ".part" for each in folder.iterdir()):
@@ -199,19 +201,19 @@ def claim(name: str, options: Options, folder: Path) -> None:
             )
 
 
-def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
-    parser = parser_of(__doc__ or "")
+def _parse(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
+    parser = make_parser(__doc__ or "")
     parser.add_argument("table", choices=tuple(TABLES))
     parser.add_argument("--seeds", type=int, metavar="N", default=3, help="runs of each row")
-    said = vars(parser.parse_args(arguments))
-    name, seeds, out = said.pop("table"), said.pop("seeds"), said.pop("out", None)
+    given = vars(parser.parse_args(arguments))
+    name, seeds, out = given.pop("table"), given.pop("seeds"), given.pop("out", None)
     if seeds < 1:
         parser.error(f"--seeds must be at least 1, got {seeds}")
-    decided = PARTS.union(*(row.changes for row in TABLES[name][1]))
-    if taken := sorted(decided & said.keys()):
+    decided = FIXED_OPTIONS.union(*(row.changes for row in TABLES[name][1]))
+    if taken := sorted(decided & given.keys()):
         parser.error(f"{name} decides {', '.join(taken)}; do not give it")
     try:
-        options = fill_options(said)
+        options = fill_options(given)
     except ValueError as error:
         parser.error(str(error))
     return name, options, seeds, out or Path("runs") / f"{name}-{options.dataset}-{options.preset}"
@@ -219,18 +221,18 @@ def _command(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run the command line and return the rows of the table."""
-    name, options, seeds, folder = _command(arguments)
+    name, options, seeds, folder = _parse(arguments)
     with join_ranks(options.device) as ranks:
         with report_errors(ranks, lambda: "the same command goes on"):
-            if ranks.first:
-                try_weights(options)
-                claim(name, options, folder)
+            if ranks.is_first:
+                check_weights(options)
+                create_or_check_folder(name, options, folder)
             rows = run_table(name, options, seeds, folder, ranks)
-        if ranks.first:
-            text = as_markdown(name, rows, options)
+        if ranks.is_first:
+            text = format_table(name, rows, options)
             checkpoint.write_atomically(folder / "table.md", text.encode())
             checkpoint.write_json(folder / "table.json", {"table": name, "rows": rows})
-            draw(name, rows, options, folder / "table.png")
+            draw_table(name, rows, options, folder / "table.png")
             print(f"\n{text}\nin {folder}")
     return rows
 

@@ -23,12 +23,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer.command import parse
-from fer.evaluation.summary import result_lines
+from fer.evaluation.summary import format_result
 from fer.model import checkpoint
-from fer.model.build import try_weights
-from fer.training.ending import report_errors
+from fer.model.build import check_weights
+from fer.training.errors import report_errors
 from fer.training.ranks import join_ranks
-from fer.training.run import build_run, has_begun
+from fer.training.run import build_run, has_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -38,16 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     with join_ranks(options.device) as ranks:
         folder = command.resume
         with report_errors(ranks, lambda: f"to go on: --resume {folder}"):
-            run = build_run(options, ranks, begun=has_begun(folder))
-            if ranks.first and folder is None:
-                try_weights(options)
+            run = build_run(options, ranks, resumed=has_checkpoint(folder))
+            if ranks.is_first and folder is None:
+                check_weights(options)
                 name = f"{options.dataset}-{options.head}-{options.preset}-seed{options.seed}"
-                folder = checkpoint.new_run(command.out, name, options.plain())
-            folder = ranks.gathered(folder)[0]
-            with checkpoint.claim_folder(folder, ranks.first):
+                folder = checkpoint.create_run_folder(command.out, name, options.to_dict())
+            folder = ranks.gather(folder)[0]
+            with checkpoint.lock_folder(folder, ranks.is_first):
                 summary = run.open(folder).train()
-        if ranks.first:
-            print(f"{result_lines(summary)}\nin {folder}")
+        if ranks.is_first:
+            print(f"{format_result(summary)}\nin {folder}")
     return summary
 
 

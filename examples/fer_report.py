@@ -15,12 +15,12 @@ from pathlib import Path
 
 from fer.model import checkpoint
 from fer.report import page, sections
-from fer.report.data import script_data
-from fer.report.folder import Reported, read_folder, require_comparable
+from fer.report.data import make_script_data
+from fer.report.folder import ReportedRun, read_folder, require_comparable
 from fer.report.sheet import make_sheet
 
 
-def report(run: Reported, baseline: Reported | None = None) -> str:
+def report(run: ReportedRun, baseline: ReportedRun | None = None) -> str:
     """Return the page of a run, compared with a baseline that was tested on the same faces.
 
     All numbers are from the last epoch and the test split unless stated otherwise. Results for
@@ -41,7 +41,7 @@ def report(run: Reported, baseline: Reported | None = None) -> str:
         "folds": run.folds,
         "sheet": pictures,
     }
-    data = script_data(run, baseline, pictures, embedding["shown"])
+    data = make_script_data(run, baseline, pictures, embedding["shown"])
     return page.render(content, data | {"maps": embedding["maps"]})
 
 
@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         "--baseline", type=Path, metavar="RUN", help="another run on the same test faces"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in RUN")
-    said = parser.parse_args(arguments)
-    out: Path = said.out or said.run / "report.html"
+    given = parser.parse_args(arguments)
+    out: Path = given.out or given.run / "report.html"
     try:
-        run = read_folder(said.run)
-        baseline = None if said.baseline is None else read_folder(said.baseline)
+        run = read_folder(given.run)
+        baseline = None if given.baseline is None else read_folder(given.baseline)
         # Check this before the work, not after it.
         if not out.parent.is_dir() or out.is_dir():
             raise FileNotFoundError(f"--out must be a file in a folder that exists, got {out}")

@@ -24,12 +24,12 @@ from torch.nn import functional as F
 
 from fdrl_layers import FDRLOutput
 from fer.alignment.annotate import draw_prediction
-from fer.alignment.eyes import Crop, FindEyes, add_options, finder_of
-from fer.model.build import Trained, load_trained, logits_of
-from fer.report.pictures import as_tensor, pictures_under, read_picture
+from fer.alignment.eyes import Crop, FindEyes, add_options, make_eye_finder
+from fer.model.build import TrainedModel, get_logits, load_trained
+from fer.report.pictures import as_tensor, list_pictures, read_picture
 from fer.training import augment, precision
 
-SQUARE = 1.05
+MAX_SQUARE_RATIO = 1.05
 """Maximum ratio of the sides of a picture that is accepted as square."""
 
 
@@ -62,39 +62,41 @@ class Prediction:
 class Predictor:
     """A trained model and the preprocessing of pictures for it."""
 
-    trained: Trained
+    trained: TrainedModel
     device: str
-    find: FindEyes | None
+    find_eyes: FindEyes | None
     crop: Crop
 
-    def face_of(self, path: Path, name: str) -> tuple[Prediction, Tensor | None]:
+    def prepare_face(self, path: Path, name: str) -> tuple[Prediction, Tensor | None]:
         """Return a prediction without results and the network's input (3, S, S), None on errors."""
-        said = Prediction(str(path))
+        prediction = Prediction(str(path))
         try:
             picture = read_picture(path)
             # A network that was trained on gray faces requires gray input.
             plain = picture.convert("L" if self.trained.gray else "RGB")
-            if self.find is None:
+            if self.find_eyes is None:
                 face = as_tensor(plain)
-                said = replace(said, note=_squeezed(*picture.size))
+                prediction = replace(prediction, note=_note_squeezed(*picture.size))
             else:
-                eyes, faces = self.find(name, picture)
+                eyes, faces = self.find_eyes(name, picture)
                 face = self.crop(plain, eyes)
                 note = None if faces == 1 else f"{faces} faces found; this is about one of them"
-                said = replace(said, eyes=eyes.tolist(), note=note)
+                prediction = replace(prediction, eyes=eyes.tolist(), note=note)
         except ValueError as error:
-            return replace(said, error=str(error)), None
-        return said, augment.for_evaluation(face[None], self.trained.options.image_size)[0]
+            return replace(prediction, error=str(error)), None
+        return prediction, augment.crop_for_evaluation(face[None], self.trained.options.image_size)[
+            0
+        ]
 
     @torch.no_grad()
-    def tell(self, faces: Tensor) -> Iterator[dict[str, Any]]:
+    def predict_faces(self, faces: Tensor) -> Iterator[dict[str, Any]]:
         """Yield the results of the model for each of the faces (N, 3, S, S)."""
         options, classes = self.trained.options, self.trained.classes
         with precision.autocast(options, torch.device(self.device)):
             output = self.trained.model(faces.to(self.device))
         has_weights = isinstance(output, FDRLOutput) and options.intra
         intra_weights = output.intra_weights.tolist() if has_weights else [None] * len(faces)
-        every = F.softmax(logits_of(output).float(), dim=1).tolist()
+        every = F.softmax(get_logits(output).float(), dim=1).tolist()
         for weights, values in zip(intra_weights, every, strict=True):
             probabilities = dict(zip(classes, values, strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
@@ -110,36 +112,36 @@ class Predictor:
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
         """Yield the prediction for each picture, in order, and the face that it is based on."""
         for start in range(0, len(pictures), batch_size):
-            batch = [self.face_of(*each) for each in pictures[start : start + batch_size]]
+            batch = [self.prepare_face(*each) for each in pictures[start : start + batch_size]]
             faces = [face for _, face in batch if face is not None]
-            told = self.tell(torch.stack(faces)) if faces else iter(())
-            for said, face in batch:
-                yield said if face is None else replace(said, **next(told)), face
+            results = self.predict_faces(torch.stack(faces)) if faces else iter(())
+            for prediction, face in batch:
+                yield prediction if face is None else replace(prediction, **next(results)), face
 
 
-def _squeezed(width: int, height: int) -> str | None:
-    if max(width, height) <= SQUARE * min(width, height):
+def _note_squeezed(width: int, height: int) -> str | None:
+    if max(width, height) <= MAX_SQUARE_RATIO * min(width, height):
         return None
     return f"squeezed from {width} x {height} to a square; --detector cuts out the face"
 
 
-def loaded(said: argparse.Namespace) -> Trained:
+def load_model(given: argparse.Namespace) -> TrainedModel:
     """Return the model of the run that the command line selects."""
     try:
-        trained = load_trained(said.run, "best" if said.best else "last", said.device)
+        trained = load_trained(given.run, "best" if given.best else "last", given.device)
     except Exception as error:  # torch.load raises many types of exceptions for damaged files.
-        raise ValueError(f"{said.run} holds no model to predict with: {error}") from error
-    if trained.options.amp == "fp16" and not said.device.startswith("cuda"):
+        raise ValueError(f"{given.run} holds no model to predict with: {error}") from error
+    if trained.options.amp == "fp16" and not given.device.startswith("cuda"):
         return replace(trained, options=replace(trained.options, amp="off"))
     return trained
 
 
-def listed(images: Sequence[Path]) -> list[tuple[Path, str]]:
+def collect_pictures(images: Sequence[Path]) -> list[tuple[Path, str]]:
     """Return the pictures, including those in folders, and their names in landmark files."""
     pictures = []
     for path in images:
         if path.is_dir():
-            found = [(each, each.relative_to(path).as_posix()) for each in pictures_under(path)]
+            found = [(each, each.relative_to(path).as_posix()) for each in list_pictures(path)]
             if not found:
                 raise ValueError(f"{path} holds no pictures")
             pictures += found
@@ -162,33 +164,33 @@ class Table:
         print(f"{above}{'  Intra-W of each latent' if latents else ''}".rstrip())
         print(f"{'image':{self.names}}  {'label':{self.labels}}{heads}  {weights}".rstrip())
 
-    def add(self, said: Prediction) -> None:
+    def add(self, prediction: Prediction) -> None:
         """Print a line; notes and errors go to standard error."""
-        for word, text in (("error", said.error), ("note", said.note)):
+        for word, text in (("error", prediction.error), ("note", prediction.note)):
             if text is not None:
-                print(f"{word}: {said.image}: {text}", file=sys.stderr)
-        if said.probabilities is None:
+                print(f"{word}: {prediction.image}: {text}", file=sys.stderr)
+        if prediction.probabilities is None:
             return
         shares = "".join(
             f" {100 * share:>{max(5, len(head))}.1f}"
-            for head, share in zip(self.heads, said.probabilities.values(), strict=True)
+            for head, share in zip(self.heads, prediction.probabilities.values(), strict=True)
         )
-        weights = "".join(f"{weight:>#7.3g}" for weight in said.intra_weights or ())
-        print(
-            f"{said.image:{self.names}}  {said.label:{self.labels}}{shares}  {weights}".rstrip(),
-            flush=True,
-        )
+        weights = "".join(f"{weight:>#7.3g}" for weight in prediction.intra_weights or ())
+        label = f"{prediction.label:{self.labels}}"
+        line = f"{prediction.image:{self.names}}  {label}{shares}  {weights}"
+        print(line.rstrip(), flush=True)
 
 
-def annotate(folder: Path, said: Prediction, face: Tensor) -> Path:
+def annotate(folder: Path, prediction: Prediction, face: Tensor) -> Path:
     """Draw the prediction for a picture to a new file, whose name gets a number if it exists."""
-    assert said.probabilities is not None
-    stem, number = f"{Path(said.image).stem}_predicted", 1
+    assert prediction.probabilities is not None
+    stem, number = f"{Path(prediction.image).stem}_predicted", 1
     while (path := folder / f"{stem}{'' if number == 1 else f'_{number}'}.png").exists():
         number += 1
     folder.mkdir(parents=True, exist_ok=True)
-    title = f"{Path(said.image).name}: {said.label} ({100 * (said.probability or 0):.1f} %)"
-    draw_prediction(path, face, title, said.probabilities, said.intra_weights)
+    percent = 100 * (prediction.probability or 0)
+    title = f"{Path(prediction.image).name}: {prediction.label} ({percent:.1f} %)"
+    draw_prediction(path, face, title, prediction.probabilities, prediction.intra_weights)
     return path
 
 
@@ -204,28 +206,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print an object a line")
     parser.add_argument("--annotate", type=Path, metavar="DIR", help="draw a picture of each")
     add_options(parser, required=False)
-    said = parser.parse_args(arguments)
-    if said.batch_size < 1:
-        parser.error(f"--batch-size must be at least 1, got {said.batch_size}")
+    given = parser.parse_args(arguments)
+    if given.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1, got {given.batch_size}")
     try:
-        trained = loaded(said)
-        crop = Crop(eye_distance=said.eye_distance, eye_height=said.eye_height)
-        predictor = Predictor(trained, said.device, finder_of(said), crop)
-        pictures = listed(said.images)
+        trained = load_model(given)
+        crop = Crop(eye_distance=given.eye_distance, eye_height=given.eye_height)
+        predictor = Predictor(trained, given.device, make_eye_finder(given), crop)
+        pictures = collect_pictures(given.images)
         table = None
-        if not said.json:
+        if not given.json:
             options = trained.options
             latents = options.num_latents if options.head == "fdrl" and options.intra else 0
             table = Table([str(path) for path, _ in pictures], trained.classes, latents)
         failed = 0
-        for found, face in predictor.predict(pictures, said.batch_size):
+        for found, face in predictor.predict(pictures, given.batch_size):
             if table is None:
                 print(json.dumps(asdict(found)), flush=True)
             else:
                 table.add(found)
             failed += found.error is not None
-            if said.annotate is not None and face is not None:
-                annotate(said.annotate, found, face)
+            if given.annotate is not None and face is not None:
+                annotate(given.annotate, found, face)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     if failed:

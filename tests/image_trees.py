@@ -28,11 +28,11 @@ def write_image(
 ) -> None:
     """Write an image (width, height) of one gray level, and the folders that it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_encoded(level, size, mode, path.suffix.lower()))
+    path.write_bytes(_encode(level, size, mode, path.suffix.lower()))
 
 
 @cache
-def _encoded(level: int, size: tuple[int, int], mode: str, suffix: str) -> bytes:
+def _encode(level: int, size: tuple[int, int], mode: str, suffix: str) -> bytes:
     buffer = io.BytesIO()
     color = level if mode == "L" else (level, level, level)
     kind = {".png": "png", ".bmp": "bmp"}.get(suffix, "jpeg")

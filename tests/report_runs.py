@@ -13,7 +13,7 @@ from fer.evaluation.predictions import Evaluation
 from fer.evaluation.summary import TERMS, summarize
 from fer.model import checkpoint
 from fer.options import Options
-from fer.report.folder import Reported, read_folder
+from fer.report.folder import ReportedRun, read_folder
 
 CLASSES = ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral")
 UNITS = ("AU1 inner brow raiser", "AU4 brow lowerer", "AU12 lip corner puller", "AU25 lips part")
@@ -38,7 +38,7 @@ def with_units(faces: FaceSet, seed: int = 0) -> FaceSet:
     return replace(faces, units=torch.from_numpy(units))
 
 
-def drawn_evaluation(faces: FaceSet, *, head: str = "fdrl", seed: int = 0) -> Evaluation:
+def draw_evaluation(faces: FaceSet, *, head: str = "fdrl", seed: int = 0) -> Evaluation:
     """Draw what a fair model might say: about three of four right, latents that follow units."""
     rng, labels = np.random.default_rng(seed), faces.labels.numpy()
     places = rng.normal(size=(len(CLASSES), 16 if head == "fdrl" else 24))
@@ -85,12 +85,12 @@ def write_run(
         changes["classes"] = classes
     options = Options(**{"epochs": 3, **changes})
     if found is None:
-        found = drawn_evaluation(faces, head=options.head, seed=options.seed)
+        found = draw_evaluation(faces, head=options.head, seed=options.seed)
     folder.mkdir(parents=True)
     rows = history(options, found, valid=valid)
     sizes = {"train": 700, **({"valid": 90} if valid else {}), "test": len(faces)}
     units = () if faces.units is None else UNITS
-    checkpoint.write_json(folder / "config.json", options.plain())
+    checkpoint.write_json(folder / "config.json", options.to_dict())
     checkpoint.write_checkpoint(folder / "last.pt", {"classes": list(classes)})
     checkpoint.write_csv(folder / "metrics.csv", rows)
     evaluation.save_evaluation(folder / "evaluation.pt", found, faces, units)
@@ -99,6 +99,6 @@ def write_run(
     return folder
 
 
-def reported(folder: Path, count: int = 60, **changes: Any) -> Reported:
+def write_and_read(folder: Path, count: int = 60, **changes: Any) -> ReportedRun:
     """Write the folder of a run on plain faces, and read it back as a report does."""
     return read_folder(write_run(folder / "run", plain_faces(count), **changes))

@@ -18,7 +18,7 @@ from fer.options import Options
 from fer.training.batches import TrainingBatches
 from fer.training.graph import GraphedStep
 from fer.training.ranks import Ranks
-from fer.training.rates import capturable
+from fer.training.rates import make_capturable
 from fer.training.run import Run, build_run, open_run
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -58,28 +58,28 @@ def make_run(**changes: Any) -> Run:
     return build_run(options_of(**changes), ALONE)
 
 
-def begin(folder: Path, **changes: Any) -> Run:
+def start_run(folder: Path, **changes: Any) -> Run:
     """Begin a run in a new folder, or go on with what it holds; with `buffers`, over buffers."""
     buffers = changes.pop("buffers", False)
     options = options_of(**changes)
     if not folder.exists():
         folder.mkdir()
-        checkpoint.write_json(folder / "config.json", options.plain())
+        checkpoint.write_json(folder / "config.json", options.to_dict())
     run = open_run(options, folder, ALONE, quiet=True)
-    return over_buffers(run) if buffers else run
+    return use_graph_buffers(run) if buffers else run
 
 
-def trained(folder: Path, **changes: Any) -> Run:
-    run = begin(folder, **changes)
+def train_run(folder: Path, **changes: Any) -> Run:
+    run = start_run(folder, **changes)
     run.train(quiet=True)
     return run
 
 
-def stopped(folder: Path, count: int, **changes: Any) -> Run:
+def make_stopped_run(folder: Path, count: int, **changes: Any) -> Run:
     """Begin, take some steps of the first epoch, and keep what there is."""
-    run = begin(folder, **changes)
+    run = start_run(folder, **changes)
     take_steps(run, count)
-    run.keep()
+    run.save()
     return run
 
 
@@ -110,10 +110,10 @@ def refuses(match: str, *arguments: str) -> None:
 def batch_of(run: Run) -> tuple[Tensor, Tensor, Tensor]:
     """Return the first batch of a run's first epoch."""
     batches = TrainingBatches(run.faces, run.options, 1, run.ranks)
-    return next(iter(batches.after(0)))
+    return next(iter(batches.iterate_from(0)))
 
 
-def kept(folder: Path, name: str = "last.pt") -> dict[str, Any]:
+def read_stored(folder: Path, name: str = "last.pt") -> dict[str, Any]:
     """Return a checkpoint without what the clock says."""
     content = checkpoint.read_checkpoint(folder / name)
     content["history"] = [without_clock(row) for row in content["history"]]
@@ -121,19 +121,19 @@ def kept(folder: Path, name: str = "last.pt") -> dict[str, Any]:
     return content
 
 
-def left(folder: Path) -> dict[str, Any]:
+def read_outputs(folder: Path) -> dict[str, Any]:
     """Return all that a run leaves, without what the clock says."""
     summary = checkpoint.read_json(folder / "summary.json")
     return {
-        **{name: kept(folder, name) for name in ("last.pt", "best.pt")},
+        **{name: read_stored(folder, name) for name in ("last.pt", "best.pt")},
         "evaluation": torch.load(folder / "evaluation.pt", weights_only=True),
         "summary": {name: without_clock(summary[name]) for name in ("last", "best")},
-        "metrics": [without_clock(row) for row in rows_of(folder)],
+        "metrics": [without_clock(row) for row in read_metrics(folder)],
         "files": sorted(path.name for path in folder.iterdir()),
     }
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
+def read_metrics(folder: Path) -> list[dict[str, str]]:
     path = folder / "metrics.csv"
     return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
@@ -144,7 +144,7 @@ def without_clock(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def same_runs(folder: Path, *others: Path) -> None:
     for other in others:
-        assert_same(kept(other), kept(folder))
+        assert_same(read_stored(other), read_stored(folder))
 
 
 def assert_same(got: Any, want: Any, name: str = "") -> None:
@@ -161,8 +161,8 @@ def assert_same(got: Any, want: Any, name: str = "") -> None:
         assert got == want, name
 
 
-def over_buffers(run: Run) -> Run:
+def use_graph_buffers(run: Run) -> Run:
     """Let a run take its steps as a graph holds them; without a GPU nothing is captured."""
     run.graph = GraphedStep(run)
-    capturable(run.adam, run.ranks.device)
+    make_capturable(run.adam, run.ranks.device)
     return run

@@ -20,7 +20,7 @@ import torch
 from benchmarks.studies import meaning
 from benchmarks.studies.plan import SCALES
 from benchmarks.studies.questions import STUDIES, find_study
-from benchmarks.studies.schedule import Place, plan_jobs, train_all, with_starts
+from benchmarks.studies.schedule import Place, add_missing_starts, plan_jobs, train_all
 from benchmarks.studies.store import STUDIES as RESULTS
 from benchmarks.studies.tables import as_markdown
 from fer.training.stopping import Stopped
@@ -62,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except ValueError as error:
             parser.error(str(error))
         jobs += plan_jobs(name, rows, seeds, place, again=given.again)
-    jobs = with_starts(jobs, place)
+    jobs = add_missing_starts(jobs, place)
     try:
-        left = train_all(jobs, place, side_by_side=given.jobs, minutes=given.minutes)
+        left = train_all(jobs, place, num_workers=given.jobs, minutes=given.minutes)
     except (KeyboardInterrupt, Stopped):
         sys.exit("stopped; the same command goes on from here")
     for name in names:

@@ -14,24 +14,26 @@ class Difference:
 
     Attributes:
         mean: Mean of the differences.
-        half: Half the width of the interval; NaN for a single seed.
+        half_width: Half the width of the interval; NaN for a single seed.
         seeds: Number of seeds.
     """
 
     mean: float
-    half: float
+    half_width: float
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} ± {self.half:.2f}" if self.seeds > 1 else f"{self.mean:+.2f}"
+        return (
+            f"{self.mean:+.2f} ± {self.half_width:.2f}" if self.seeds > 1 else f"{self.mean:+.2f}"
+        )
 
     @property
-    def sure(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the interval excludes zero."""
-        return abs(self.mean) > self.half
+        return abs(self.mean) > self.half_width
 
 
-def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
+def compare_scores(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
     """Compare scores over the seeds that both rows have.
 
     The interval is Student's, because there are few seeds.

@@ -40,7 +40,7 @@ CENTER_WEIGHTS = (0.0, 1e-5, 1e-3, 1e-2, 1e-1)
 BALANCE_WEIGHTS = (0.0, 0.001, 0.01, 0.1, 1.0)
 
 
-def weigh_balance(start: Row | None = None) -> tuple[Row, ...]:
+def make_balance_rows(start: Row | None = None) -> tuple[Row, ...]:
     """Return a row for each reduction and balance-loss weight, optionally starting from a row."""
     return tuple(
         Row(
@@ -53,7 +53,7 @@ def weigh_balance(start: Row | None = None) -> tuple[Row, ...]:
     )
 
 
-def start_gates(start: Row | None = None) -> tuple[Row, ...]:
+def make_gate_rows(start: Row | None = None) -> tuple[Row, ...]:
     """Return a row for each reduction and gate initialization, optionally starting from a row."""
     return tuple(
         Row(f"{reduction}, {label}", {"reduction": reduction, **overrides}, start)
@@ -65,7 +65,7 @@ def start_gates(start: Row | None = None) -> tuple[Row, ...]:
     )
 
 
-def enliven(start: Row | None = None) -> tuple[Row, ...]:
+def make_varied_intra_rows(start: Row | None = None) -> tuple[Row, ...]:
     """Return a row for each attempt to make Intra-W differ between faces."""
     return (
         *(Row(f"λ2 = {w:g}", {"lambda_balance": w}, start) for w in (0.1, 0.01, 0.0)),
@@ -74,12 +74,12 @@ def enliven(start: Row | None = None) -> tuple[Row, ...]:
     )
 
 
-def change_baseline(label: str, **overrides: object) -> Row:
+def make_baseline_row(label: str, **overrides: object) -> Row:
     """Return the baseline with another recipe."""
     return Row(label, {**LINEAR.overrides, **overrides})
 
 
-def train_head(label: str, **overrides: object) -> Row:
+def make_head_row(label: str, **overrides: object) -> Row:
     """Return a head that is trained alone on the features of the baseline's frozen backbone."""
     return Row(label, {"freeze_backbone": True, **overrides}, LINEAR)
 
@@ -99,17 +99,17 @@ STUDIES = (
         "Which recipe suits the baseline?",
         (
             LINEAR,
-            *(change_baseline(f"rate {rate:g}", lr=rate) for rate in (1e-3, 2e-3, 5e-3, 1e-2)),
-            *(change_baseline(f"weight decay {w:g}", weight_decay=w) for w in (0.0, 0.05)),
-            *(change_baseline(f"label smoothing {s:g}", label_smoothing=s) for s in (0.0, 0.1)),
-            change_baseline("no average of weights", ema=None),
-            change_baseline("average of weights", ema=0.99),
+            *(make_baseline_row(f"rate {rate:g}", lr=rate) for rate in (1e-3, 2e-3, 5e-3, 1e-2)),
+            *(make_baseline_row(f"weight decay {w:g}", weight_decay=w) for w in (0.0, 0.05)),
+            *(make_baseline_row(f"label smoothing {s:g}", label_smoothing=s) for s in (0.0, 0.1)),
+            make_baseline_row("no average of weights", ema=None),
+            make_baseline_row("average of weights", ema=0.99),
             *(
-                change_baseline(f"{name} augmentation", augment=name)
+                make_baseline_row(f"{name} augmentation", augment=name)
                 for name in ("paper", "strong")
             ),
             *(
-                change_baseline(f"{stem} stem", small_stem=stem == "small")
+                make_baseline_row(f"{stem} stem", small_stem=stem == "small")
                 for stem in ("small", "large")
             ),
         ),
@@ -164,7 +164,7 @@ STUDIES = (
     Study(
         "reduction",
         "Is Intra-W a sum, a mean or a share?",
-        (LINEAR, *weigh_balance()),
+        (LINEAR, *make_balance_rows()),
         notes="And how heavy is the balance loss to be? From random weights.",
     ),
     Study(
@@ -173,7 +173,7 @@ STUDIES = (
         (
             LINEAR_AGAIN,
             Row("plain", {"head": "plain"}, LINEAR),
-            *weigh_balance(LINEAR),
+            *make_balance_rows(LINEAR),
             Row("mean, λ2 = 1, attention", {"attach": "attention"}, LINEAR),
             Row("mean, λ2 = 1, places", {"attach": "places"}, LINEAR),
             Row("linear, a fifth of the rate", {"head": "linear", "lr": 1e-3}, LINEAR),
@@ -182,23 +182,23 @@ STUDIES = (
         by_class=("mean, λ2 = 1",),
         notes="Each row starts from the backbone that the baseline of its seed has trained.",
     ),
-    Study("gates", "Where are the gates of Intra-W to start?", (LINEAR, *start_gates())),
+    Study("gates", "Where are the gates of Intra-W to start?", (LINEAR, *make_gate_rows())),
     Study(
         "gates_trained",
         "Where are the gates of Intra-W to start on a trained backbone?",
-        (LINEAR_AGAIN, *start_gates(LINEAR)),
+        (LINEAR_AGAIN, *make_gate_rows(LINEAR)),
     ),
     Study(
         "features",
         "What do heads make of the same features?",
         (
-            train_head("linear", head="linear"),
-            train_head("plain, as many parameters", head="plain"),
-            train_head("+ FDN", intra=False, inter=False),
-            train_head("FDRL"),
-            train_head("FDRL, share", reduction="share"),
-            train_head("FDRL as printed", reduction="sum"),
-            train_head("FDRL, λ2 = 0", lambda_balance=0.0),
+            make_head_row("linear", head="linear"),
+            make_head_row("plain, as many parameters", head="plain"),
+            make_head_row("+ FDN", intra=False, inter=False),
+            make_head_row("FDRL"),
+            make_head_row("FDRL, share", reduction="share"),
+            make_head_row("FDRL as printed", reduction="sum"),
+            make_head_row("FDRL, λ2 = 0", lambda_balance=0.0),
         ),
         notes="A head alone learns, on the baseline's backbone, which stays as it is.",
     ),
@@ -327,7 +327,7 @@ STUDIES = (
         (
             LINEAR,
             FDRL,
-            *enliven(),
+            *make_varied_intra_rows(),
             Row("peaked faces, 1", {"lambda_peak": 1.0}),
             Row("classes apart, 1", {"lambda_apart": 1.0}),
             Row("normalized latents", {"normalize_latents": True}),
@@ -338,7 +338,7 @@ STUDIES = (
     Study(
         "living_trained",
         "Can Intra-W live on a trained backbone?",
-        (LINEAR_AGAIN, Row("FDRL", {}, LINEAR), *enliven(LINEAR)),
+        (LINEAR_AGAIN, Row("FDRL", {}, LINEAR), *make_varied_intra_rows(LINEAR)),
         relations=True,
     ),
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.studies.plan import Row
-from benchmarks.studies.store import STUDIES, Trained, load_runs, save_run
-from benchmarks.studies.train import folder_of, train
+from benchmarks.studies.store import STUDIES, TrainedRun, load_runs, save_run
+from benchmarks.studies.train import run_folder, train
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Place:
 
     def is_trained(self, row: Row, seed: int) -> bool:
         """Return whether a run has ended, so that other runs can start from its weights."""
-        return (folder_of(row, self.scale, seed, self.runs) / "summary.json").is_file()
+        return (run_folder(row, self.scale, seed, self.runs) / "summary.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def plan_jobs(
     """
     known = load_runs(place.scale, place.results)
     wanted = (Job(row, seed, study) for seed in seeds for row in rows)
-    return with_starts(
+    return add_missing_starts(
         (job for job in wanted if again or (job.row.key(place.scale), job.seed) not in known),
         place,
     )
 
 
-def with_starts(jobs: Iterable[Job], place: Place) -> list[Job]:
+def add_missing_starts(jobs: Iterable[Job], place: Place) -> list[Job]:
     """Return jobs without duplicates, each after the run that it starts from if that is missing."""
     found: dict[tuple[str, int], Job] = {}
 
@@ -85,26 +85,26 @@ def with_starts(jobs: Iterable[Job], place: Place) -> list[Job]:
 
 
 def train_all(
-    jobs: Sequence[Job], place: Place, *, side_by_side: int = 1, minutes: float | None = None
+    jobs: Sequence[Job], place: Place, *, num_workers: int = 1, minutes: float | None = None
 ) -> list[Job]:
     """Train jobs in order, write each result when its run ends, and return the remaining jobs.
 
     Args:
         jobs: Jobs in the order of `plan_jobs`.
         place: Where to train.
-        side_by_side: Number of concurrent runs.
+        num_workers: Number of concurrent runs.
         minutes: No run starts that would end after this time if it took as long as the longest yet.
     """
     ends = None if minutes is None else time.monotonic() + 60 * minutes
     left, longest = list(jobs), 0.0
-    with _workers(side_by_side) as workers:
-        running: dict[Future[Trained], Job] = {}
+    with _workers(num_workers) as workers:
+        running: dict[Future[TrainedRun], Job] = {}
         failed: BaseException | None = None
         while True:
             late = failed is not None
             late = late or (ends is not None and time.monotonic() + longest >= ends)
-            for job in [] if late else _ready(left, running.values(), place):
-                if len(running) == side_by_side:
+            for job in [] if late else _select_ready(left, running.values(), place):
+                if len(running) == num_workers:
                     break
                 left.remove(job)
                 work = (job.row, place.scale, job.seed, place.data, place.runs, place.device)
@@ -127,7 +127,7 @@ def train_all(
                 print(_describe(job, run), flush=True)
 
 
-def _ready(left: Sequence[Job], running: Iterable[Job], place: Place) -> Iterator[Job]:
+def _select_ready(left: Sequence[Job], running: Iterable[Job], place: Place) -> Iterator[Job]:
     """Yield the jobs whose start is neither running nor waiting."""
     unfinished = {(job.row.key(place.scale), job.seed) for job in (*left, *running)}
     for job in list(left):
@@ -136,7 +136,7 @@ def _ready(left: Sequence[Job], running: Iterable[Job], place: Place) -> Iterato
             yield job
 
 
-def _describe(job: Job, run: Trained) -> str:
+def _describe(job: Job, run: TrainedRun) -> str:
     scores = ", ".join(f"{split} {found['accuracy']:.2f} %" for split, found in run.scores.items())
     return f"{job.row.label}, seed {run.seed}: {scores}, {run.seconds:.0f} s"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.schema import RESULTS, check_content, load, rounded
+from benchmarks.schema import RESULTS, check_content, load, round_numbers
 
 FORMAT = 1
 DIGITS = 6
@@ -21,7 +21,7 @@ STUDIES = RESULTS / "studies"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """The results of a run that has ended.
 
     Attributes:
@@ -56,7 +56,7 @@ class Trained:
     intra_spread: dict[str, Any] | None = None
 
 
-Runs = Mapping[tuple[str, int], Trained]
+Runs = Mapping[tuple[str, int], TrainedRun]
 """Runs by the key of their row and their seed."""
 
 
@@ -66,7 +66,7 @@ def load_runs(scale: str, folder: Path = STUDIES) -> Runs:
     Raises:
         ValueError: if a file does not follow this module's format or contains a run twice.
     """
-    found: dict[tuple[str, int], Trained] = {}
+    found: dict[tuple[str, int], TrainedRun] = {}
     for path in _files(scale, folder):
         runs = _read(path)
         if twice := found.keys() & runs.keys():
@@ -75,14 +75,14 @@ def load_runs(scale: str, folder: Path = STUDIES) -> Runs:
     return found
 
 
-def save_run(run: Trained, study: str, folder: Path = STUDIES) -> Path:
+def save_run(run: TrainedRun, study: str, folder: Path = STUDIES) -> Path:
     """Replace the run of the same row and seed or add it to the study's file; return the path."""
     key = (run.key, run.seed)
     there = (path for path in _files(run.scale, folder) if key in _read(path))
     path = next(there, folder / run.scale / f"{study}.jsonl")
     runs = {**(_read(path) if path.is_file() else {}), key: run}
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (_line_of(each) for _, each in sorted(runs.items(), key=lambda item: item[0]))
+    lines = (_format_line(each) for _, each in sorted(runs.items(), key=lambda item: item[0]))
     draft = path.with_suffix(".draft")
     draft.write_text("".join(f"{line}\n" for line in lines))
     draft.replace(path)
@@ -93,8 +93,8 @@ def _files(scale: str, folder: Path) -> list[Path]:
     return sorted((folder / scale).glob("*.jsonl"))
 
 
-def _line_of(run: Trained) -> str:
-    content = {"format": FORMAT, **rounded(dataclasses.asdict(run), DIGITS)}
+def _format_line(run: TrainedRun) -> str:
+    content = {"format": FORMAT, **round_numbers(dataclasses.asdict(run), DIGITS)}
     if run.intra_spread is None:
         del content["intra_spread"]
     return json.dumps(content, ensure_ascii=False)
@@ -108,12 +108,12 @@ def _read(path: Path) -> Runs:
 
 @lru_cache(maxsize=64)
 def _read_unchanged(path: Path, _changed: int, _size: int) -> Runs:
-    runs: dict[tuple[str, int], Trained] = {}
+    runs: dict[tuple[str, int], TrainedRun] = {}
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         where = f"{path.name}, line {number}"
         content = check_content(where, json.loads(line), known=(FORMAT,))
         del content["format"]
-        run = load(where, Trained, {"intra_spread": None, **content})
+        run = load(where, TrainedRun, {"intra_spread": None, **content})
         if (run.key, run.seed) in runs:
             raise ValueError(f"{where}: {run.key} with seed {run.seed} is there twice")
         runs[run.key, run.seed] = run

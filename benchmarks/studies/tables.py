@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.studies.compare import difference
+from benchmarks.studies.compare import compare_scores
 from benchmarks.studies.plan import DEFAULTS, Row, Study
-from benchmarks.studies.store import STUDIES, Trained, load_runs
+from benchmarks.studies.store import STUDIES, TrainedRun, load_runs
 from fer.evaluation.summary import mean_and_deviation
-from fer.options import BEFORE
+from fer.options import LEGACY_VALUES
 
 SCORES = {"accuracy": "test", "mean_class_accuracy": "test, mean class"}
 
 
-def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Trained]:
+def read_results(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, TrainedRun]:
     """Return the trained runs of a row, by seed.
 
     Raises:
@@ -23,8 +23,8 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
         if key != wanted:
             continue
         for name in planned.keys() - {"data", "seed", "backbone_weights", "classes"}:
-            # Options added since then had their default value, with the exceptions in BEFORE.
-            then = trained.options.get(name, BEFORE.get(name, DEFAULTS[name]))
+            # Options added since then had their default value, except for LEGACY_VALUES.
+            then = trained.options.get(name, LEGACY_VALUES.get(name, DEFAULTS[name]))
             if then != planned[name]:
                 raise ValueError(
                     f"{key}, seed {seed}: {name} was {then!r}, and the plan has "
@@ -34,7 +34,7 @@ def results_of(row: Row, scale: str, folder: Path = STUDIES) -> dict[int, Traine
     return found
 
 
-def scores_of(results: dict[int, Trained], split: str, score: str) -> dict[int, float]:
+def select_scores(results: dict[int, TrainedRun], split: str, score: str) -> dict[int, float]:
     """Return one score of the runs that have the split, by seed."""
     return {
         seed: each.scores[split][score] for seed, each in results.items() if split in each.scores
@@ -46,7 +46,7 @@ def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
 
     Differences whose interval excludes zero are bold.
     """
-    rows = {row.label: results_of(row, scale, folder) for row in study.rows}
+    rows = {row.label: read_results(row, scale, folder) for row in study.rows}
     # A table with the spread of Intra-W has no room for a second score.
     shown = {"accuracy": "test"} if study.relations else SCORES
     head = ["", "seeds", "valid", *shown.values(), f"test, against {study.baseline}"]
@@ -68,7 +68,7 @@ def as_markdown(study: Study, scale: str, folder: Path = STUDIES) -> str:
 
 
 def classes_as_markdown(
-    label: str, ours: dict[int, Trained], against: str, theirs: dict[int, Trained]
+    label: str, ours: dict[int, TrainedRun], against: str, theirs: dict[int, TrainedRun]
 ) -> str:
     """Return a table of two rows' recall of each class on test and of their differences."""
     first = next(iter(ours.values()))
@@ -81,9 +81,9 @@ def classes_as_markdown(
             }
             for results in (theirs, ours)
         ]
-        cells = [spread(list(each.values())) for each in recalls]
+        cells = [format_mean_and_deviation(list(each.values())) for each in recalls]
         faces = str(sum(first.confusion[number]))
-        lines.append([name, faces, *cells, compared(recalls[1], recalls[0])])
+        lines.append([name, faces, *cells, format_difference(recalls[1], recalls[0])])
     return markdown(lines)
 
 
@@ -92,50 +92,56 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def compared(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+def format_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     """Return the difference, in bold if its interval excludes zero."""
-    found = difference(ours, theirs)
-    return f"**{found}**" if found.sure else str(found)
+    found = compare_scores(ours, theirs)
+    return f"**{found}**" if found.is_significant else str(found)
 
 
 def _line(
     label: str,
-    results: dict[int, Trained],
-    against: dict[int, Trained],
+    results: dict[int, TrainedRun],
+    against: dict[int, TrainedRun],
     itself: bool,
     scores: Sequence[str],
 ) -> list[str]:
     wanted = [("valid", "accuracy"), *(("test", score) for score in scores)]
-    cells = [spread(list(scores_of(results, *each).values())) for each in wanted]
+    cells = [
+        format_mean_and_deviation(list(select_scores(results, *each).values())) for each in wanted
+    ]
     found = ""
     if not itself and results.keys() & against.keys():
-        found = compared(*(scores_of(each, "test", "accuracy") for each in (results, against)))
+        found = format_difference(
+            *(select_scores(each, "test", "accuracy") for each in (results, against))
+        )
     return [label, str(len(results)), *cells, found]
 
 
-def _relations(results: Mapping[int, Trained]) -> tuple[str, str]:
+def _relations(results: Mapping[int, TrainedRun]) -> tuple[str, str]:
     """Return how much Intra-W varies over faces and which share of its variance classes explain.
 
     The spread is tracked on valid faces in every run with Intra-W; the share is measured on test.
     """
-    spreads = [found for run in results.values() if (found := spread_of(run)) is not None]
-    shares = [found for run in results.values() if (found := share_by_class(run)) is not None]
-    return spread(spreads), spread(shares)
+    spreads = [
+        found for run in results.values() if (found := intra_spread_percent(run)) is not None
+    ]
+    shares = [found for run in results.values() if (found := class_share_percent(run)) is not None]
+    return format_mean_and_deviation(spreads), format_mean_and_deviation(shares)
 
 
-def spread_of(run: Trained) -> float | None:
+def intra_spread_percent(run: TrainedRun) -> float | None:
     """Return the deviation of Intra-W over faces of valid, in percent of its mean."""
     last = run.history[-1]
     return 100 * last["intra_spread"] / last["intra_weight"] if "intra_spread" in last else None
 
 
-def share_by_class(run: Trained) -> float | None:
+def class_share_percent(run: TrainedRun) -> float | None:
     """Return the share of Intra-W's variance over test faces that classes explain, in percent."""
     explained = None if run.intra_spread is None else run.intra_spread["explained"]
     return None if explained is None else 100 * float(explained)
 
 
-def spread(values: list[float]) -> str:
+def format_mean_and_deviation(values: list[float]) -> str:
     """Return the mean, and the deviation of several values; empty if there are no values."""
     if not values:
         return ""

@@ -17,7 +17,7 @@ class Command:
     resume: Path | None
 
 
-def parser_of(description: str, datasets: Sequence[str] = DATASETS) -> argparse.ArgumentParser:
+def make_parser(description: str, datasets: Sequence[str] = DATASETS) -> argparse.ArgumentParser:
     """Return a parser for the options of a run; options that are not given are left out."""
     parser = argparse.ArgumentParser(
         description=description,
@@ -207,27 +207,27 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--seed", type=int)
 
 
-def fill_options(said: dict[str, object]) -> Options:
+def fill_options(given: dict[str, object]) -> Options:
     """Return the given options, with the remaining ones from a preset and the defaults."""
     known = {field.name: field.default for field in fields(Options)}
-    preset = dict(PRESETS[str(said.get("preset", "scratch"))])
-    if "preset" not in said and said.get("dataset", "synthetic") == "synthetic":
+    preset = dict(PRESETS[str(given.get("preset", "scratch"))])
+    if "preset" not in given and given.get("dataset", "synthetic") == "synthetic":
         preset |= SYNTHETIC
-    return Options(**{**known, **preset, **said})
+    return Options(**{**known, **preset, **given})
 
 
 def parse(description: str, arguments: Sequence[str] | None = None) -> Command:
     """Parse the command line of a single run; a preset sets the options that are not given."""
-    parser = parser_of(description)
+    parser = make_parser(description)
     parser.add_argument("--fold", type=int, metavar="F", help="train on one fold of a database")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
-    said = vars(parser.parse_args(arguments))
-    out, resume = said.pop("out", None), said.pop("resume", None)
-    if resume is not None and (said or out is not None):
+    given = vars(parser.parse_args(arguments))
+    out, resume = given.pop("out", None), given.pop("resume", None)
+    if resume is not None and (given or out is not None):
         parser.error("--resume takes everything from the run's folder; say nothing else")
     try:
         if resume is not None:
             return Command(load_options(resume), None, resume)
-        return Command(fill_options(said), out, None)
+        return Command(fill_options(given), out, None)
     except (OSError, ValueError, TypeError) as error:
         parser.error(f"cannot go on with {resume}: {error}" if resume else str(error))

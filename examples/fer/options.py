@@ -56,7 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-BEFORE: dict[str, Any] = {"gate_init": "linear"}
+LEGACY_VALUES: dict[str, Any] = {"gate_init": "linear"}
 """Values of options that older stored runs lack, if the default differs from what they did."""
 
 # Small enough for a run to end within about four minutes on two CPU cores.
@@ -181,7 +181,7 @@ class Options:
             )
         if self.imagenet and self.backbone_weights is not None:
             raise ValueError("--imagenet and --backbone-weights exclude each other")
-        if self.imagenet and not self.plain_backbone:
+        if self.imagenet and not self.is_paper_backbone:
             raise ValueError(
                 "--imagenet needs the ResNet-18 that those weights are for, with --width 64, "
                 "--no-small-stem and --last-stride 2"
@@ -193,12 +193,12 @@ class Options:
             raise ValueError(f"--channels-last needs a --width of at least 8, got {self.width}")
         if self.attach != "pooled" and self.head != "fdrl":
             raise ValueError(f"--attach {self.attach} needs --head fdrl, got {self.head}")
-        living = {
+        variation = {
             "--lambda-peak": self.lambda_peak,
             "--lambda-apart": self.lambda_apart,
             "--normalize-latents": self.normalize_latents,
         }
-        for name, value in living.items():
+        for name, value in variation.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
             if value and name == "--lambda-peak" and self.num_latents < 2:
@@ -211,7 +211,7 @@ class Options:
         self._check_data()
 
     @property
-    def plain_backbone(self) -> bool:
+    def is_paper_backbone(self) -> bool:
         """Whether the backbone is the paper's ResNet-18, not a modified one."""
         built = (self.backbone, self.width, self.small_stem, self.last_stride)
         return built == ("resnet18", 64, False, 2)
@@ -241,9 +241,9 @@ class Options:
             "--logit-adjust": self.logit_adjust > 0,
         }
         # Two of them together would overcompensate for rare classes.
-        if len(said := [name for name, there in remedies.items() if there]) > 1:
+        if len(used := [name for name, is_used in remedies.items() if is_used]) > 1:
             raise ValueError(
-                f"{' and '.join(said)} exclude each other: each makes up for rare classes"
+                f"{' and '.join(used)} exclude each other: each makes up for rare classes"
             )
 
     def _check_data(self) -> None:
@@ -267,11 +267,11 @@ class Options:
         """Return the options for a model whose weights come from the run's own checkpoint."""
         return replace(self, imagenet=False, backbone_weights=None, freeze_backbone=False)
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the options as plain values."""
         return asdict(self) | {"classes": list(self.classes)}
 
 
 def load_options(folder: Path) -> Options:
     """Return the options of the run in `folder`."""
-    return Options(**{**BEFORE, **json.loads((folder / "config.json").read_text())})
+    return Options(**{**LEGACY_VALUES, **json.loads((folder / "config.json").read_text())})

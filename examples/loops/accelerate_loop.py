@@ -5,7 +5,7 @@ Needs `pip install accelerate`.
 
 import torch
 from accelerate import Accelerator
-from plain import CLASSES, EPOCHS, data, model
+from plain import CLASSES, EPOCHS, make_data, make_model
 from torch.utils.data import DataLoader
 
 from fdrl_layers import FDRLLoss
@@ -14,13 +14,13 @@ from fdrl_layers import FDRLLoss
 def train(folder: str, cpu: bool = False) -> list[float]:
     """Train for a few epochs with a checkpoint in `folder`; return the mean loss of each epoch."""
     accelerator = Accelerator(cpu=cpu)
-    network = model()
+    network = make_model()
     # Nothing in the loss requires a gradient, so it is not prepared. It is moved to the device and
     # registered, so that checkpoints include its centers. It sums over all processes by itself.
     criterion = FDRLLoss(CLASSES).to(accelerator.device)
     accelerator.register_for_checkpointing(criterion)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999))
-    batches = DataLoader(data(), batch_size=8, shuffle=True, drop_last=True)
+    batches = DataLoader(make_data(), batch_size=8, shuffle=True, drop_last=True)
     network, optimizer, batches = accelerator.prepare(network, optimizer, batches)
     history = []
     for _ in range(EPOCHS):

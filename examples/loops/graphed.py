@@ -16,7 +16,7 @@ from fdrl_layers import FDRLHead, FDRLLoss
 CLASSES, BATCH, STEPS = 7, 8, 12
 
 
-def backbone_of(device: str) -> nn.Module:
+def make_backbone(device: str) -> nn.Module:
     """Return a ResNet-18 without its classifier."""
     backbone: nn.Module = resnet18()
     backbone.fc = nn.Identity()
@@ -37,7 +37,7 @@ class HeadAndLosses(nn.Module):
         return self.criterion(output, labels).total, output.logits.detach()
 
 
-def graphed(step: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
+def capture_graph(step: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
     """Return `step` as a CUDA graph, after three training steps as warm-up."""
     if device != "cuda":
         return step
@@ -61,7 +61,7 @@ def graphed(step: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
 
 def train_whole(device: str) -> list[float]:
     """Capture the whole step, the fastest way if every batch has the same size."""
-    backbone, tail = backbone_of(device), HeadAndLosses().to(device)
+    backbone, tail = make_backbone(device), HeadAndLosses().to(device)
     parameters = [*backbone.parameters(), *tail.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-4, capturable=device == "cuda")
     # A graph reads and writes the memory that its tensors had at the capture.
@@ -82,7 +82,7 @@ def train_whole(device: str) -> list[float]:
         labels.copy_(torch.randint(CLASSES, (BATCH,)))
 
     fill()
-    run = graphed(step, device)
+    run = capture_graph(step, device)
     history = []
     for _ in range(STEPS):
         fill()
@@ -92,7 +92,7 @@ def train_whole(device: str) -> list[float]:
 
 def train_parts(device: str) -> list[float]:
     """Capture head and losses alone; the loop, the backbone and the optimizer are unchanged."""
-    backbone, tail = backbone_of(device), HeadAndLosses().to(device)
+    backbone, tail = make_backbone(device), HeadAndLosses().to(device)
     run: Any = tail
     if device == "cuda":
         features = torch.randn(BATCH, 512, device=device, requires_grad=True)

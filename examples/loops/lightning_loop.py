@@ -6,7 +6,7 @@ Needs `pip install "lightning>=2.6.4"`: the releases 2.6.2 and 2.6.3 were malici
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from plain import CLASSES, EPOCHS, data, model
+from plain import CLASSES, EPOCHS, make_data, make_model
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,7 +19,7 @@ class FDRL(lightning.LightningModule):
     def __init__(self, lr: float = 1e-4) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.network = model()
+        self.network = make_model()
         self.criterion = FDRLLoss(CLASSES)
         self.lr = lr
 
@@ -61,8 +61,8 @@ def train(folder: str, accelerator: str = "auto") -> FDRL:
     )
     trainer.fit(
         module,
-        DataLoader(data(), batch_size=8, shuffle=True, drop_last=True),
-        DataLoader(data(), batch_size=8),
+        DataLoader(make_data(), batch_size=8, shuffle=True, drop_last=True),
+        DataLoader(make_data(), batch_size=8),
     )
     return module
 

@@ -16,21 +16,21 @@ from fdrl_layers import FDRLHead, FDRLLoss
 CLASSES, EPOCHS = 7, 2
 
 
-def model() -> nn.Module:
+def make_model() -> nn.Module:
     """Return a ResNet-18 with the head instead of its classifier."""
     backbone = resnet18()
     backbone.fc = nn.Identity()
     return nn.Sequential(backbone, FDRLHead(512, CLASSES, reduction="mean"))
 
 
-def data() -> TensorDataset:
+def make_data() -> TensorDataset:
     """Return random images of 32 x 32 pixels with random labels."""
     return TensorDataset(torch.randn(16, 3, 32, 32), torch.randint(CLASSES, (16,)))
 
 
 def train(folder: Path, device: str = "cpu") -> list[float]:
     """Train for a few epochs with a checkpoint in `folder`; return the mean loss of each epoch."""
-    network = model().to(device)
+    network = make_model().to(device)
     # The centers in the loss are buffers that the forward pass updates, so no optimizer gets them.
     criterion = FDRLLoss(CLASSES).to(device)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
@@ -42,7 +42,7 @@ def train(folder: Path, device: str = "cpu") -> list[float]:
         network.train()
         criterion.train()
         total = torch.zeros((), device=device)
-        batches = DataLoader(data(), batch_size=8, shuffle=True, drop_last=True)
+        batches = DataLoader(make_data(), batch_size=8, shuffle=True, drop_last=True)
         for faces, labels in batches:
             with torch.autocast(device, torch.float16, enabled=device == "cuda"):
                 losses = criterion(network(faces.to(device)), labels.to(device))

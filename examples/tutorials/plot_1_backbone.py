@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from fdrl_layers import FDRLHead, FDRLLoss
-from fer.data.synthetic import synthetic_faces
+from fer.data.synthetic import draw_synthetic_faces
 
 torch.manual_seed(0)
 
@@ -23,7 +23,7 @@ torch.manual_seed(0)
 #
 # Synthetic faces with the seven expressions of RAF-DB, in the order of RAF-DB.
 
-database = synthetic_faces(train=105, test=0, size=40)
+database = draw_synthetic_faces(train=105, test=0, size=40)
 faces = database.splits["train"]
 images = faces.images.float() / 127.5 - 1  # [-1, 1]
 labels = faces.labels

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
 from fdrl_layers import FDRLHead, FDRLLoss
-from fer.data.synthetic import synthetic_faces
+from fer.data.synthetic import draw_synthetic_faces
 
 torch.manual_seed(0)
 
@@ -27,11 +27,11 @@ torch.manual_seed(0)
 # The backbone has three convolutions, followed by the head. The losses have the paper's weights,
 # and Intra-W is the mean of its gates.
 
-database = synthetic_faces(train=630, test=280, size=32)
+database = draw_synthetic_faces(train=630, test=280, size=32)
 train, test = database.splits["train"], database.splits["test"]
 
 
-def scaled(images: Tensor) -> Tensor:
+def scale(images: Tensor) -> Tensor:
     """Return pixels in [-1, 1]."""
     return images.float() / 127.5 - 1
 
@@ -50,7 +50,7 @@ optimizer = torch.optim.Adam(model.parameters(), betas=(0.5, 0.999))
 schedule = torch.optim.lr_scheduler.OneCycleLR(
     optimizer, 3e-3, total_steps=epochs * len(train) // size + 1, cycle_momentum=False
 )
-images = scaled(train.images)
+images = scale(train.images)
 for _ in range(epochs):
     for chosen in torch.randperm(len(train)).split(size):
         mirrored = torch.rand(len(chosen), 1, 1, 1) < 0.5
@@ -62,7 +62,7 @@ for _ in range(epochs):
 
 model.eval()
 with torch.no_grad():
-    output = model(scaled(test.images))
+    output = model(scale(test.images))
 right = (output.logits.argmax(1) == test.labels).float().mean().item()
 print(f"accuracy on {len(test)} faces not trained on: {right:.0%}; by guessing: {1 / 7:.0%}")
 
@@ -79,7 +79,7 @@ assert test.units is not None
 intra, units = output.intra_weights, test.units
 
 
-def within(values: Tensor) -> Tensor:
+def subtract_class_means(values: Tensor) -> Tensor:
     """Subtract the mean of each expression."""
     means = torch.stack([values[test.labels == k].mean(0) for k in range(7)])
     return torch.sub(values, means[test.labels])
@@ -92,7 +92,7 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     return torch.div(first.T @ second, norms.clamp_min(1e-12))
 
 
-def by_chance(first: Tensor, second: Tensor) -> float:
+def chance_level(first: Tensor, second: Tensor) -> float:
     """Return the 95 % quantile of the largest absolute correlation over shuffles of the faces."""
     largest = [
         correlation(first[torch.randperm(len(first))], second).abs().max() for _ in range(200)
@@ -103,9 +103,9 @@ def by_chance(first: Tensor, second: Tensor) -> float:
 figure, panels = plt.subplots(2, 1, figsize=(7.5, 6.4), sharex=True)
 for axes, title, pair in (
     (panels[0], "over all faces", (intra, units)),
-    (panels[1], "within expressions", (within(intra), within(units))),
+    (panels[1], "within expressions", (subtract_class_means(intra), subtract_class_means(units))),
 ):
-    found, chance = correlation(*pair), by_chance(*pair)
+    found, chance = correlation(*pair), chance_level(*pair)
     axes.imshow(found, vmin=-0.6, vmax=0.6, cmap="RdBu_r", aspect="auto")
     clear = (found.abs() > chance).nonzero()
     axes.scatter(clear[:, 1], clear[:, 0], s=14, color="black", gid="fixed")

@@ -33,7 +33,7 @@ path = torch.linspace(0, 1, steps)[:, None] * torch.tensor([4.0, 2.5])
 batches = path[:, None] + 0.35 * torch.randn(steps, batch, 2)
 
 
-def trail(
+def track_center(
     rule: Literal["alpha", "ema", "gradient"], rate: float, learning_rate: float | None = None
 ) -> Tensor:
     """Return the position of the center of a compactness loss after each batch."""
@@ -51,10 +51,10 @@ def trail(
 
 
 trails = {
-    '"alpha", rate 0.5': trail("alpha", 0.5),
-    '"ema", rate 0.2': trail("ema", 0.2),
-    '"gradient", SGD 0.05': trail("gradient", 0.5, 0.05),
-    '"gradient", no optimizer': trail("gradient", 0.5),
+    '"alpha", rate 0.5': track_center("alpha", 0.5),
+    '"ema", rate 0.2': track_center("ema", 0.2),
+    '"gradient", SGD 0.05': track_center("gradient", 0.5, 0.05),
+    '"gradient", no optimizer': track_center("gradient", 0.5),
 }
 figure, axes = plt.subplots(figsize=(6.4, 4))
 points = batches.reshape(-1, 2)
@@ -86,7 +86,7 @@ classes = torch.arange(3).repeat_interleave(40)
 start = corners[classes] + 0.55 * torch.randn(120, 2)
 
 
-def settle(weight: float) -> Tensor:
+def optimize_points(weight: float) -> Tensor:
     """Return the points after 12 SGD steps on cross-entropy plus weighted compactness loss."""
     points = nn.Parameter(start.clone())
     loss = CompactnessLoss(2, num_latents=1)
@@ -101,7 +101,7 @@ def settle(weight: float) -> Tensor:
 
 figure, panels = plt.subplots(1, 3, figsize=(8, 3), sharex=True, sharey=True)
 for axes, weight in zip(panels, (0.0, 0.05, 0.5), strict=True):
-    for points in settle(weight).split(40):
+    for points in optimize_points(weight).split(40):
         axes.scatter(points[:, 0], points[:, 1], s=8)
     axes.set_title(f"weight {weight:g}")
     axes.set_aspect("equal")
@@ -126,7 +126,7 @@ raw = (0.05 + favorite + 0.12 * torch.rand(60, 9)).clamp(0, 1)
 raw[:, 4] += 0.45  # the fifth latent dominates in every sample
 
 
-def moved(balance: float, distribution: float) -> Tensor:
+def optimize_weights(balance: float, distribution: float) -> Tensor:
     """Return Intra-W after 200 SGD steps on the two losses."""
     gates = nn.Parameter(raw.logit())
     sgd = torch.optim.SGD([gates], 2.0)
@@ -144,9 +144,9 @@ def moved(balance: float, distribution: float) -> Tensor:
 
 cases = {
     "as it was": raw,
-    "balance": moved(1.0, 0.0),
-    "distribution": moved(0.0, 30.0),
-    "both": moved(1.0, 30.0),
+    "balance": optimize_weights(1.0, 0.0),
+    "distribution": optimize_weights(0.0, 30.0),
+    "both": optimize_weights(1.0, 30.0),
 }
 figure, panels = plt.subplots(1, 4, figsize=(8, 3.6), sharey=True)
 for axes, (name, weights) in zip(panels, cases.items(), strict=True):

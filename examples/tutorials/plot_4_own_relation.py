@@ -94,7 +94,7 @@ class AttentionHead(nn.Module):
 # but not to rank them.
 
 
-def trained(head: nn.Module) -> tuple[list[float], FDRLOutput]:
+def train_head(head: nn.Module) -> tuple[list[float], FDRLOutput]:
     """Train a head; return its joint loss at each step and its output for the test samples."""
     criterion = FDRLLoss(7, latent_dim=32)
     optimizer = torch.optim.Adam(head.parameters(), lr=2e-3, betas=(0.5, 0.999))
@@ -119,7 +119,7 @@ heads = {
 figure, axes = plt.subplots(figsize=(6.4, 3.2))
 outputs = {}
 for name, head in heads.items():
-    totals, outputs[name] = trained(head)
+    totals, outputs[name] = train_head(head)
     axes.plot(totals, label=name)
     right = (outputs[name].logits.argmax(1) == labels[test]).float().mean().item()
     count = sum(parameter.numel() for parameter in head.parameters())

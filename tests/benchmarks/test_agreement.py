@@ -8,9 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import loop
-from benchmarks.agreement import disagreement, expected_results, rounded_head
+from benchmarks.agreement import compute_expected_results, find_disagreement, make_rounded_head
 from benchmarks.loop import LoopHead, LoopLoss
-from benchmarks.registry import LAMBDAS, VERSIONS, Lambdas, Mode, Sizes, Version, batch, build
+from benchmarks.registry import (
+    LAMBDAS,
+    VERSIONS,
+    Lambdas,
+    Mode,
+    Sizes,
+    Version,
+    build_step,
+    make_batch,
+)
 from comparing import assert_close
 from fdrl_layers import FDRLHead
 from layer_cases import Regime
@@ -28,7 +37,7 @@ DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.f
 )
 def test_versions_agree_with_the_loop(version: Version, mode: Mode, dtype: torch.dtype) -> None:
     for sizes in (TINY, TINY._replace(N=1)):
-        assert disagreement(version, sizes, mode, "cpu", dtype) is None
+        assert find_disagreement(version, sizes, mode, "cpu", dtype) is None
 
 
 @DTYPE
@@ -36,19 +45,19 @@ def test_versions_agree_with_the_loop(version: Version, mode: Mode, dtype: torch
 def test_baseline_and_reference_agree_at_other_sizes(sizes: Sizes, dtype: torch.dtype) -> None:
     for version in VERSIONS:
         if version.name in ("loop", "reference"):
-            assert disagreement(version, sizes, "training", "cpu", dtype) is None
+            assert find_disagreement(version, sizes, "training", "cpu", dtype) is None
 
 
 @DTYPE
 @pytest.mark.parametrize("regime", get_args(Regime))
 def test_both_start_from_what_the_type_holds(regime: Regime, dtype: torch.dtype) -> None:
-    head = rounded_head(TINY, dtype, regime)
+    head = make_rounded_head(TINY, dtype, regime)
     parameters = dict(head.named_parameters())
     for name, value in parameters.items():
         assert torch.equal(value.to(dtype).float(), value), name
-    features = batch(TINY, "cpu", dtype)[0].double()
+    features = make_batch(TINY, "cpu", dtype)[0].double()
     wide = torch.einsum("np,mdp->nmd", features, parameters["decomposition.weight"].double())
-    expected = expected_results(head, TINY, "inference", dtype, LAMBDAS)
+    expected = compute_expected_results(head, TINY, "inference", dtype, LAMBDAS)
     latents = (wide + parameters["decomposition.bias"].double()).relu()
     assert_close("latents", expected["latents"], latents, torch.float64)
 
@@ -62,7 +71,7 @@ def version_of(head_kind: Any = LoopHead, loss_kind: Any = LoopLoss) -> Version:
 
 def test_gradients_of_centers_are_of_one_step() -> None:
     loss = LoopLoss(TINY.K, TINY.M, TINY.D, LAMBDAS)
-    step, runs = build(version_of(loss_kind=lambda *_: loss), TINY, "training"), []
+    step, runs = build_step(version_of(loss_kind=lambda *_: loss), TINY, "training"), []
     for _ in range(2):
         step.run()
         runs.append([p.grad.clone() for p in loss.parameters() if p.grad is not None])
@@ -117,4 +126,4 @@ WRONG |= {name: version_of(LoopHead, changed(LoopLoss, *c)) for name, c in WRONG
 @DTYPE
 @pytest.mark.parametrize("version", WRONG.values(), ids=WRONG)
 def test_what_is_off_by_one_term_is_refused(version: Version, dtype: torch.dtype) -> None:
-    assert disagreement(version, MIDDLE, "training", "cpu", dtype) is not None
+    assert find_disagreement(version, MIDDLE, "training", "cpu", dtype) is not None

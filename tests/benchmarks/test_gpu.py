@@ -14,7 +14,7 @@ import torch
 from benchmarks import gpu, kernels, parts
 from benchmarks.__main__ import NAMES, main
 from benchmarks.machine import describe
-from benchmarks.parts import Outcome, Part, chosen, python, run_all, table
+from benchmarks.parts import Outcome, Part, format_table, python_command, run_all, select_parts
 from devices import OF_KERNELS, marks_of
 
 # Starts a process of its own and waits; each says who it is.
@@ -29,7 +29,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP
 
 
 def stub(name: str, code: str, seconds: float = 30.0, figure: str = r"figure (.*)") -> Part:
-    return Part(name, python("-c", code), seconds, figure)
+    return Part(name, python_command("-c", code), seconds, figure)
 
 
 def ends(pid: int, within: float = 5.0) -> bool:
@@ -53,10 +53,12 @@ def test_it_goes_on_when_a_part_fails_and_says_why_others_did_not_run(
     log = tmp_path / "deep" / "gpu.log"
     wrong = stub("wrong", "print('figure 7 of 9'); print('this is why'); raise SystemExit(3)")
     right = stub("right", "print('figure 1'); print('figure   9 of 9')")
-    lacking = Part("lacking", python("-c", ""), 9, "", obstacle=lambda: "sonar is not installed")
+    lacking = Part(
+        "lacking", python_command("-c", ""), 9, "", obstacle=lambda: "sonar is not installed"
+    )
     every = (wrong, right, stub("other", ""), lacking)
     outcomes = run_all(every, ["wrong", "right", "lacking"], log)
-    assert [(each.says, each.figure, each.failed) for each in outcomes] == [
+    assert [(each.status, each.figure, each.failed) for each in outcomes] == [
         ("failed: exit status 3", "7 of 9", True),
         ("passed", "9 of 9", False),
         ("not run: not asked for", "", False),
@@ -78,9 +80,9 @@ def test_a_part_and_what_it_started_end_in_time(
     hasty = stub("hasty", f"print('figure 2', flush=True)\n{PARENT.format(wait='')}")
     late, left = run_all((slow, hasty), ["slow", "hasty"], log)
     assert time.perf_counter() - began < 6
-    assert (late.says, late.figure, late.failed) == ("time limit of 2 s", "early", True)
+    assert (late.status, late.figure, late.failed) == ("time limit of 2 s", "early", True)
     assert 1.4 < late.seconds < 4
-    assert (left.says, left.figure) == ("passed", "2")
+    assert (left.status, left.figure) == ("passed", "2")
     assert [ends(child) for child in children_of(log)] == [True, True]
 
 
@@ -100,9 +102,9 @@ def test_sigterm_ends_the_part_and_still_sums_up(tmp_path: Path) -> None:
     code = f"""
 import pathlib, sys
 sys.path.insert(0, {str(parts.ROOT)!r})
-from benchmarks.parts import Part, python, run_all, table
-slow = Part("slow", python("-c", {PARENT.format(wait=SLEEP)!r}), 50, "")
-print(table(run_all((slow, slow), ["slow"], pathlib.Path({str(log)!r}))))
+from benchmarks.parts import Part, format_table, python_command, run_all
+slow = Part("slow", python_command("-c", {PARENT.format(wait=SLEEP)!r}), 50, "")
+print(format_table(run_all((slow, slow), ["slow"], pathlib.Path({str(log)!r}))))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     while not log.is_file() or not children_of(log):
@@ -117,17 +119,17 @@ print(table(run_all((slow, slow), ["slow"], pathlib.Path({str(log)!r}))))
 
 def test_only_what_is_asked_for() -> None:
     named = [stub(name, "") for name in ("tests", "operators-a", "operators-b")]
-    assert chosen(named, None) == ["tests", "operators-a", "operators-b"]
-    assert chosen(named, "operators,tests") == ["operators-a", "operators-b", "tests"]
-    assert chosen(named, "operators-b") == ["operators-b"]
+    assert select_parts(named, None) == ["tests", "operators-a", "operators-b"]
+    assert select_parts(named, "operators,tests") == ["operators-a", "operators-b", "tests"]
+    assert select_parts(named, "operators-b") == ["operators-b"]
     for unknown in ("operator", "tests,other"):
         with pytest.raises(ValueError, match=r"there is no part o.*there are tests, operators-a"):
-            chosen(named, unknown)
+            select_parts(named, unknown)
 
 
 def test_the_table_has_a_line_for_each_part() -> None:
     outcomes = [Outcome("a", "passed", 61.4, "9 of 9"), Outcome("long", "not run: stopped")]
-    assert table(outcomes).splitlines() == [
+    assert format_table(outcomes).splitlines() == [
         "part  outcome           s   figure",
         "a     passed            61  9 of 9",
         "long  not run: stopped",
@@ -135,7 +137,7 @@ def test_the_table_has_a_line_for_each_part() -> None:
 
 
 def test_all_parts_together_end_in_under_nine_minutes(tmp_path: Path) -> None:
-    everything = gpu.parts(tmp_path)
+    everything = gpu.make_parts(tmp_path)
     assert sum(part.seconds for part in everything) <= 525
     assert len({part.name for part in everything}) == len(everything)
     for part in everything:
@@ -153,7 +155,7 @@ def test_timed_parts_can_be_told_what_they_are_told(
     monkeypatch.setattr(torch, "set_num_threads", Mock(side_effect=InterruptedError))
     mains = {"operators": operators, "throughput": throughput, "whole-step": whole_step}
     told = 0
-    for part in gpu.parts(tmp_path):
+    for part in gpu.make_parts(tmp_path):
         name = part.command[3] if part.command[1:3] == ("-m", "benchmarks") else ""
         if name in mains:
             with pytest.raises(InterruptedError):
@@ -170,7 +172,7 @@ def test_without_a_gpu_it_says_so(
     assert gpu.main(["--out", str(tmp_path), "--only", "kernels,operators"]) == 1
     said = capsys.readouterr().out
     assert said.count("not run: no CUDA device") == 3
-    assert said.count("not run: not asked for") == len(gpu.parts(tmp_path)) - 3
+    assert said.count("not run: not asked for") == len(gpu.make_parts(tmp_path)) - 3
     assert "no GPU; torch" in said
     assert said.splitlines()[1:3] == (tmp_path / "gpu.log").read_text().splitlines()[1:3]
     with pytest.raises(SystemExit):
@@ -216,8 +218,12 @@ def test_figures_are_found_in_what_parts_say(tmp_path: Path) -> None:
         ),
     }
     speaking = [
-        replace(part, command=python("-c", f"print({told[part.name][0]!r})"), obstacle=lambda: None)
-        for part in gpu.parts(tmp_path)
+        replace(
+            part,
+            command=python_command("-c", f"print({told[part.name][0]!r})"),
+            obstacle=lambda: None,
+        )
+        for part in gpu.make_parts(tmp_path)
         if part.name in told
     ]
     outcomes = run_all(speaking, list(told), tmp_path / "gpu.log")
@@ -232,7 +238,7 @@ def test_kernels_are_held_against_the_loop(
     said = ["--smallest", "--device", device]
     assert kernels.main(said) == 0
     assert capsys.readouterr().out.endswith("3 of 3 agree with the loop in float64\n")
-    monkeypatch.setattr(kernels, "disagreement", lambda *_: "d input: off")
+    monkeypatch.setattr(kernels, "find_disagreement", lambda *_: "d input: off")
     assert kernels.main(said) == 1
     assert "bfloat16, N = 5: d input: off" in capsys.readouterr().out
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import busy, operators, roofline, timing
-from benchmarks.busy import summed
-from benchmarks.counting import counted_kernels, kernels_of, saved_bytes
-from benchmarks.registry import VERSIONS, Mode, Sizes, build, floor, shared_head
-from benchmarks.roofline import Rates, Work, passes
+from benchmarks import gpu_time, operators, roofline, timing
+from benchmarks.counting import count_kernels, count_saved_bytes, count_step_kernels
+from benchmarks.gpu_time import sum_busy_time
+from benchmarks.registry import VERSIONS, Mode, Sizes, build_step, make_floor_step, make_shared_head
+from benchmarks.roofline import Rates, Work, count_work
 from benchmarks.schema import Results, read
 
 TINY, PAPER = Sizes(N=5, P=8, M=3, D=4, K=3), Sizes(N=1024)
@@ -28,19 +28,19 @@ EAGER = {v.name: v for v in VERSIONS if not v.compiled and not v.cuda_only}
 
 def test_counts_kernels_and_no_views() -> None:
     x = torch.ones(3, 4)
-    with counted_kernels() as counted:
+    with count_kernels() as counted:
         (x.t().reshape(2, 6)[0] + 1).relu_()
         torch.empty(3).unsqueeze(0)
     # A transposed tensor is copied to be reshaped.
     assert counted == {"clone": 1, "add": 1, "relu_": 1}
-    assert kernels_of(lambda: x.sum().add_(1)) == 2
+    assert count_step_kernels(lambda: x.sum().add_(1)) == 2
 
 
 def test_a_training_step_by_hand_is_80_kernels() -> None:
-    step = build(EAGER["ours"], Sizes(N=14), "training")
+    step = build_step(EAGER["ours"], Sizes(N=14), "training")
     for _ in range(2):
         step.run()  # until every center has met data
-    assert kernels_of(step.run) <= 80
+    assert count_step_kernels(step.run) <= 80
 
 
 @pytest.mark.parametrize(("name", "most"), [("ours", 14.0), ("ours recompute", 5.0)])
@@ -57,21 +57,21 @@ def test_counts_each_storage_once_and_no_parameter() -> None:
         hidden: torch.Tensor = layer(x).tanh()
         return (hidden + seen).tanh() * hidden  # both are kept, one of them twice
 
-    assert saved_bytes(forward, layer, x, seen) == 2 * 32
+    assert count_saved_bytes(forward, layer, x, seen) == 2 * 32
 
 
 def test_the_floor_is_the_products_alone() -> None:
     products: dict[Mode, int] = {"inference": 3, "training": 9}
     for mode, count in products.items():
-        with counted_kernels() as counted:
-            floor(TINY, mode).run()
+        with count_kernels() as counted:
+            make_floor_step(TINY, mode).run()
         assert counted.pop("randn") > 0
         assert (counted.keys() <= {"mm", "bmm"}, counted.total()) == (True, count)
 
 
 def test_rounds_are_paired_and_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(timing, "AT_LEAST", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     steps = {name: lambda name=name: calls.append(name) for name in "abc"}
     seconds = timing.measure(steps, rounds=3)
     rounds = [calls[i : i + 3] for i in range(len(calls) - 9, len(calls), 3)]
@@ -92,7 +92,7 @@ def test_percentiles_and_ratios() -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be timed for longer than once."""
-    monkeypatch.setattr(timing, "AT_LEAST", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(operators, "measure_rates", lambda *_: Rates(1e9, 1e9))
 
 
@@ -118,7 +118,7 @@ def test_a_run_ends_in_a_valid_file(
 
 
 def test_all_versions_share_their_parameters() -> None:
-    heads = [shared_head(TINY).state_dict() for _ in range(2)]
+    heads = [make_shared_head(TINY).state_dict() for _ in range(2)]
     assert all(torch.equal(value, heads[1][key]) for key, value in heads[0].items())
 
 
@@ -136,9 +136,9 @@ def test_a_run_that_is_short_of_time_leaves_batches_out(
 
 
 def test_what_is_slow_to_compile_is_compiled_where_it_is_asked_for() -> None:
-    options = operators._options(["--compiled-at", "64"])
+    options = operators._parse(["--compiled-at", "64"])
     at = [
-        [v.compiled for v in operators.chosen(Sizes(n), "training", options) if v.compiled]
+        [v.compiled for v in operators.select_versions(Sizes(n), "training", options) if v.compiled]
         for n in (64, 1024)
     ]
     assert at == [["default", "default"], []]
@@ -168,11 +168,11 @@ def test_the_work_of_a_gpu_is_that_of_one_step(monkeypatch: pytest.MonkeyPatch) 
         yield SimpleNamespace(events=lambda: events)
 
     events: list[Any] = []
-    monkeypatch.setattr(busy, "profile", recording)
+    monkeypatch.setattr(gpu_time, "profile", recording)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    assert busy.gpu_work(step) == pytest.approx((4e-6, 1))
+    assert gpu_time.measure_gpu_work(step) == pytest.approx((4e-6, 1))
     # What has been set up in the first steps is not of the step that is told of.
-    assert next(steps) > busy.STEPS + 1
+    assert next(steps) > gpu_time.STEPS + 1
 
 
 def test_the_gpu_is_busy_once_where_work_overlaps() -> None:
@@ -183,29 +183,29 @@ def test_the_gpu_is_busy_once_where_work_overlaps() -> None:
         ("third", 10.0, 11.0),
         ("within", 10.2, 10.4),
     ]
-    assert summed(work) == pytest.approx((7e-6, 4))
-    assert summed([]) == (0.0, 0)
+    assert sum_busy_time(work) == pytest.approx((7e-6, 4))
+    assert sum_busy_time([]) == (0.0, 0)
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
 def test_operations_are_those_of_the_products_and_the_pairs(mode: Mode) -> None:
     sizes = PAPER._replace(N=32)
     with FlopCounterMode(display=False) as counter:
-        floor(sizes, mode).run()
+        make_floor_step(sizes, mode).run()
     distances = 3 * sizes.N * sizes.D * sizes.M * (sizes.M - 1) // 2
-    found = sum(each.operations for each in passes(sizes, mode, 4))
+    found = sum(each.operations for each in count_work(sizes, mode, 4))
     times = 1 if mode == "inference" else 3
     assert found == counter.get_total_flops() + distances * times
 
 
 def test_bytes_grow_with_the_batch_by_what_a_sample_moves() -> None:
-    one, two = (passes(PAPER._replace(N=n), "training", 4) for n in (1, 2))
+    one, two = (count_work(PAPER._replace(N=n), "training", 4) for n in (1, 2))
     kept = 4 * 3 * 9 * 128 + 4 * 9 * 10
     assert two[0].bytes - one[0].bytes == 4 * (512 + 7) + kept
     staged = 2 * 4 * 3 * 9 * 128
     assert two[1].bytes - one[1].bytes == kept + staged + 2 * 4 * 512
     # Half the bytes in half the precision.
-    full, half = (passes(PAPER, "inference", size)[0].bytes for size in (4, 2))
+    full, half = (count_work(PAPER, "inference", size)[0].bytes for size in (4, 2))
     assert full == 2 * half
 
 
@@ -213,8 +213,8 @@ def test_a_pass_is_as_long_as_the_slower_of_the_two() -> None:
     assert Work(10, 1).seconds(Rates(5.0, 1.0)) == 2.0
     assert Work(10, 9).seconds(Rates(5.0, 3.0)) == 3.0
     rates = Rates(1e9, 1e12)
-    total = sum(work.seconds(rates) for work in passes(PAPER, "training", 2))
-    assert roofline.least_seconds(PAPER, "training", torch.bfloat16, rates) == total
+    total = sum(work.seconds(rates) for work in count_work(PAPER, "training", 2))
+    assert roofline.min_seconds(PAPER, "training", torch.bfloat16, rates) == total
 
 
 def test_rates_are_of_this_machine() -> None:

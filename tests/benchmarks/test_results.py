@@ -169,4 +169,4 @@ def test_the_data_path_alone_is_faster_than_training_with_it() -> None:
 
 def test_what_the_recipe_would_take_is_said_where_it_was_measured() -> None:
     speed = Speed(224, (8000.0, 8180.0, 8200.0), (0.0, 0.0, 0.0), (1.0, 2.0, 3.0), 60.0)
-    assert engine.line(speed).endswith("; 40 epochs of 12,271 images in 60 s")
+    assert engine.format_speed(speed).endswith("; 40 epochs of 12,271 images in 60 s")

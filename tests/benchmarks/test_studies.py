@@ -22,19 +22,25 @@ from scipy import stats
 
 from benchmarks.machine import Machine
 from benchmarks.studies import __main__ as command, meaning, plan, schedule, tables
-from benchmarks.studies.compare import difference
-from benchmarks.studies.meaning import GROUP, ROWS as MEANT, measure, purity, read_meanings
+from benchmarks.studies.compare import compare_scores
+from benchmarks.studies.meaning import (
+    GROUP_SIZE,
+    ROWS as MEANT,
+    measure,
+    measure_purity,
+    read_meanings,
+)
 from benchmarks.studies.plan import SCALES, Row, Scale, Study
 from benchmarks.studies.questions import FDRL, LINEAR, LINEAR_AGAIN, LINEAR_DRAWN, STUDIES
-from benchmarks.studies.schedule import Place, plan_jobs, train_all, with_starts
-from benchmarks.studies.store import STUDIES as RESULTS, Trained, load_runs, save_run
+from benchmarks.studies.schedule import Place, add_missing_starts, plan_jobs, train_all
+from benchmarks.studies.store import STUDIES as RESULTS, TrainedRun, load_runs, save_run
 from benchmarks.studies.tables import as_markdown
-from benchmarks.studies.train import folder_of, options_of
+from benchmarks.studies.train import make_options, run_folder
 from fer.evaluation.predictions import read_evaluation
 from fer.model import checkpoint
 from fer.model.build import make_criterion, make_model
 from fer.options import Options
-from fer.training.run import MOVING
+from fer.training.run import RESUME_STATE
 from report_runs import plain_faces, with_units, write_run
 from small_runs import SMALL
 
@@ -50,10 +56,12 @@ ROWS = [row for study in STUDIES for row in study.rows]
 Pairs = list[tuple[str, int]]
 
 
-def trained(accuracy: float = 50.0, right: int = 1, **changes: Any) -> Trained:
+def trained(accuracy: float = 50.0, right: int = 1, **changes: Any) -> TrainedRun:
     scores = {"test": {"accuracy": accuracy, "mean_class_accuracy": accuracy}}
     confusion, machine = [[right, 4 - right], [0, 5]], Machine("", 1, "", "", "", "", "", "")
-    found = Trained("", "cpu", 0, {}, {}, [], scores, confusion, ["happy", "sad"], 0.0, "", machine)
+    found = TrainedRun(
+        "", "cpu", 0, {}, {}, [], scores, confusion, ["happy", "sad"], 0.0, "", machine
+    )
     return replace(found, **changes)
 
 
@@ -123,7 +131,7 @@ def test_every_row_can_be_run_and_rows_that_share_their_files_are_the_same(
 ) -> None:
     known: dict[str, Options] = {}
     for row in ROWS:
-        options = options_of(row, scale, 3, tmp_path, tmp_path)
+        options = make_options(row, scale, 3, tmp_path, tmp_path)
         assert options.seed == 3
         assert row.overrides == {name: getattr(options, name) for name in row.overrides}
         with torch.device("meta"):
@@ -145,16 +153,18 @@ def test_a_key_leaves_out_what_is_ordinary_at_its_scale_and_knows_every_option()
 
 def test_the_difference_is_that_of_a_paired_t_test_and_one_seed_has_no_interval() -> None:
     ours, theirs = {0: 80.0, 1: 82.5, 2: 81.0, 7: 0.0}, {0: 79.0, 1: 80.0, 2: 80.7, 9: 1.0}
-    found = difference(ours, theirs)
+    found = compare_scores(ours, theirs)
     pairs = np.array([[ours[seed], theirs[seed]] for seed in (0, 1, 2)])
     low, high = stats.ttest_rel(*pairs.T).confidence_interval(0.95)
-    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
-    assert (found.seeds, found.sure) == (3, False)
-    assert difference({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}).sure
-    found = difference({4: 80.0}, {4: 81.5})
-    assert (isnan(found.half), found.sure, str(found)) == (True, False, "-1.50")
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+        (low, high)
+    )
+    assert (found.seeds, found.is_significant) == (3, False)
+    assert compare_scores({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}).is_significant
+    found = compare_scores({4: 80.0}, {4: 81.5})
+    assert (isnan(found.half_width), found.is_significant, str(found)) == (True, False, "-1.50")
     with pytest.raises(ValueError, match="no seed is in both"):
-        difference({0: 1.0}, {1: 1.0})
+        compare_scores({0: 1.0}, {1: 1.0})
 
 
 def test_a_study_refuses_rows_that_cannot_be_told_apart() -> None:
@@ -192,7 +202,7 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
         run_tiny("tiny", tmp_path, *more)
         return [line for line in capsys.readouterr().out.splitlines() if ", seed " in line]
 
-    def found() -> dict[tuple[str, int], Trained]:
+    def found() -> dict[tuple[str, int], TrainedRun]:
         return {(run.key, run.seed): run for run in load_runs("cpu", results).values()}
 
     after = (AFTER.key("cpu"), 1)
@@ -214,7 +224,7 @@ def test_a_study_trains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     # What a run would go on with is gone, and what others start from stays.
     last = checkpoint.read_checkpoint(runs / "cpu" / "head=linear-seed0" / "last.pt")
     assert "model" in last
-    assert not set(MOVING) & last.keys()
+    assert not set(RESUME_STATE) & last.keys()
     parts = as_markdown(study, "cpu", results).split("\n\n")
     table, classes = (part.splitlines() for part in parts)
     named = [line.split(" | ")[0] for line in table[2:]]
@@ -233,8 +243,8 @@ def test_a_difference_is_bold_where_its_interval_excludes_zero() -> None:
     low, high = (
         {seed: trained(x + seed, 1 + (x + seed) // 30) for seed in (0, 1)} for x in (50, 70)
     )
-    assert tables.compared({0: 1.0, 1: 2.0}, {0: 1.0, 1: 1.5}) == "+0.25 ± 3.18"
-    assert tables.compared({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}) == "**+1.05 ± 0.64**"
+    assert tables.format_difference({0: 1.0, 1: 2.0}, {0: 1.0, 1: 1.5}) == "+0.25 ± 3.18"
+    assert tables.format_difference({0: 2.0, 1: 3.1}, {0: 1.0, 1: 2.0}) == "**+1.05 ± 0.64**"
     classes = tables.classes_as_markdown("ours", high, "theirs", low).splitlines()
     assert [classes[0], *classes[2:4]] == [
         "| class | test faces | theirs | ours | difference |",
@@ -266,7 +276,7 @@ def test_results_of_a_scale_are_files_of_sorted_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (('"seconds"', '"second"'), "x.jsonl, line 1: Trained wants"),
+        (('"seconds"', '"second"'), "x.jsonl, line 1: TrainedRun wants"),
         (('"format": 1', '"format": 0'), "x.jsonl, line 1: `format` must be 1"),
         (('"seed": 0', '"seed": "0"'), "x.jsonl, line 1: `seed` must be"),
         (None, r"x\.jsonl, line 2: .*seed 0 is there twice"),
@@ -285,7 +295,7 @@ def test_a_result_is_read_strictly(
 def test_the_results_that_are_kept_are_those_of_the_rows() -> None:
     for scale in SCALES:
         for row in ROWS:
-            tables.results_of(row, scale)
+            tables.read_results(row, scale)
         assert {path.suffix for path in (RESULTS / scale).glob("*")} <= {".jsonl"}
 
 
@@ -298,12 +308,12 @@ def test_a_result_of_other_options_or_of_before_there_was_one(tmp_path: Path) ->
         # A run of before gates had a choice had PyTorch's.
         del line["options"]["gate_init"]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert len(tables.results_of(FDRL, "cpu", results)) == 1
+    assert len(tables.read_results(FDRL, "cpu", results)) == 1
     with pytest.raises(ValueError, match=r"gate_init was 'linear', and the plan has 'uniform'"):
         as_markdown(TINY_STUDIES[1], "cpu", results)
     path.write_text(path.read_text().replace('"lr": 0.002,', '"lr": 0.02,', 1))
     with pytest.raises(ValueError, match=r"fdrl, seed 0: lr was 0\.02, and the plan has 0\.002"):
-        tables.results_of(FDRL, "cpu", results)
+        tables.read_results(FDRL, "cpu", results)
 
 
 def test_jobs_are_in_the_order_in_which_they_are_wanted(place: Place) -> None:
@@ -317,7 +327,7 @@ def test_jobs_are_in_the_order_in_which_they_are_wanted(place: Place) -> None:
     save_run(trained(key="fdrl"), "x", place.results)
     assert len(plan_jobs("x", rows, (0, 1), place)) == 5
     assert len(plan_jobs("x", rows, (0, 1), place, again=True)) == 6
-    assert with_starts(jobs, place) == jobs
+    assert add_missing_starts(jobs, place) == jobs
 
 
 @pytest.mark.parametrize(("minutes", "ran"), [(None, 6), (0, 0), (4.5, 4), (5.01, 5), (90, 6)])
@@ -326,7 +336,7 @@ def test_no_run_begins_that_would_end_after_the_budget(
 ) -> None:
     done: Pairs = []
 
-    def take_a_minute(row: Row, scale: str, seed: int, *_: object) -> Trained:
+    def take_a_minute(row: Row, scale: str, seed: int, *_: object) -> TrainedRun:
         done.append((row.key(scale), seed))
         return trained(key=row.key(scale), seed=seed, seconds=60.0)
 
@@ -342,7 +352,7 @@ def test_no_run_begins_that_would_end_after_the_budget(
 def test_what_runs_beside_a_failure_is_kept(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
     begun = []
 
-    def train(row: Row, scale: str, seed: int, *_: object) -> Trained:
+    def train(row: Row, scale: str, seed: int, *_: object) -> TrainedRun:
         begun.append(seed)
         if seed == 0:
             raise OSError("no space left")
@@ -352,7 +362,7 @@ def test_what_runs_beside_a_failure_is_kept(monkeypatch: pytest.MonkeyPatch, pla
     monkeypatch.setattr(schedule, "train", train)
     monkeypatch.setattr(schedule, "_workers", ThreadPoolExecutor)
     with pytest.raises(OSError, match="no space left"):
-        train_all(plan_jobs("x", (FDRL,), (0, 1, 2, 3), place), place, side_by_side=2)
+        train_all(plan_jobs("x", (FDRL,), (0, 1, 2, 3), place), place, num_workers=2)
     assert [seed for _, seed in load_runs("cpu", place.results)] == [1]
     assert sorted(begun) == [0, 1]
 
@@ -363,7 +373,7 @@ def test_a_start_that_is_known_keeps_its_result(
     known = trained(key="head=linear")
     save_run(known, "x", place.results)
 
-    def train(row: Row, scale: str, seed: int, *_: object) -> Trained:
+    def train(row: Row, scale: str, seed: int, *_: object) -> TrainedRun:
         return trained(70.0, 2, key=row.key(scale), seed=seed)
 
     monkeypatch.setattr(schedule, "train", train)
@@ -380,7 +390,7 @@ def test_runs_side_by_side_wait_for_what_they_start_from(tmp_path: Path) -> None
     start, fdrl = (Row(row.label, {**small, **row.overrides}, row.start) for row in (LINEAR, FDRL))
     place = Place("cpu", tmp_path, tmp_path / "runs", "cpu", tmp_path / "results")
     jobs = plan_jobs("x", (Row("after", small, start), fdrl), (0,), place)
-    assert train_all(jobs, place, side_by_side=2) == []
+    assert train_all(jobs, place, num_workers=2) == []
     assert len(load_runs("cpu", place.results)) == 3
 
 
@@ -410,8 +420,8 @@ def test_a_group_is_as_pure_as_its_faces(folders: dict[str, Path]) -> None:
     one = (labels == 2).astype(np.float32)
     two = np.zeros_like(one)
     for label in (0, 1):
-        two[np.flatnonzero(labels == label)[: GROUP // 2]] = 1
-    assert purity(of, np.stack([one, two], axis=1)) == pytest.approx((1 + 0.5) / 2)
+        two[np.flatnonzero(labels == label)[: GROUP_SIZE // 2]] = 1
+    assert measure_purity(of, np.stack([one, two], axis=1)) == pytest.approx((1 + 0.5) / 2)
 
 
 def test_the_command_keeps_what_it_measured(
@@ -419,7 +429,7 @@ def test_the_command_keeps_what_it_measured(
 ) -> None:
     for name, row in {**MEANT, "baseline": LINEAR_DRAWN}.items():
         for seed in (1, 2):
-            shutil.copytree(folders[name], folder_of(row, "cpu", seed, tmp_path / "runs"))
+            shutil.copytree(folders[name], run_folder(row, "cpu", seed, tmp_path / "runs"))
     monkeypatch.setattr(meaning.measure_seeds, "__defaults__", (tmp_path / "measured",))
     places = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
     for seed in (2, 1):

@@ -49,8 +49,10 @@ def train_an_epoch(
             # Batch normalization sees parts, which are other ones on two processes.
             run.model[0].eval()
         steps = []
-        for images, *rest in TrainingBatches(run.faces, run.options, epoch, run.ranks).after(0):
-            every = run.ranks.gathered(run.step(images.double(), *rest))
+        for images, *rest in TrainingBatches(run.faces, run.options, epoch, run.ranks).iterate_from(
+            0
+        ):
+            every = run.ranks.gather(run.step(images.double(), *rest))
             steps.append({key: sum(float(each[key]) for each in every) / world for key in every[0]})
         return steps
     finally:

@@ -32,13 +32,13 @@ def cells(table: str) -> list[list[str]]:
 
 def test_a_gpu_is_said_to_be_busy_and_a_cpu_is_not() -> None:
     refused = row("triton", seconds=(), refused="off")
-    head, _, *rows = cells(tables.operators(results(GPU, "loop", row("ours"), refused)))
+    head, _, *rows = cells(tables.tabulate_operators(results(GPU, "loop", row("ours"), refused)))
     ours = dict(zip(head, rows[0], strict=True))
     assert (ours["µs the GPU is busy"], ours["kernels it runs"]) == ("73", "10")
     assert len(rows[1]) == len(head)
     unknown = results(GPU, "loop", row("ours", busy=0.0, gpu_kernels=0))
-    assert dict(zip(head, cells(tables.operators(unknown))[2], strict=True))[head[3]] == ""
-    head, _, first = cells(tables.operators(results(CPU)))
+    assert dict(zip(head, cells(tables.tabulate_operators(unknown))[2], strict=True))[head[3]] == ""
+    head, _, first = cells(tables.tabulate_operators(results(CPU)))
     assert not any("GPU" in name for name in head)
     assert len(first) == len(head)
 
@@ -47,17 +47,17 @@ def test_a_gpu_is_said_to_be_busy_and_a_cpu_is_not() -> None:
 def test_a_ratio_is_to_the_baseline_that_was_measured(machine: Machine) -> None:
     version = "triton" if machine.gpu else "ours"
     now, before = (results(machine, name, row(version)) for name in ("loop", ORACLE))
-    assert "times faster than `loop`" in tables.operators(now)
-    assert f"times faster than `{ORACLE}`" in tables.operators(before)
-    assert "times faster than `loop`" in tables.targets([now])
-    assert "times faster" not in tables.targets([before])
+    assert "times faster than `loop`" in tables.tabulate_operators(now)
+    assert f"times faster than `{ORACLE}`" in tables.tabulate_operators(before)
+    assert "times faster than `loop`" in tables.tabulate_targets([now])
+    assert "times faster" not in tables.tabulate_targets([before])
 
 
 def test_each_head_of_a_whole_step_goes_by_its_name() -> None:
     seconds = {"linear": (0.01, 0.0106, 0.011), ORACLE: TRIPLE, "ours": TRIPLE}
     added = {ORACLE: (144.7, 159.1, 166.6), "ours": (22.67, 26.33, 32.21)}
     step = WholeStep("resnet18", 224, 64, "bfloat16", 9, False, GPU, {**seconds}, {**added})
-    found = cells(tables.whole_steps([step]))[2:]
+    found = cells(tables.tabulate_whole_steps([step]))[2:]
     assert [line[2:] for line in found] == [
         ["10.6 ms", f"`{ORACLE}`", "159.1 % (144.7, 166.6)"],
         ["10.6 ms", "`ours`", "26.3 % (22.7, 32.2)"],
@@ -65,7 +65,7 @@ def test_each_head_of_a_whole_step_goes_by_its_name() -> None:
 
 
 def test_what_is_counted_is_counted_now() -> None:
-    head, _, *rows = cells(tables.counted())
+    head, _, *rows = cells(tables.tabulate_counts())
     assert head == ["version", "kernels a step", "KiB saved a sample"]
     found = {line[0]: (int(line[1]), float(line[2])) for line in rows}
     assert found["`ours`"][0] <= 80 < found["`loop`"][0]

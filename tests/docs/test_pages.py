@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("ziamath", reason="needs what the documentation is built with")
 pytest.importorskip("sphinx", reason="needs what the documentation is built with")
 
-from self_contained import all_loaded, loaded_from_elsewhere
+from self_contained import find_external_addresses, find_external_loads
 
 CDN = "https://cdn.example.org/x"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -92,7 +92,7 @@ def test_what_is_wrong_fails_the_build(wrong: str, words: list[str], tmp_path: P
     ],
 )
 def test_finds_what_a_page_loads(page: str) -> None:
-    (found,) = loaded_from_elsewhere(page, ".html")
+    (found,) = find_external_addresses(page, ".html")
     assert found in (CDN, CDN.removeprefix("https:"))
 
 
@@ -108,15 +108,15 @@ def test_finds_what_a_page_loads(page: str) -> None:
     ],
 )
 def test_lets_links_and_neighbors_pass(page: str) -> None:
-    assert loaded_from_elsewhere(page, ".html") == []
+    assert find_external_addresses(page, ".html") == []
 
 
 def test_reads_style_sheets() -> None:
-    assert loaded_from_elsewhere(f"@font-face {{ src: url('{CDN}') }}", ".css") == [CDN]
+    assert find_external_addresses(f"@font-face {{ src: url('{CDN}') }}", ".css") == [CDN]
 
 
 def test_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "api").mkdir()
     (tmp_path / "index.html").write_text("<p>nothing</p>")
     (tmp_path / "api" / "head.html").write_text(f'<script src="{CDN}"></script>')
-    assert list(all_loaded(tmp_path)) == [(Path("api/head.html"), CDN)]
+    assert list(find_external_loads(tmp_path)) == [(Path("api/head.html"), CDN)]

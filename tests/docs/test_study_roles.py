@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("docutils", reason="needs what the documentation is built with")
 
-from benchmarks.studies.compare import difference
+from benchmarks.studies.compare import compare_scores
 from benchmarks.studies.plan import SCALES
 from benchmarks.studies.questions import find_study
-from benchmarks.studies.tables import as_markdown, results_of, scores_of
+from benchmarks.studies.tables import as_markdown, read_results, select_scores
 from study_plots import LEVELS, Levels
 from study_roles import gain, meaning, score
 
@@ -43,9 +43,10 @@ def test_the_page_is_short() -> None:
 def test_a_gain_is_that_of_the_table() -> None:
     rows = {row.label: row for row in find_study("baseline").select_rows(["linear", "FDRL"])}
     ours, theirs = (
-        scores_of(results_of(rows[name], "cpu"), "test", "accuracy") for name in ("FDRL", "linear")
+        select_scores(read_results(rows[name], "cpu"), "test", "accuracy")
+        for name in ("FDRL", "linear")
     )
-    want = str(difference(ours, theirs)).replace("-", "\N{MINUS SIGN}")
+    want = str(compare_scores(ours, theirs)).replace("-", "\N{MINUS SIGN}")
     assert gain("baseline: FDRL").replace("\N{NO-BREAK SPACE}", " ") == want
     assert gain("baseline: FDRL vs linear") == gain("baseline: FDRL")
     assert gain("baseline: linear vs FDRL").startswith("+")

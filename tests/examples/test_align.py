@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer.alignment.align import align_by_eyes, eye_places
+from fer.alignment.align import align_by_eyes, eye_positions
 from fer.data.action_units import UNITS
-from fer.data.drawing.face import draw_face, eyes_of
+from fer.data.drawing.face import draw_face, project_eyes
 from fer.data.drawing.person import Person
 from fer.data.drawing.setting import Setting
 from fer.data.drawing.view import View
@@ -18,8 +18,8 @@ PERSON = Person(eye_height=0.4)
 """Whose lids do not cover the irises, so that their middles can be seen."""
 
 DRAWN = [
-    (View(roll=0.5, right=0.06, down=-0.05), 300),
-    (View(roll=-0.3, zoom=0.95, right=-0.04, down=0.03), 400),
+    (View(roll=0.5, shift_x=0.06, shift_y=-0.05), 300),
+    (View(roll=-0.3, zoom=0.95, shift_x=-0.04, shift_y=0.03), 400),
     (View(roll=0.1), 700),
 ]
 """Similarities of a face seen straight, made by the drawing itself: no yaw and no pitch.
@@ -42,7 +42,7 @@ def face(view: View, size: int, person: Person = PERSON) -> Tensor:
 
 
 def eyes(view: View, size: int) -> Tensor:
-    return torch.from_numpy(eyes_of(PERSON, view, size))
+    return torch.from_numpy(project_eyes(PERSON, view, size))
 
 
 @pytest.mark.parametrize(("view", "size"), [(View(), 256), *DRAWN])
@@ -80,17 +80,17 @@ def test_a_turned_scaled_and_shifted_face_gives_one_crop(view: View, size: int, 
 def test_the_identity_gives_the_identical_image_in_its_type(
     channels: int, size: int, options: dict[str, float], dtype: torch.dtype
 ) -> None:
-    image, points = noise(channels, size, size), eye_places(size, **options)
+    image, points = noise(channels, size, size), eye_positions(size, **options)
     image = image if dtype == torch.uint8 else (image / 255).to(dtype)
     got, error = aligned(image, points, size, **options), float(1e-4 * dtype.is_floating_point)
     torch.testing.assert_close(got, image, atol=error, rtol=0)
     wanted = torch.tensor([(18.7, 31.5), (44.3, 31.5)]).double()
-    torch.testing.assert_close(eye_places(64, eye_distance=0.4, eye_height=0.5), wanted)
+    torch.testing.assert_close(eye_positions(64, eye_distance=0.4, eye_height=0.5), wanted)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_quarter_turns_are_exact(quarters: int) -> None:
-    image, points = noise(3, 64, 64), eye_places(64)
+    image, points = noise(3, 64, 64), eye_positions(64)
     for _ in range(quarters):  # counterclockwise, as rot90 turns
         points = torch.stack([points[:, 1], 63 - points[:, 0]], dim=1)
     assert torch.equal(aligned(image.rot90(quarters, (1, 2)), points, 64), image)
@@ -104,7 +104,7 @@ def test_a_linear_ramp_is_reproduced_under_any_similarity(scale: float, degrees:
     image = torch.stack([x, y, 3 * x - 2 * y + 5])
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = scale * torch.tensor([(cos, -sin), (sin, cos)]).double()
-    points = eye_places(size) @ turn.T + middle
+    points = eye_positions(size) @ turn.T + middle
     v, u = torch.meshgrid(*2 * [torch.arange(size).double()], indexing="ij")
     wx = turn[0, 0] * u + turn[0, 1] * v + middle
     wy = turn[1, 0] * u + turn[1, 1] * v + middle
@@ -116,7 +116,7 @@ def test_shrinking_does_not_alias() -> None:
     stripes = torch.zeros(1, 512, 512, dtype=torch.uint8)
     stripes[..., 0::4] = stripes[..., 1::4] = 255
     # Every eighth column, which is where the middles of the crop's pixels lie, is white.
-    small = aligned(stripes, eye_places(64) * 8 + 4, 64)[..., 1:-1].float()
+    small = aligned(stripes, eye_positions(64) * 8 + 4, 64)[..., 1:-1].float()
     assert (small - 127.5).abs().max() < 1
 
 
@@ -133,7 +133,7 @@ def test_a_batch_is_the_crops_of_its_faces() -> None:
 def test_what_lies_beyond_the_picture_is_as_padding_mode_says() -> None:
     image = torch.full((1, 20, 20), 200, dtype=torch.uint8)
     image[:, :, 0] = 100
-    left, right = eye_places(64) - 30  # the crop begins 30 pixels left of and above the picture
+    left, right = eye_positions(64) - 30  # the crop begins 30 pixels left of and above the picture
     assert align_by_eyes(image, left, right, 64)[0, 40, 0] == 100
     assert align_by_eyes(image, left, right, 64, padding_mode="zeros")[0, 40, 0] == 0
     assert align_by_eyes(image, left, right, 64, padding_mode="reflection")[0, 40, 20] == 200

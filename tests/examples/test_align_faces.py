@@ -17,7 +17,7 @@ from torch import Tensor
 import align_faces
 from fer.alignment.align import align_by_eyes
 from fer.data.action_units import UNITS
-from fer.data.drawing.face import draw_face, eyes_of
+from fer.data.drawing.face import draw_face, project_eyes
 from fer.data.drawing.person import Person
 from fer.data.drawing.setting import Setting
 from fer.data.drawing.view import View
@@ -25,13 +25,13 @@ from fer.report.pictures import as_tensor, read_picture
 from image_trees import write_text
 
 FIRST, SECOND, THIRD = "happy/S01_a.jpg", "happy/S01_b.png", "sad/deep/S02_a.png"
-VIEWS = {FIRST: View(roll=0.2), SECOND: View(right=0.05), THIRD: View(roll=-0.3, zoom=0.8)}
+VIEWS = {FIRST: View(roll=0.2), SECOND: View(shift_x=0.05), THIRD: View(roll=-0.3, zoom=0.8)}
 SIZE = 120
 FACES, OUT, EYES = Path("faces"), Path("out"), Path("eyes.csv")
 
 
 def points_of(name: str) -> list[float]:
-    flat: list[float] = eyes_of(Person(), VIEWS[name], SIZE).ravel().tolist()
+    flat: list[float] = project_eyes(Person(), VIEWS[name], SIZE).ravel().tolist()
     return flat
 
 

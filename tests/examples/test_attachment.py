@@ -8,7 +8,7 @@ from torch import Tensor
 
 from comparing import assert_close
 from fdrl_layers import FDRLHead, FDRLOutput
-from fer.model.attachment import OnMaps
+from fer.model.attachment import MapHead
 
 N, P, T, M, D, K = 3, 5, 4, 2, 6, 7
 
@@ -26,14 +26,14 @@ def named(output: FDRLOutput) -> dict[str, Tensor]:
 def test_attention_that_knows_nothing_is_the_papers_pooling(bias: bool) -> None:
     head = head_of(bias=bias)
     maps = torch.randn(N, P, T, dtype=torch.float64)
-    on_maps = OnMaps(head, attend=True).double()
+    on_maps = MapHead(head, use_attention=True).double()
     assert_close("output", named(on_maps(maps.flatten(1))), named(head(maps.mean(2))))
 
 
-@pytest.mark.parametrize("attend", [True, False])
-def test_the_latents_are_those_of_a_loop_and_of_one_place_the_papers(attend: bool) -> None:
+@pytest.mark.parametrize("use_attention", [True, False])
+def test_the_latents_are_those_of_a_loop_and_of_one_place_the_papers(use_attention: bool) -> None:
     head, maps = head_of(), torch.randn(N, P, T, dtype=torch.float64)
-    on_maps = OnMaps(head, attend=attend).double().requires_grad_(False)
+    on_maps = MapHead(head, use_attention=use_attention).double().requires_grad_(False)
     if on_maps.queries is not None:
         torch.nn.init.normal_(on_maps.queries)
     weight, bias = head.decomposition.weight, head.decomposition.bias
@@ -59,7 +59,7 @@ def test_the_latents_are_those_of_a_loop_and_of_one_place_the_papers(attend: boo
 
 
 def test_queries_learn_from_zero() -> None:
-    on_maps = OnMaps(head_of(), attend=True).double()
+    on_maps = MapHead(head_of(), use_attention=True).double()
     on_maps(torch.randn(N, P * T, dtype=torch.float64)).logits.square().sum().backward()
     assert on_maps.queries is not None
     assert on_maps.queries.grad is not None

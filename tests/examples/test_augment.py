@@ -13,7 +13,7 @@ def faces(count: int = 6, channels: int = 3) -> torch.Tensor:
 
 
 def drawn_by(seed: int, count: int, crop: int, kind: augment.Augment = "paper") -> torch.Tensor:
-    return augment.draw(count, crop, torch.Generator().manual_seed(seed), kind)
+    return augment.draw_augmentations(count, crop, torch.Generator().manual_seed(seed), kind)
 
 
 def test_draws_are_within_their_bounds_and_replay() -> None:
@@ -28,20 +28,20 @@ def test_draws_are_within_their_bounds_and_replay() -> None:
 
 def test_a_crop_is_that_of_the_resized_face() -> None:
     drawn = torch.tensor([[0, 0, 0], [2, 5, 0], [2, 5, 1], [4, 1, 1], [1, 1, 0], [5, 5, 1]])
-    got = augment.for_training(faces(), drawn, 42)
+    got = augment.augment_for_training(faces(), drawn, 42)
     for index, (top, left, flip) in enumerate(drawn.tolist()):
         # 42 x 256 / 224 is 48, the faces' own size, so that resizing changes nothing.
         want = faces()[index, :, top : top + 42, left : left + 42].float() / 127.5 - 1
         torch.testing.assert_close(got[index], want.flip(-1) if flip else want)
     center = faces()[..., 3:45, 3:45].float() / 127.5 - 1
-    torch.testing.assert_close(augment.for_evaluation(faces(), 42), center)
+    torch.testing.assert_close(augment.crop_for_evaluation(faces(), 42), center)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_output_has_three_channels_in_minus_one_to_one(channels: int) -> None:
     images = faces(channels=channels)
-    trained = augment.for_training(images, drawn_by(0, 6, 64), 64)
-    for got in (trained, augment.for_evaluation(images, 64)):
+    trained = augment.augment_for_training(images, drawn_by(0, 6, 64), 64)
+    for got in (trained, augment.crop_for_evaluation(images, 64)):
         assert got.shape == (6, 3, 64, 64)
         assert got.abs().max() <= 1.0001
 
@@ -56,7 +56,7 @@ def drawn_row(**changes: float) -> torch.Tensor:
 
 
 def strongly(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    return augment.for_training(images, drawn.expand(len(images), -1), 42, "strong")
+    return augment.augment_for_training(images, drawn.expand(len(images), -1), 42, "strong")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def strongly(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
 def test_strong_changes_the_center_crop_as_the_draws_say(
     changes: dict[str, float], change: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    want = change(augment.for_evaluation(faces(), 42))
+    want = change(augment.crop_for_evaluation(faces(), 42))
     torch.testing.assert_close(strongly(faces(), drawn_row(**changes)), want, atol=5e-5, rtol=0)
 
 
@@ -108,7 +108,7 @@ def test_strong_moves_a_point_where_geometry_says(
 def test_strong_hides_a_rectangle_of_gray_in_half_of_the_faces() -> None:
     images, drawn = faces(1).expand(400, -1, -1, -1), drawn_by(0, 400, 42, "strong")
     drawn[:, :7] = drawn_row()[:, :7]
-    changed = (strongly(images, drawn) - augment.for_evaluation(images, 42)).abs() > 1e-4
+    changed = (strongly(images, drawn) - augment.crop_for_evaluation(images, 42)).abs() > 1e-4
     share = changed.all(1).float().mean((1, 2))
     assert 0.4 < (share > 0).float().mean() < 0.6
     hidden = share[share > 0]
@@ -122,5 +122,5 @@ def test_a_face_does_not_depend_on_its_batch() -> None:
     pairs = zip(faces().split(1), drawn.split(1), strict=True)
     torch.testing.assert_close(together, torch.cat([strongly(*pair) for pair in pairs]))
     assert together.abs().max() <= 1
-    alone = torch.cat([augment.for_evaluation(face, 64) for face in faces().split(1)])
-    torch.testing.assert_close(augment.for_evaluation(faces(), 64), alone)
+    alone = torch.cat([augment.crop_for_evaluation(face, 64) for face in faces().split(1)])
+    torch.testing.assert_close(augment.crop_for_evaluation(faces(), 64), alone)

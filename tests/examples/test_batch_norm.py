@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fer.training.batch_norm import JointBatchNorm2d, joined_batch_norm
+from fer.training.batch_norm import JointBatchNorm2d, use_joint_batch_norm
 from strategies import normal
 
 MOMENTUM = pytest.mark.parametrize("momentum", [0.1, 0.5, 0.0, None])
@@ -69,7 +69,7 @@ def test_maps_in_a_lower_type_are_summed_in_float32() -> None:
 def test_every_layer_of_a_model_is_joined_and_keeps_its_parameters() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.ReLU(), nn.BatchNorm2d(2)))
     before = dict(model.named_parameters())
-    joined_batch_norm(model, torch.device("cpu"))
+    use_joint_batch_norm(model, torch.device("cpu"))
     kinds = [type(each) for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
     assert kinds == [JointBatchNorm2d, JointBatchNorm2d]
     assert all(parameter is before[name] for name, parameter in model.named_parameters())

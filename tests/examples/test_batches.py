@@ -26,7 +26,7 @@ SAMPLER = pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 
 @SAMPLER
 def test_a_resumed_epoch_meets_the_batches_that_are_left(sampler: str) -> None:
-    whole, rest = (list(batches(sampler=sampler).after(steps)) for steps in (0, 3))
+    whole, rest = (list(batches(sampler=sampler).iterate_from(steps)) for steps in (0, 3))
     assert (len(whole), len(rest)) == (5, 2)
     for found, wanted in zip(rest, whole[3:], strict=True):
         for one, other in zip(found, wanted, strict=True):
@@ -35,9 +35,9 @@ def test_a_resumed_epoch_meets_the_batches_that_are_left(sampler: str) -> None:
 
 @SAMPLER
 def test_two_processes_split_the_batch_of_one(sampler: str) -> None:
-    together = list(batches(sampler=sampler).after(0))
+    together = list(batches(sampler=sampler).iterate_from(0))
     ranks = [Ranks(rank, 2, CPU) for rank in range(2)]
-    parts = [list(batches(ranks=each, sampler=sampler).after(0)) for each in ranks]
+    parts = [list(batches(ranks=each, sampler=sampler).iterate_from(0)) for each in ranks]
     for joined, first, second in zip(together, *parts, strict=True):
         for one, *halves in zip(joined, first, second, strict=True):
             assert torch.equal(one, torch.cat(halves))
@@ -45,18 +45,18 @@ def test_two_processes_split_the_batch_of_one(sampler: str) -> None:
 
 def test_another_epoch_and_another_seed_have_another_order_and_other_crops() -> None:
     made = (batches(), batches(epoch=2), batches(seed=1))
-    first, *others = (next(iter(each.after(0)))[0] for each in made)
+    first, *others = (next(iter(each.iterate_from(0)))[0] for each in made)
     assert not any(torch.equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize("seed", [-(2**63), 2**64 - 1, -1])
 def test_any_seed_of_a_generator_has_an_order(seed: int) -> None:
-    assert len(list(batches(seed=seed).after(0))) == 5
+    assert len(list(batches(seed=seed).iterate_from(0))) == 5
 
 
 def test_no_face_is_met_twice_in_an_epoch() -> None:
     faces = database().splits["train"]
-    labels = torch.cat([labels for _, _, labels in batches().after(0)])
+    labels = torch.cat([labels for _, _, labels in batches().iterate_from(0)])
     assert torch.equal(labels.sort().values, faces.labels.sort().values)
 
 
@@ -75,11 +75,11 @@ def test_a_balanced_draw_shows_each_class_equally_often_and_all_of_its_faces() -
 
 def test_waiting_is_counted_by_a_stopwatch_that_counts_its_blocks_alone() -> None:
     made, watch = batches(), Stopwatch(CPU)
-    assert made.waited == 0
-    list(made.after(0))
-    assert made.waited > 0
+    assert made.waited_seconds == 0
+    list(made.iterate_from(0))
+    assert made.waited_seconds > 0
     for _ in range(2):
-        with watch.running():
+        with watch.measure():
             torch.ones(10).sum()
     before = watch.seconds()
     assert before > 0

@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.Monk
         checkpoint.write_json(path, {"epoch": 2})
     assert path.read_text() == '{\n  "epoch": 1\n}\n'
     with pytest.raises(OSError, match="no space"):
-        checkpoint.new_run(tmp_path / "run", "", {"epochs": 1})
+        checkpoint.create_run_folder(tmp_path / "run", "", {"epochs": 1})
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
@@ -74,15 +74,15 @@ def test_a_damaged_file_is_told_with_what_may_be_whole(tmp_path: Path) -> None:
 
 def test_new_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = [checkpoint.new_folder(None, "run") for _ in range(3)]
+    folders = [checkpoint.create_folder(None, "run") for _ in range(3)]
     assert [str(folder) for folder in folders] == ["runs/run", "runs/run-2", "runs/run-3"]
     with pytest.raises(FileExistsError, match="exists; go on with --resume"):
-        checkpoint.new_folder(Path("runs/run"), "")
+        checkpoint.create_folder(Path("runs/run"), "")
 
 
 def assert_held(folder: Path) -> None:
     held = pytest.raises(ValueError, match=f"another process writes to {folder}")
-    with held, checkpoint.claim_folder(folder):
+    with held, checkpoint.lock_folder(folder):
         pytest.fail("two hold one folder")
 
 
@@ -98,9 +98,9 @@ input()
 
 
 def test_a_folder_is_held_by_one_and_free_again_even_if_that_is_killed(tmp_path: Path) -> None:
-    with checkpoint.claim_folder(tmp_path):
+    with checkpoint.lock_folder(tmp_path):
         assert_held(tmp_path)
-        with checkpoint.claim_folder(tmp_path, writing=False):
+        with checkpoint.lock_folder(tmp_path, writing=False):
             pass
     command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
     pipe = subprocess.PIPE
@@ -110,16 +110,16 @@ def test_a_folder_is_held_by_one_and_free_again_even_if_that_is_killed(tmp_path:
         assert_held(tmp_path)
         process.kill()
         process.wait()
-    with checkpoint.claim_folder(tmp_path):
+    with checkpoint.lock_folder(tmp_path):
         pass
 
 
 def test_rejects_a_folder_without_room_or_write_access(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint.require_room(tmp_path, 10)
+    checkpoint.require_disk_space(tmp_path, 10)
     with pytest.raises(ValueError, match=r"has room for .* MiB, and the checkpoints of this run"):
-        checkpoint.require_room(tmp_path, 2 * shutil.disk_usage(tmp_path).free)
+        checkpoint.require_disk_space(tmp_path, 2 * shutil.disk_usage(tmp_path).free)
     assert list(tmp_path.iterdir()) == []
 
     def refuse(path: Path, *_: object) -> None:
@@ -128,4 +128,4 @@ def test_rejects_a_folder_without_room_or_write_access(
     # Whoever runs the tests as root may write anywhere.
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(PermissionError, match="probe"):
-        checkpoint.require_room(tmp_path, 10)
+        checkpoint.require_disk_space(tmp_path, 10)

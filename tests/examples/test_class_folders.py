@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from fer.data.class_folders import SYNONYMS, class_folders, folders_there, images_in, label_of
+from fer.data.class_folders import (
+    SYNONYMS,
+    find_class_folders,
+    find_label,
+    list_images,
+    require_class_folders,
+)
 from image_trees import write_tree
 
 OTHERS = ["anger", "neutral", "__MACOSX", ".anger", "notes"]
@@ -35,7 +41,9 @@ def test_each_class_has_the_folder_of_its_meaning_in_the_order_of_the_classes(
     tmp_path: Path, folders: list[str], classes: dict[str, str]
 ) -> None:
     make_folders(tmp_path, folders)
-    found = [(label, folder.name) for label, folder in class_folders(tmp_path, tuple(classes))]
+    found = [
+        (label, folder.name) for label, folder in require_class_folders(tmp_path, tuple(classes))
+    ]
     assert found == list(enumerate(classes.values()))
 
 
@@ -59,29 +67,29 @@ def test_a_class_without_a_folder_is_named(
     make_folders(tmp_path, folders)
     (tmp_path / "fear").write_text("a file")
     with pytest.raises(FileNotFoundError, match=match):
-        class_folders(tmp_path, classes)
+        require_class_folders(tmp_path, classes)
 
 
 def test_two_folders_of_one_class_are_not_chosen_between(tmp_path: Path) -> None:
     make_folders(tmp_path, ["anger", "happiness", "happy"])
     match = r"the folders happiness and happy both stand for happiness"
     with pytest.raises(ValueError, match=match):
-        class_folders(tmp_path, ("anger", "happiness"))
+        require_class_folders(tmp_path, ("anger", "happiness"))
 
 
 def test_classes_may_be_without_a_folder_but_not_without_a_root(tmp_path: Path) -> None:
     make_folders(tmp_path, OTHERS)
-    assert [label for label, _ in folders_there(tmp_path, ("fear", "anger"))] == [1]
-    assert label_of("notes", ("anger",)) is None
+    assert [label for label, _ in find_class_folders(tmp_path, ("fear", "anger"))] == [1]
+    assert find_label("notes", ("anger",)) is None
     with pytest.raises(FileNotFoundError, match=r"root: there is no folder .*nowhere"):
-        class_folders(tmp_path / "nowhere", ("anger",))
+        require_class_folders(tmp_path / "nowhere", ("anger",))
 
 
 def test_images_are_told_by_their_endings_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     write_tree(tmp_path, ["b0.PNG", "a010.bmp", "a10.JPG", "a2.Jpeg", "a1b10.png", "a1b9.png"])
     for name in (".DS_Store", "._1.PNG", "Thumbs.db", "notes.txt", "5.png.part"):
         (tmp_path / name).write_bytes(b"no image")
-    names = [path.name for path in images_in(tmp_path)]
+    names = [path.name for path in list_images(tmp_path)]
     assert names[:3] == ["a1b9.png", "a1b10.png", "a2.Jpeg"]
     assert set(names[3:5]) == {"a10.JPG", "a010.bmp"}
     assert names[5:] == ["b0.PNG"]

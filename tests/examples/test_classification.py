@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fer.model.build import losses_of, make_criterion
+from fer.model.build import compute_losses, make_criterion
 from fer.model.classification import (
     Classification,
-    class_weights,
+    compute_class_weights,
     count_classes,
     make_classification,
 )
@@ -29,14 +29,17 @@ def oracle(logits: Any, target: Any, weight: Any, added: Any, gamma: float) -> f
 
 def test_weights_are_those_of_the_counts_with_a_mean_of_one() -> None:
     assert count_classes(torch.tensor([0, 2, 2]), 4).tolist() == [1, 0, 2, 0]
-    balanced, root = class_weights(COUNTS, "balanced"), class_weights(COUNTS, "sqrt")
+    balanced, root = (
+        compute_class_weights(COUNTS, "balanced"),
+        compute_class_weights(COUNTS, "sqrt"),
+    )
     assert balanced is not None
     assert root is not None
     torch.testing.assert_close(balanced, torch.tensor([10 / 18, 0, 10 / 9, 10 / 3]))
     for weight in (balanced, root):
         assert float((weight * COUNTS).sum() / 10) == pytest.approx(1)
     torch.testing.assert_close(root / root[0], (balanced / balanced[0]).sqrt())
-    assert class_weights(COUNTS, "none") is None
+    assert compute_class_weights(COUNTS, "none") is None
     assert make_classification(options_of(), COUNTS) is None
 
 
@@ -59,7 +62,7 @@ def test_matches_numpy(changes: dict[str, Any]) -> None:
     options = options_of(head="linear", **changes)
     made = make_classification(options, COUNTS)
     assert made is not None
-    weight = class_weights(COUNTS, options.class_weights)
+    weight = compute_class_weights(COUNTS, options.class_weights)
     weighed = np.ones(4) if weight is None else weight.double().numpy()
     # A class without faces has the share of one face.
     added = options.logit_adjust * np.log(np.array([6, 1, 3, 1]) / 11)
@@ -73,7 +76,7 @@ def test_matches_numpy(changes: dict[str, Any]) -> None:
 
 def test_weights_and_smoothing_are_those_of_pytorch() -> None:
     logits, target = torch.randn(8, 4), torch.tensor([0, 2, 3, 0, 0, 2, 3, 2])
-    weight = class_weights(COUNTS, "balanced")
+    weight = compute_class_weights(COUNTS, "balanced")
     found = Classification(weight=weight, label_smoothing=0.1)(logits, target)
     want = torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=0.1)(logits, target)
     torch.testing.assert_close(found, want)
@@ -92,8 +95,8 @@ def test_it_takes_the_place_of_the_cross_entropy_in_the_loss(head: str) -> None:
     run = make_run(head=head, criterion="focal", logit_adjust=1.0)
     images, labels, _ = batch_of(run)
     output = run.model(images)
-    plain = losses_of(make_criterion(options_of(head=head), 7), output, labels)
-    found = losses_of(run.criterion, output, labels)
+    plain = compute_losses(make_criterion(options_of(head=head), 7), output, labels)
+    found = compute_losses(run.criterion, output, labels)
     assert run.criterion.classification is not None
     want = run.criterion.classification(output if head == "linear" else output.logits, labels)
     torch.testing.assert_close(found.get("classification", found["total"]), want)
@@ -109,7 +112,7 @@ def test_weights_alone_are_those_of_the_joint_loss() -> None:
     images, labels, _ = batch_of(run)
     output = run.model(images)
     assert run.criterion.classification is None
-    found = losses_of(run.criterion, output, labels)["classification"]
+    found = compute_losses(run.criterion, output, labels)["classification"]
     counts = count_classes(run.database.splits["train"].labels, 7)
-    want = Classification(weight=class_weights(counts, "balanced"))(output.logits, labels)
+    want = Classification(weight=compute_class_weights(counts, "balanced"))(output.logits, labels)
     torch.testing.assert_close(found, want)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fer.data.clips import clips_in_class_folders, last_frames, load_clips, middle_frames
+from fer.data.clips import load_clips, read_clips, select_last_frames, select_middle_frames
 from fer.data.faces import Database
 from image_trees import class_names, levels, write_tree
 
@@ -16,9 +16,11 @@ BOTH = ANGER + FEAR
 
 def load(root: Path, **expected: int) -> Database:
     """Read clips, and require the numbers that are expected, if any are."""
-    clips = clips_in_class_folders(root, CLASSES)
+    clips = read_clips(root, CLASSES)
     check = bool(expected)
-    return load_clips("faces", root, CLASSES, clips, last_frames, expected, check_counts=check)
+    return load_clips(
+        "faces", root, CLASSES, clips, select_last_frames, expected, check_counts=check
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,13 +35,13 @@ def load(root: Path, **expected: int) -> Database:
 )
 def test_the_peak_is_last_or_in_the_middle(count: int, last: list[int], middle: list[int]) -> None:
     frames = [Path(f"{i}") for i in range(count)]
-    assert [int(str(path)) for path in last_frames(frames)] == last
-    assert [int(str(path)) for path in middle_frames(frames)] == middle
+    assert [int(str(path)) for path in select_last_frames(frames)] == last
+    assert [int(str(path)) for path in select_middle_frames(frames)] == middle
 
 
 def test_clips_are_folders_or_groups_of_files_with_the_person_in_front(tmp_path: Path) -> None:
     write_tree(tmp_path, [*BOTH, "fear/S001_003_1.png", "fear/S001-004_1.png"])
-    clips = clips_in_class_folders(tmp_path, CLASSES)
+    clips = read_clips(tmp_path, CLASSES)
     # One person keeps one name over classes and layouts.
     assert [(clip.subject, clip.name, clip.label) for clip in clips] == [
         ("S001", "anger/S001-002", 0),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fer.command import fill_options, parse, parser_of
+from fer.command import fill_options, make_parser, parse
 from fer.model import checkpoint
 from fer.options import PRESETS, SYNTHETIC, Options
 from fer_ablation import main as ablate
@@ -19,7 +19,7 @@ from small_runs import options_of
 Main = Callable[[list[str]], object]
 
 NO_OPTIONS = ("help", "out")
-ACTIONS = [each for each in parser_of("")._actions if each.dest not in NO_OPTIONS]
+ACTIONS = [each for each in make_parser("")._actions if each.dest not in NO_OPTIONS]
 NEEDED = {
     "dataset": ["--data", "x"],
     "freeze_backbone": ["--imagenet"],
@@ -94,11 +94,11 @@ def test_a_run_goes_on_with_its_own_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = options_of(classes=("a", "b"), ema=0.9, fold=2)
-    checkpoint.write_json(tmp_path / "config.json", options.plain())
+    checkpoint.write_json(tmp_path / "config.json", options.to_dict())
     command = parse("", ["--resume", str(tmp_path)])
     assert command.options == options
     assert (command.out, command.resume) == (None, tmp_path)
-    checkpoint.write_json(tmp_path / "config.json", options.plain() | {"surprise": 1})
+    checkpoint.write_json(tmp_path / "config.json", options.to_dict() | {"surprise": 1})
     with pytest.raises(SystemExit):
         parse("", ["--resume", str(tmp_path)])
     assert "surprise" in capsys.readouterr().err

@@ -59,7 +59,7 @@ class Part(Ranks):
 
     heard: tuple[Any, ...] = ()
 
-    def gathered(self, value: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         return [*self.heard, value]
 
 
@@ -76,7 +76,7 @@ def test_each_process_takes_its_own_faces_and_none_is_counted_twice(world: int) 
 
 
 def test_processes_without_a_face_add_nothing() -> None:
-    assert Ranks(0, 2, ALONE.device).mine(1) == slice(0, 0)
+    assert Ranks(0, 2, ALONE.device).local_slice(1) == slice(0, 0)
     model, faces = trained()
     one = faces.select(torch.arange(1))
     found = evaluate(model, one, options_of(), Part(1, 2, ALONE.device, ({},)))

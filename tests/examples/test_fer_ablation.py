@@ -12,7 +12,7 @@ from fer.model import checkpoint
 from fer.options import Options, load_options
 from fer.training.run import Run
 from fer.training.stopping import Stopped
-from fer_ablation import TABLES, as_markdown
+from fer_ablation import TABLES, format_table
 from image_trees import write_tree
 from small_runs import COMMAND
 
@@ -37,7 +37,7 @@ def options_of_rows(table: str) -> list[Options]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_papers_numbers_stand_beside_the_rows(table: str) -> None:
-    printed = [row.printed for row in TABLES[table][1] if row.printed]
+    printed = [row.paper_accuracies for row in TABLES[table][1] if row.paper_accuracies]
     for database, column in zip(("mmi", "rafdb"), PRINTED[table], strict=True):
         assert [f"{each[database]:.6g}" for each in printed] == column.split()
 
@@ -68,7 +68,7 @@ def test_figure_4_varies_the_latents_and_knows_the_value_at_nine() -> None:
     rows = TABLES["figure4"][1]
     assert [row.changes["num_latents"] for row in rows] == [1, 3, 5, 7, 9, 11, 13]
     assert [row.label for row in rows] == ["1", "3", "5", "7", "9", "11", "13"]
-    assert [row.label for row in rows if row.printed] == ["9"]
+    assert [row.label for row in rows if row.paper_accuracies] == ["9"]
 
 
 def cells(folder: Path) -> dict[str, float]:
@@ -124,7 +124,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def test_the_table_in_markdown() -> None:
-    assert as_markdown("table2", ROWS, replace(PAPER, dataset="rafdb", data="x", epochs=40)) == (
+    assert format_table("table2", ROWS, replace(PAPER, dataset="rafdb", data="x", epochs=40)) == (
         "table2 on rafdb, preset paper: 40 epochs, 64 pixels, reduction mean\n\n"
         "| parts | test accuracy, % (2 seeds, mean ± deviation) | printed |\n"
         "| --- | --- | --- |\n"
@@ -135,7 +135,7 @@ def test_the_table_in_markdown() -> None:
 
 def test_a_single_seed_has_no_deviation_and_other_databases_nothing_printed() -> None:
     row = ROWS[1] | {"accuracies": [90.0]}
-    text = as_markdown("figure4", [row], PAPER)
+    text = format_table("figure4", [row], PAPER)
     assert "| M (latents) | test accuracy, % (1 seed) |\n" in text
     assert "| all | 90.00 |\n" in text
 

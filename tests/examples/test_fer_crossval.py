@@ -11,7 +11,7 @@ import pytest
 
 import fer_crossval
 from fer.data import Database
-from fer.data.table import read_whole
+from fer.data.table import read_all_faces
 from fer.evaluation import predictions as evaluation
 from fer.model import checkpoint
 from fer.options import Options, load_options
@@ -71,7 +71,7 @@ def test_folds_and_summary_agree_with_what_each_fold_kept(finished: Path) -> Non
     for name in ("test_accuracy", "test_mean_class_accuracy"):
         found = [float(row[name]) for row in rows]
         assert summary[name] == pytest.approx({"mean": fmean(found), "deviation": stdev(found)})
-    assert summary["options"] == load_options(finished).plain()
+    assert summary["options"] == load_options(finished).to_dict()
     assert summary["printed"] == [97.15, 99.54]
 
 
@@ -140,14 +140,14 @@ def test_stopped_within_a_fold_it_goes_on_there_as_if_never_stopped(
 
 def test_folds_of_a_database_that_changed_since_are_not_pooled(finished: Path) -> None:
     options = load_options(finished)
-    database = read_whole(options)
+    database = read_all_faces(options)
     faces = database.splits["all"]
     less = faces.select((faces.labels >= 0).nonzero()[1:, 0])
     rows = [{"fold": fold, **dict.fromkeys(fer_crossval.COLUMNS, 0.0)} for fold in (1, 2, 3)]
     with pytest.raises(ValueError, match=r"do not test each face of .* once: .*another folder"):
-        fer_crossval.pooled(options, finished, rows, Database("", ("a",) * 7, {"all": less}))
+        fer_crossval.pool_folds(options, finished, rows, Database("", ("a",) * 7, {"all": less}))
     with pytest.raises(ValueError, match=r"do not test each face of .* once"):
-        fer_crossval.pooled(options, finished, rows[1:], database)
+        fer_crossval.pool_folds(options, finished, rows[1:], database)
 
 
 def test_rejects_bad_data_and_weights_before_making_a_folder(ck48: Path, tmp_path: Path) -> None:
@@ -171,9 +171,9 @@ def test_rejects_a_folder_in_use_and_the_folder_of_a_single_run(
     with pytest.raises(SystemExit, match="exists; go on with --resume"):
         fer_crossval.main(command(ck48, finished))
     in_use = pytest.raises(SystemExit, match=r"another process writes to .*finished")
-    with checkpoint.claim_folder(finished), in_use:
+    with checkpoint.lock_folder(finished), in_use:
         fer_crossval.main(["--resume", str(finished)])
-    plain = load_options(finished).plain()
+    plain = load_options(finished).to_dict()
     for changes in ({"fold": 2}, {"dataset": "sfew"}):
         checkpoint.write_json(tmp_path / "config.json", plain | changes)
         with pytest.raises(SystemExit):

@@ -11,7 +11,16 @@ import torch
 import fer_rafdb
 from fer.evaluation import predictions as evaluation
 from fer.model import checkpoint
-from small_runs import COMMAND, assert_same, batch_of, begin, kept, make_run, refuses, rows_of
+from small_runs import (
+    COMMAND,
+    assert_same,
+    batch_of,
+    make_run,
+    read_metrics,
+    read_stored,
+    refuses,
+    start_run,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "fer_rafdb.py"
@@ -34,10 +43,10 @@ def test_a_run_leaves_all_that_it_promises_in_a_folder_of_its_own(finished: Path
     names = "config.json metrics.csv summary.json last.pt best.pt evaluation.pt lock"
     pictures = {"confusion.png", "intra_weights.png"}
     assert {path.name for path in finished.iterdir()} == {*names.split(), *pictures}
-    assert [row["epoch"] for row in rows_of(finished)] == ["1", "2"]
+    assert [row["epoch"] for row in read_metrics(finished)] == ["1", "2"]
     summary = checkpoint.read_json(finished / "summary.json")
     assert (summary["last"]["epoch"], summary["best_chosen_on"]) == (2, "test")
-    best = max(float(row["test_accuracy"]) for row in rows_of(finished))
+    best = max(float(row["test_accuracy"]) for row in read_metrics(finished))
     assert summary["best"]["test_accuracy"] == pytest.approx(best)
     assert summary["faces"] == {"train": 160, "test": 64}
     state = checkpoint.read_checkpoint(finished / "last.pt")
@@ -50,7 +59,7 @@ def test_a_run_leaves_all_that_it_promises_in_a_folder_of_its_own(finished: Path
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("intra", [True, False])
 def test_a_run_keeps_how_much_its_intra_w_varies(tmp_path: Path, intra: bool) -> None:
-    summary = begin(tmp_path / "run", intra=intra, epochs=1).train(quiet=True)
+    summary = start_run(tmp_path / "run", intra=intra, epochs=1).train(quiet=True)
     stored = checkpoint.read_json(tmp_path / "run" / "summary.json")
     assert stored.get("intra_spread") == summary.get("intra_spread")
     assert ("intra_spread" in stored) == intra
@@ -74,7 +83,9 @@ def test_training_lowers_the_loss() -> None:
 def test_the_same_command_gives_the_same_weights_and_another_seed_does_not(tmp_path: Path) -> None:
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         fer_rafdb.main([*COMMAND, "--seed", str(seed), "--out", str(tmp_path / name)])
-    first, again, other = (kept(tmp_path / name)["model"] for name in ("first", "again", "other"))
+    first, again, other = (
+        read_stored(tmp_path / name)["model"] for name in ("first", "again", "other")
+    )
     assert_same(again, first)
     assert not torch.equal(other["1.classifier.weight"], first["1.classifier.weight"])
 
@@ -84,7 +95,7 @@ def test_the_same_command_gives_the_same_weights_and_another_seed_does_not(tmp_p
 def test_trains_on_a_gpu(tmp_path: Path, amp: str) -> None:
     summary = run(tmp_path / "gpu", "--device", "cuda", "--amp", amp)
     assert summary["options"]["device"] == "cuda"
-    first, last = rows_of(tmp_path / "gpu")
+    first, last = read_metrics(tmp_path / "gpu")
     assert float(last["train_total"]) < float(first["train_total"])
     state = checkpoint.read_checkpoint(tmp_path / "gpu" / "last.pt")
     assert bool(state["criterion"]["compactness.centers.seen"].all())
@@ -106,11 +117,11 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_frozen_backbone_stays_as_it_is(accumulate: int, tmp_path: Path) -> None:
-    begin(tmp_path / "first").train(quiet=True)
+    start_run(tmp_path / "first").train(quiet=True)
     start = str(tmp_path / "first" / "last.pt")
     changes = {"freeze_backbone": True, "backbone_weights": start, "accumulate": accumulate}
-    begin(tmp_path / "second", seed=1, weight_decay=0.1, **changes).train(quiet=True)
-    before, after = (kept(tmp_path / name)["model"] for name in ("first", "second"))
+    start_run(tmp_path / "second", seed=1, weight_decay=0.1, **changes).train(quiet=True)
+    before, after = (read_stored(tmp_path / name)["model"] for name in ("first", "second"))
     # The statistics that it normalizes by too.
     assert any("running_mean" in name for name in before)
     for name, value in before.items():

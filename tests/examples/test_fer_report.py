@@ -18,7 +18,7 @@ from fer.report import embedding
 from fer.report.embedding import Map
 from fer.report.folder import read_folder
 from report_pages import EVIL, FACE, Page, page_of, write_both_heads, write_evil_report
-from report_runs import CLASSES, UNITS, drawn_evaluation, plain_faces, with_units, write_run
+from report_runs import CLASSES, UNITS, draw_evaluation, plain_faces, with_units, write_run
 
 SECTIONS = ["run", "accuracy", "confusion", "embedding", "latents", "inter", "units", "errors"]
 OF_FDRL = {"latents", "inter", "units"}
@@ -38,7 +38,7 @@ def page(runs: Path) -> Page:
 def quick_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare t-SNE where a test is about something else."""
     points = np.random.default_rng(0).random((4000, 2))
-    monkeypatch.setattr(embedding, "flat_map", lambda each, _: Map(points[: len(each)], 0.5))
+    monkeypatch.setattr(embedding, "make_map", lambda each, _: Map(points[: len(each)], 0.5))
 
 
 def faces_on(page: Page) -> list[int]:
@@ -135,7 +135,7 @@ def test_what_a_run_has_not_is_absent(
 ) -> None:
     real = "data" in changes
     faces = plain_faces(42, gray=real) if real else with_units(plain_faces(42))
-    found = drawn_evaluation(faces, head=str(changes.get("head", "fdrl")))
+    found = draw_evaluation(faces, head=str(changes.get("head", "fdrl")))
     if not changes.get("intra", True) or changes.get("reduction") == "sum":
         assert found.intra_weights is not None
         found.intra_weights[:] = 1
@@ -154,7 +154,7 @@ def test_what_a_run_has_not_is_absent(
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_faces_make_a_page_too(count: int, tmp_path: Path) -> None:
     faces = with_units(plain_faces(count))
-    found = drawn_evaluation(faces)
+    found = draw_evaluation(faces)
     right = np.eye(7, dtype=np.float32)[found.labels]
     run = write_run(tmp_path / "run", faces, replace(found, probabilities=right))
     page = page_of(run, "--baseline", str(run))
@@ -194,7 +194,7 @@ def test_no_name_becomes_part_of_the_page(tmp_path: Path) -> None:
 def write_folds(folder: Path) -> Path:
     """Write the folder of a cross-validation of three folds of 20, 21 and 22 faces."""
     plain: dict[str, Any] = {"dataset": "ckplus", "data": "x", "folds": 3}
-    options = Options(epochs=3, **plain).plain()
+    options = Options(epochs=3, **plain).to_dict()
     names = ("test_accuracy", "test_mean_class_accuracy")
     rows: list[dict[str, Any]] = []
     for fold, count in enumerate((20, 21, 22), 1):
@@ -223,7 +223,7 @@ def test_folds_are_pooled_but_for_what_belongs_to_one_model(tmp_path: Path) -> N
     assert page.data["model"] == [0] * 20 + [1] * 21 + [2] * 22
     weights = run.evaluation.intra_weights
     assert weights is not None
-    second = (run.model_of == 1) & (run.evaluation.labels == 4)
+    second = (run.model_index == 1) & (run.evaluation.labels == 4)
     np.testing.assert_allclose(page.data["means"][1][4], weights[second].mean(axis=0), rtol=1e-3)
     assert max(faces_on(page)[: 12 * 9]) < 20
 

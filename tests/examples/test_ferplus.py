@@ -9,7 +9,7 @@ import torch
 
 from fer.data import ferplus
 from fer.data.faces import Database
-from fer.data.ferplus import COUNTS, FOLDERS, SHARED_COUNTS, load_ferplus
+from fer.data.ferplus import COUNTS, FOLDERS, SHARES_COUNTS, load_ferplus
 from fer.data.votes import COLUMNS
 from image_trees import class_names, write_image
 
@@ -194,7 +194,7 @@ def test_fer2013new_csv_needs_its_own_columns(root: Path) -> None:
 
 
 def test_a_face_that_the_official_file_lists_twice_counts_twice(root: Path) -> None:
-    name = ferplus.TWICE[0]
+    name = ferplus.DUPLICATED_IMAGES[0]
     image = root / FOLDERS["train"] / "fer0000000.png"
     shutil.copy(image, image.with_name(name))
     for _ in range(2):
@@ -221,10 +221,10 @@ def test_the_official_files_give_the_published_counts(
         shutil.copy(OFFICIAL / f"label_{split}.csv", tmp_path / folder / SPLIT)
     split_votes, joint_votes = ferplus.read_split_votes, ferplus.read_joint_votes
     votes = split_votes(tmp_path) if labels == SPLIT else joint_votes(OFFICIAL / labels)
-    kept = {split: ferplus.keep_majority(rows) for split, rows in votes.items()}
+    kept = {split: ferplus.select_majority(rows) for split, rows in votes.items()}
     assert {split: len(names) for split, (names, *_) in kept.items()} == COUNTS[labels]
-    shared = ferplus.keep_shares(votes["train"])
-    assert len(shared[0]) == SHARED_COUNTS[labels]
+    shared = ferplus.select_with_shares(votes["train"])
+    assert len(shared[0]) == SHARES_COUNTS[labels]
     # Whoever has a majority has shares, and the same label.
     by_name = dict(zip(shared[0], shared[1].tolist(), strict=True))
     for name, label in zip(*kept["train"][:2], strict=True):

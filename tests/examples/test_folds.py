@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from fer.data import Database, FaceSet
-from fer.data.folds import fold_of, folds_of, subject_folds
+from fer.data.folds import make_folds, make_subject_folds, select_fold
 from strategies import seeds
 
 
@@ -44,7 +44,7 @@ def test_law_faces_and_people_are_in_one_fold_each(
     wanted = min(wanted, len(sizes), max(Counter(labels).values()))
     if wanted < 2:
         return
-    folds = subject_folds(faces_of(people, labels), wanted, seed)
+    folds = make_subject_folds(faces_of(people, labels), wanted, seed)
     assert len(folds) == wanted
     assert sorted(torch.cat(folds).tolist()) == list(range(len(people)))
     assert sum(len({people[i] for i in fold}) for fold in folds) == len(sizes)
@@ -56,17 +56,17 @@ def test_law_faces_and_people_are_in_one_fold_each(
 
 def test_folds_are_balanced_as_far_as_there_are_faces_of_a_class() -> None:
     faces = some_faces(people=80, each=18)
-    folds = subject_folds(faces, 10, seed=0)
+    folds = make_subject_folds(faces, 10, seed=0)
     assert [len(fold) for fold in folds] == [144] * 10
     assert all(Counter(faces.labels[fold].tolist()) == {0: 48, 1: 48, 2: 48} for fold in folds)
     # A class of fewer faces than folds is missing in some.
     few = faces_of([f"P{i}" for i in range(8)], [0] * 7 + [1])
-    assert [len(fold) for fold in subject_folds(few, 4, seed=0)] == [2] * 4
+    assert [len(fold) for fold in make_subject_folds(few, 4, seed=0)] == [2] * 4
 
 
 def test_folds_depend_on_the_seed_alone() -> None:
     def found(seed: int) -> list[list[int]]:
-        return [fold.tolist() for fold in subject_folds(some_faces(), 4, seed)]
+        return [fold.tolist() for fold in make_subject_folds(some_faces(), 4, seed)]
 
     torch.manual_seed(1)
     first = found(0)
@@ -77,8 +77,8 @@ def test_folds_depend_on_the_seed_alone() -> None:
 
 def test_a_fold_is_the_test_split_and_all_others_the_training_split() -> None:
     faces = DATABASE.splits["all"]
-    for number, part in enumerate(folds_of(DATABASE, 4, seed=5), start=1):
-        fold = fold_of(DATABASE, number, 4, seed=5)
+    for number, part in enumerate(make_folds(DATABASE, 4, seed=5), start=1):
+        fold = select_fold(DATABASE, number, 4, seed=5)
         train, test = fold.splits["train"], fold.splits["test"]
         assert (fold.name, fold.classes) == ("faces", ("a", "b", "c"))
         assert list(fold.splits) == ["train", "test"]
@@ -100,13 +100,13 @@ def test_faces_that_cannot_be_folded_are_refused() -> None:
         (replace(faces, subjects=None), 2, "cross-validation needs to know who is in each face"),
     ):
         with pytest.raises(ValueError, match=match):
-            subject_folds(refused, folds, seed=0)
+            make_subject_folds(refused, folds, seed=0)
 
 
 def test_a_fold_is_one_of_those_of_a_database_without_splits() -> None:
     for fold in (-1, 0, 5):
         with pytest.raises(ValueError, match=rf"--fold must be from 1 to 4, got {fold}"):
-            fold_of(DATABASE, fold, 4, seed=0)
+            select_fold(DATABASE, fold, 4, seed=0)
     split = replace(DATABASE, name="rafdb", splits=dict.fromkeys(("train", "test"), some_faces()))
     with pytest.raises(ValueError, match="rafdb comes with a training and a test split"):
-        fold_of(split, 1, 2, seed=0)
+        select_fold(split, 1, 2, seed=0)

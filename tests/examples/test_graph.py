@@ -10,22 +10,22 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fer.training.batches import TrainingBatches
-from fer.training.graph import WARM_UP, obstacle_to_graph, wants_graph
+from fer.training.graph import WARM_UP, find_graph_obstacle, uses_graph
 from fer.training.progress import Progress
 from fer.training.ranks import Ranks
-from fer.training.rates import capturable, plain_rates
+from fer.training.rates import make_capturable, rates_to_floats
 from fer.training.run import build_run
 from small_runs import (
     ALONE,
     assert_same,
-    begin,
     make_run,
+    make_stopped_run,
     options_of,
-    over_buffers,
     same_runs,
-    stopped,
+    start_run,
     take_steps,
-    trained,
+    train_run,
+    use_graph_buffers,
 )
 
 GPU = torch.device("cuda")
@@ -44,19 +44,19 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @RECIPE
 def test_over_buffers_a_training_is_the_same(recipe: dict[str, Any], tmp_path: Path) -> None:
-    trained(tmp_path / "before", **recipe)
-    trained(tmp_path / "buffers", buffers=True, **recipe)
+    train_run(tmp_path / "before", **recipe)
+    train_run(tmp_path / "buffers", buffers=True, **recipe)
     same_runs(tmp_path / "before", tmp_path / "buffers")
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["first without", "first over buffers"])
 def test_either_goes_on_with_what_the_other_kept(first: bool, tmp_path: Path) -> None:
     recipe = STRONG | {"epochs": 3}
-    stopped(tmp_path / "run", 3, buffers=first, **recipe)
-    again = begin(tmp_path / "run", buffers=not first, **recipe)
+    make_stopped_run(tmp_path / "run", 3, buffers=first, **recipe)
+    again = start_run(tmp_path / "run", buffers=not first, **recipe)
     assert again.progress.steps == 3
     again.train(quiet=True)
-    trained(tmp_path / "whole", **recipe)
+    train_run(tmp_path / "whole", **recipe)
     same_runs(tmp_path / "whole", tmp_path / "run")
 
 
@@ -96,11 +96,11 @@ def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 @RECIPE
 @pytest.mark.usefixtures("as_on_an_accelerator")
 def test_what_a_graph_holds_waits_for_no_device(recipe: dict[str, Any]) -> None:
-    run = over_buffers(make_run(**recipe))
+    run = use_graph_buffers(make_run(**recipe))
     take_steps(run, WARM_UP)
     assert run.graph is not None
     with Waiting(refuse=True) as mode:
-        run.graph.learn()
+        run.graph.run_captured()
     assert mode.count > 50
 
 
@@ -118,10 +118,10 @@ def test_the_mode_refuses_what_waits() -> None:
 
 @pytest.mark.parametrize("recipe", ["paper", "strong"])
 def test_a_replay_costs_the_host_little(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = over_buffers(make_run(**RECIPES[recipe]))
+    run = use_graph_buffers(make_run(**RECIPES[recipe]))
     take_steps(run, WARM_UP)
     # What a graph holds costs the host nothing.
-    monkeypatch.setattr(run.graph, "learn", lambda: None)
+    monkeypatch.setattr(run.graph, "run_captured", lambda: None)
     steps = run.take_steps(TrainingBatches(run.faces, run.options, 2, run.ranks))
     next(steps)
     with Waiting(refuse=False) as mode:
@@ -131,7 +131,7 @@ def test_a_replay_costs_the_host_little(recipe: str, monkeypatch: pytest.MonkeyP
 
 def test_what_cannot_be_a_graph_says_why() -> None:
     options = options_of(amp="bf16")
-    assert obstacle_to_graph(options, CUDA, GPU) is None
+    assert find_graph_obstacle(options, CUDA, GPU) is None
     reasons = {
         "CUDA device": (options, ALONE, GPU),
         "processes": (options, Ranks(0, 2, GPU), GPU),
@@ -142,28 +142,28 @@ def test_what_cannot_be_a_graph_says_why() -> None:
         "--balance-warmup": (options_of(amp="bf16", balance_warmup=0.5), CUDA, GPU),
     }
     for reason, arguments in reasons.items():
-        assert reason in str(obstacle_to_graph(*arguments))
-        assert not wants_graph(*arguments)
+        assert reason in str(find_graph_obstacle(*arguments))
+        assert not uses_graph(*arguments)
         with pytest.raises(ValueError, match=f"--graph is not possible: .*{reason}"):
-            wants_graph(replace(arguments[0], graph=True), *arguments[1:])
-    assert wants_graph(options, CUDA, GPU)
-    assert not wants_graph(options_of(amp="bf16", graph=False), CUDA, GPU)
+            uses_graph(replace(arguments[0], graph=True), *arguments[1:])
+    assert uses_graph(options, CUDA, GPU)
+    assert not uses_graph(options_of(amp="bf16", graph=False), CUDA, GPU)
 
 
 def test_a_run_says_how_its_steps_run() -> None:
     run = make_run()
-    assert "it needs a CUDA device" in run.how_steps_run()
-    assert over_buffers(run).how_steps_run() == "one CUDA graph each"
+    assert "it needs a CUDA device" in run.describe_steps()
+    assert use_graph_buffers(run).describe_steps() == "one CUDA graph each"
 
 
 def test_rates_are_kept_as_numbers() -> None:
     layer = torch.nn.Linear(2, 2)
     adam = torch.optim.AdamW(layer.parameters(), 0.5)
     plain = adam.state_dict()
-    capturable(adam, ALONE.device)
+    make_capturable(adam, ALONE.device)
     adam.param_groups[0]["capturable"] = True
     assert isinstance(adam.param_groups[0]["lr"], Tensor)
-    assert plain_rates(adam.state_dict()) == plain
+    assert rates_to_floats(adam.state_dict()) == plain
 
 
 def fifty_steps(recipe: dict[str, Any], *, graph: bool) -> tuple[Any, dict[str, Tensor]]:

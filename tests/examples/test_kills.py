@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fer.model import checkpoint
-from small_runs import assert_same, left, rows_of, run_command
+from small_runs import assert_same, read_metrics, read_outputs, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -58,7 +58,7 @@ def kill(process: BaseProcess, output: Path, folder: Path, epochs: int, rest: fl
         return any(folder.glob("*.pt.part"))
 
     wait_until(lambda: output.is_file() and "writing to" in output.read_text(), process)
-    wait_until(lambda: len(rows_of(folder)) >= epochs, process)
+    wait_until(lambda: len(read_metrics(folder)) >= epochs, process)
     if rest is None:
         wait_until(is_writing, process)
     else:
@@ -98,4 +98,4 @@ def test_killed_ten_times_and_resumed_equals_never_killed(tmp_path: Path, start:
     process, output = start(["--resume", str(killed)])
     process.join()
     assert process.exitcode == 0, output.read_text()
-    assert_same(left(killed), left(whole))
+    assert_same(read_outputs(killed), read_outputs(whole))

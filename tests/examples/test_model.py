@@ -11,22 +11,22 @@ from torch import Tensor
 
 from fer.data import Database
 from fer.model import build, checkpoint
-from fer.model.build import Trained, load_trained
+from fer.model.build import TrainedModel, load_trained
 from fer.options import Options
 from fer.training import augment
 from fer.training.run import Run
-from small_runs import ALONE, assert_same, begin, make_run, options_of, trained
+from small_runs import ALONE, assert_same, make_run, options_of, start_run, train_run
 
 pytestmark = pytest.mark.usefixtures("small")
 
 
 def said(model: torch.nn.Sequential, run: Run) -> Tensor:
     """Return the logits of the test faces."""
-    images = augment.for_evaluation(run.database.splits["test"].images, run.options.image_size)
-    return build.logits_of(build.outputs(model, images)[1])
+    images = augment.crop_for_evaluation(run.database.splits["test"].images, run.options.image_size)
+    return build.get_logits(build.compute_outputs(model, images)[1])
 
 
-def assert_says(loaded: Trained, model: Any, run: Run) -> None:
+def assert_says(loaded: TrainedModel, model: Any, run: Run) -> None:
     assert not loaded.model.training
     assert torch.equal(said(loaded.model, run), said(model.eval(), run))
 
@@ -41,7 +41,7 @@ FORMS += [{"backbone": "resnet10", "width": 8, **shape} for shape in SHAPES]
 
 @pytest.mark.parametrize("changes", FORMS, ids=str)
 def test_it_says_what_the_run_said(changes: dict[str, Any], tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", epochs=1, **changes)
+    run = train_run(tmp_path / "run", epochs=1, **changes)
     loaded = load_trained(tmp_path / "run")
     assert_says(loaded, run.model, run)
     assert loaded.classes == run.database.classes
@@ -61,11 +61,11 @@ def test_it_is_the_average_of_the_epoch_asked_for_and_needs_neither_faces_nor_fi
 ) -> None:
     with pytest.raises(FileNotFoundError):
         load_trained(tmp_path)
-    monkeypatch.setattr("fer.training.run.best_epoch", lambda history: history[0])
+    monkeypatch.setattr("fer.training.run.find_best_epoch", lambda history: history[0])
     folder = tmp_path / "run"
-    run = trained(folder, epochs=2, ema=0.5)
+    run = train_run(folder, epochs=2, ema=0.5)
     moved = {"dataset": "rafdb", "data": "gone", "backbone_weights": "gone.pt"}
-    checkpoint.write_json(folder / "config.json", run.options.plain() | moved)
+    checkpoint.write_json(folder / "config.json", run.options.to_dict() | moved)
     best, last = (load_trained(folder, which) for which in ("best", "last"))
     assert (best.epoch, last.epoch) == (1, 2)
     assert run.ema is not None
@@ -78,7 +78,7 @@ def test_gray_faces_are_remembered(tmp_path: Path) -> None:
     faces = make_run().database.splits
     gray = {split: replace(each, images=each.images[:, :1]) for split, each in faces.items()}
     run = Run(options_of(epochs=1), Database("gray", tuple("abcdefg"), gray), ALONE)
-    checkpoint.write_json(tmp_path / "config.json", run.options.plain())
+    checkpoint.write_json(tmp_path / "config.json", run.options.to_dict())
     run.open(tmp_path, quiet=True).train(quiet=True)
     loaded = load_trained(tmp_path)
     assert loaded.gray
@@ -106,7 +106,7 @@ def test_the_plain_head_has_as_many_parameters_as_fdrl(changes: dict[str, Any]) 
 
 
 def test_frozen_centers_stay_where_chance_put_them(tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", epochs=1, center_update="frozen")
+    run = start_run(tmp_path / "run", epochs=1, center_update="frozen")
     before = deepcopy(run.criterion.state_dict())
     run.train(quiet=True)
     assert_same(run.criterion.state_dict(), before)
@@ -122,7 +122,7 @@ def test_the_last_layer_can_predict_from_what_is_normalized(head: str) -> None:
     assert len(norms) == 1
     seen: list[Tensor] = []
     norms[0].register_forward_hook(lambda _, taken, made: seen.extend((*taken, made)))
-    feature, output = build.outputs(model, torch.randn(8, 3, 32, 32))
+    feature, output = build.compute_outputs(model, torch.randn(8, 3, 32, 32))
     assert torch.equal(seen[0], feature if head == "fdrl" else seen[0])
     last = [each for each in model[1].modules() if isinstance(each, torch.nn.Linear)][-1]
-    torch.testing.assert_close(build.logits_of(output), last(seen[1]))
+    torch.testing.assert_close(build.get_logits(output), last(seen[1]))

@@ -13,7 +13,7 @@ VOTES = {"dataset": "ferplus", "data": "x", "targets": "votes"}
 
 def test_options_go_through_json_and_cannot_change(tmp_path: Path) -> None:
     options = options_of(classes=("a", "b"), clip=1.0)
-    plain = options.plain()
+    plain = options.to_dict()
     (tmp_path / "config.json").write_text(json.dumps(plain))
     assert load_options(tmp_path) == options
     with pytest.raises(AttributeError):

@@ -24,12 +24,12 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 )
 def test_type_of_products(amp: str, device: torch.device, has_bfloat16: bool, wanted: Any) -> None:
     with mock.patch("torch.cuda.is_bf16_supported", return_value=has_bfloat16):
-        assert precision.product_type(options_of(amp=amp), device) is wanted
+        assert precision.autocast_dtype(options_of(amp=amp), device) is wanted
 
 
 def test_rejects_float16_on_a_cpu() -> None:
     with pytest.raises(ValueError, match="--amp fp16 needs a GPU"):
-        precision.product_type(options_of(amp="fp16"), CPU)
+        precision.autocast_dtype(options_of(amp="fp16"), CPU)
 
 
 @pytest.mark.parametrize(("amp", "lowered"), [("auto", False), ("off", False), ("bf16", True)])
@@ -39,4 +39,4 @@ def test_autocast_on_a_cpu_needs_no_scaler(amp: str, lowered: bool) -> None:
         if lowered:
             assert torch.get_autocast_dtype("cpu") is torch.bfloat16
     assert not torch.is_autocast_enabled("cpu")
-    assert not precision.gradient_scaler(options_of(amp=amp), CPU).is_enabled()
+    assert not precision.make_gradient_scaler(options_of(amp=amp), CPU).is_enabled()

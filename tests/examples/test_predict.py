@@ -13,7 +13,7 @@ from fer.alignment.align import align_by_eyes
 from fer.data import read_database
 from fer.evaluation import predictions as evaluation
 from fer.model import checkpoint
-from fer.model.build import load_trained, outputs
+from fer.model.build import compute_outputs, load_trained
 from fer.options import load_options
 from fer.report.pictures import as_picture, as_tensor
 from fer.training import augment
@@ -132,7 +132,9 @@ def test_a_network_of_gray_faces_sees_gray(
 ) -> None:
     got = probabilities(told(faces[2], run=copied(run, tmp_path / "gray", "last.pt", gray=True)))
     gray = as_tensor(Image.open(faces[2]).convert("L"))
-    _, output = outputs(load_trained(run).model, augment.for_evaluation(gray[None], 32))
+    _, output = compute_outputs(
+        load_trained(run).model, augment.crop_for_evaluation(gray[None], 32)
+    )
     torch.testing.assert_close(got, output.logits.softmax(1))  # type: ignore[union-attr]
     assert not torch.allclose(got, probabilities(told(faces[2])), atol=1e-5)
 

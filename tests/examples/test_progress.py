@@ -17,7 +17,7 @@ class Two(Ranks):
 
     other: Any = None
 
-    def gathered(self, value: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         return [value, self.other]
 
 
@@ -53,9 +53,9 @@ def test_skipped_steps_are_in_no_mean_and_an_epoch_of_them_is_an_end() -> None:
 
 def test_what_is_shared_is_the_mean_of_the_sums_and_goes_through_a_checkpoint() -> None:
     progress, file = after(1.0, 3.0), io.BytesIO()
-    progress.share(two({"total": torch.tensor(8.0), "accuracy": torch.tensor(0.0)}))
+    progress.average_over_ranks(two({"total": torch.tensor(8.0), "accuracy": torch.tensor(0.0)}))
     assert progress.sums == {"total": torch.tensor(6.0), "accuracy": torch.tensor(50.0)}
-    torch.save(progress.state(), file)
+    torch.save(progress.state_dict(), file)
     file.seek(0)
     assert Progress(**torch.load(file, weights_only=True)) == progress
 

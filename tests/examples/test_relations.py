@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fdrl_layers import FDRLHead
-from fer.evaluation.relations import relations
+from fer.evaluation.relations import measure_relations
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -26,7 +26,7 @@ def test_the_numbers_are_those_of_a_loop_and_what_saturates_is_told(bias: bool) 
         messages = [(inter.weight[j] @ aware[j] + biases[j]).relu() for j in range(m)]
         for j in range(m):
             distances += [(messages[j] - messages[k]).norm().item() for k in range(m) if k != j]
-    found = relations(head, basic)
+    found = measure_relations(head, basic)
     assert found["distance"] == pytest.approx(sum(distances) / len(distances), rel=1e-5)
     inter_weight = sum(map(math.tanh, distances)) / len(distances)
     assert found["inter_weight"] == pytest.approx(inter_weight, rel=1e-5)
@@ -37,12 +37,15 @@ def test_the_numbers_are_those_of_a_loop_and_what_saturates_is_told(bias: bool) 
     head = FDRLHead(6, 2, latent_dim=64, num_latents=2, reduction="sum")
     with torch.no_grad():
         head.decomposition.weight.mul_(100)
-    assert relations(head, torch.randn(4, 6))["saturated"] == 1
+    assert measure_relations(head, torch.randn(4, 6))["saturated"] == 1
 
 
 def test_parts_that_are_left_out_have_no_numbers() -> None:
     basic = torch.randn(4, 6)
-    assert relations(FDRLHead(6, 2, intra=False, inter=False), basic) == {}
-    assert relations(FDRLHead(6, 2, inter=False), basic).keys() == {"intra_weight", "intra_spread"}
-    assert "distance" not in relations(FDRLHead(6, 2, num_latents=1), basic)
-    assert relations(nn.Linear(6, 2), basic) == {}
+    assert measure_relations(FDRLHead(6, 2, intra=False, inter=False), basic) == {}
+    assert measure_relations(FDRLHead(6, 2, inter=False), basic).keys() == {
+        "intra_weight",
+        "intra_spread",
+    }
+    assert "distance" not in measure_relations(FDRLHead(6, 2, num_latents=1), basic)
+    assert measure_relations(nn.Linear(6, 2), basic) == {}

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from fer.report import embedding, latents, units
 from fer.report.sheet import make_sheet
-from report_runs import drawn_evaluation, plain_faces, reported
+from report_runs import draw_evaluation, plain_faces, write_and_read
 
 Array = NDArray[Any]
 
@@ -23,7 +23,7 @@ def test_a_map_keeps_groups_together_and_is_the_same_again() -> None:
     labels = np.repeat([0, 1, 2], 25)
     noise = np.random.default_rng(0).normal(size=(75, 8))
     features = (10 * np.eye(8)[labels] + noise).astype(np.float32)
-    points, again = (embedding.flat_map(features, labels).points for _ in range(2))  # type: ignore[union-attr]
+    points, again = (embedding.make_map(features, labels).points for _ in range(2))  # type: ignore[union-attr]
     np.testing.assert_array_equal(points, again)
     assert points.shape == (75, 2)
     assert 0 <= points.min() <= points.max() <= 1
@@ -39,7 +39,7 @@ def test_the_silhouette_is_that_of_the_features() -> None:
         own = to[labels == k].sum() / ((labels == k).sum() - 1)
         other = to[labels != k].mean()
         by_hand.append((other - own) / max(own, other))
-    found = embedding.flat_map(features[:, None], labels)
+    found = embedding.make_map(features[:, None], labels)
     assert found is not None
     assert found.silhouette == pytest.approx(np.mean(by_hand))
 
@@ -47,17 +47,17 @@ def test_the_silhouette_is_that_of_the_features() -> None:
 @pytest.mark.parametrize("features", [np.zeros((4, 3)), np.ones((20, 3))])
 def test_no_map_of_few_or_equal_faces(features: Array) -> None:
     labels = np.arange(len(features)) % 2
-    assert embedding.flat_map(features.astype(np.float32), labels) is None
+    assert embedding.make_map(features.astype(np.float32), labels) is None
 
 
 def test_a_large_split_is_thinned_out_the_same_way_each_time() -> None:
     faces = np.arange(100, 4000)
-    found = embedding.drawn(faces)
-    assert len(found) == len(set(found)) == embedding.AT_MOST
+    found = embedding.sample_faces(faces)
+    assert len(found) == len(set(found)) == embedding.MAX_FACES
     assert set(found) <= set(faces)
     assert (np.diff(found) > 0).all()
-    np.testing.assert_array_equal(found, embedding.drawn(faces))
-    np.testing.assert_array_equal(embedding.drawn(faces[:50]), faces[:50])
+    np.testing.assert_array_equal(found, embedding.sample_faces(faces))
+    np.testing.assert_array_equal(embedding.sample_faces(faces[:50]), faces[:50])
 
 
 def test_class_means_and_highest_faces_by_loops() -> None:
@@ -69,14 +69,14 @@ def test_class_means_and_highest_faces_by_loops() -> None:
         np.testing.assert_allclose(means[k], weights[labels == k].mean(0), rtol=1e-5)
     assert np.isnan(means[2]).all()
     some = np.array([3, 5, 8, 13, 21, 34])
-    for found, column in zip(latents.highest(weights, some, 4), weights.T, strict=True):
+    for found, column in zip(latents.find_top_faces(weights, some, 4), weights.T, strict=True):
         assert found.tolist() == sorted(some, key=(-column).__getitem__)[:4]
 
 
-def follow(weights: Array, intensity: Array, labels: Array | None = None) -> units.Following:
+def follow(weights: Array, intensity: Array, labels: Array | None = None) -> units.Dependence:
     """Hold weights against units; without labels all faces are of one class."""
     labels = np.zeros(len(weights), dtype=np.int64) if labels is None else labels
-    return units.follow(weights.astype("f4"), intensity.astype("f4"), labels)
+    return units.measure_dependence(weights.astype("f4"), intensity.astype("f4"), labels)
 
 
 def test_following_matches_scipy_pair_by_pair() -> None:
@@ -125,7 +125,7 @@ def test_what_never_changes_follows_nothing() -> None:
     assert np.isnan(found.correlation).all()
     assert found.strongest.tolist() == [-1, -1]
     assert np.isnan(found.information[:, 1]).all()
-    assert [each.feature for each in units.yardsticks(weights, intensity)] == [-1, -1]
+    assert [each.feature for each in units.find_best_features(weights, intensity)] == [-1, -1]
 
 
 def test_the_yardstick_is_the_feature_that_follows_best_up_or_down() -> None:
@@ -133,7 +133,7 @@ def test_the_yardstick_is_the_feature_that_follows_best_up_or_down() -> None:
     intensity = rng.random((80, 1)).astype(np.float32)
     features = rng.normal(size=(80, 6)).astype(np.float32)
     features[:, 4] = -(intensity[:, 0] ** 3)
-    (found,) = units.yardsticks(features, intensity)
+    (found,) = units.find_best_features(features, intensity)
     assert found.feature == 4
     assert found.correlation == pytest.approx(-1)
     assert found.information > 1
@@ -152,10 +152,12 @@ def test_the_yardstick_is_the_feature_that_follows_best_up_or_down() -> None:
 def test_why_there_is_nothing_to_show(
     changes: dict[str, Any], level: float | None, words: str, tmp_path: Path
 ) -> None:
-    found = drawn_evaluation(plain_faces(60), head=changes.get("head", "fdrl"))
+    found = draw_evaluation(plain_faces(60), head=changes.get("head", "fdrl"))
     if level is not None and found.intra_weights is not None:
         found.intra_weights[:] = level
-    assert words in str(latents.why_nothing(reported(tmp_path, found=found, **changes)))
+    assert words in str(
+        latents.explain_uninformative(write_and_read(tmp_path, found=found, **changes))
+    )
 
 
 @pytest.mark.parametrize(("count", "gray"), [(1, False), (7, True), (50, False)])
@@ -168,7 +170,7 @@ def test_every_face_lies_where_the_sheet_says(count: int, gray: bool) -> None:
     assert picture.shape == (found.rows * 48, found.columns * 48, 3)
     for i in range(count):
         # CSS: 0 % is the first field, 100 % the last.
-        x, y = (float(part.rstrip("%")) / 100 for part in found.place(i).split())
+        x, y = (float(part.rstrip("%")) / 100 for part in found.css_position(i).split())
         column, row = round(x * (found.columns - 1)), round(y * (found.rows - 1))
         shown = picture[48 * row + 24, 48 * column + 24].astype(int)
         wanted = images[i, :, 0, 0].expand(3).numpy().astype(int)
@@ -177,6 +179,6 @@ def test_every_face_lies_where_the_sheet_says(count: int, gray: bool) -> None:
 
 def test_a_sheet_that_would_be_too_large_gets_coarser() -> None:
     images = torch.randint(0, 256, (100, 3, 48, 48), generator=torch.Generator().manual_seed(0))
-    fine, coarse = make_sheet(images.byte()), make_sheet(images.byte(), largest=40_000)
+    fine, coarse = make_sheet(images.byte()), make_sheet(images.byte(), max_bytes=40_000)
     assert len(fine.uri) > 3 * len(coarse.uri)
     assert len(coarse.uri) < 40_000 * 4 / 3 + 100

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fer.report import facts, numbers
-from fer.report.curves import charts
-from fer.report.folder import Reported
-from fer.report.page import number, percent, sign
-from report_runs import drawn_evaluation, plain_faces, reported
+from fer.report.curves import make_charts
+from fer.report.folder import ReportedRun
+from fer.report.page import format_number, format_percent, format_signed
+from report_runs import draw_evaluation, plain_faces, write_and_read
 
 
 def wilson(right: int, count: int) -> numbers.Interval:
@@ -27,7 +27,7 @@ def wilson(right: int, count: int) -> numbers.Interval:
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (7, 7), (3, 7), (2390, 3137)])
 def test_shares_have_wilsons_interval(right: int, count: int) -> None:
     wanted = pytest.approx(vars(wilson(right, count)), abs=1e-9)
-    assert vars(numbers.share(right, count)) == wanted
+    assert vars(numbers.wilson_interval(right, count)) == wanted
 
 
 def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
@@ -50,7 +50,7 @@ def test_mean_class_accuracy_is_drawn_anew_within_each_class() -> None:
 def test_class_rows_count_by_hand() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 2])
     predictions = np.array([0, 0, 1, 2, 1, 0, 2])
-    first, second, third, fourth = numbers.class_rows(labels, predictions, 4)
+    first, second, third, fourth = numbers.make_class_rows(labels, predictions, 4)
     assert (first.faces, first.predicted) == (4, 3)
     assert first.recall.value == pytest.approx(50)
     assert first.precision == pytest.approx(100 * 2 / 3)
@@ -62,8 +62,8 @@ def test_class_rows_count_by_hand() -> None:
 
 
 def test_the_result_comes_first_and_the_best_on_test_is_called_too_good(tmp_path: Path) -> None:
-    run = reported(tmp_path)
-    result, best, train = numbers.accuracies(run)
+    run = write_and_read(tmp_path)
+    result, best, train = numbers.list_accuracies(run)
     labels, predictions = run.evaluation.labels, run.evaluation.predictions
     assert (result.when, result.note) == ("last epoch (3)", "the result")
     assert result.accuracy.value == pytest.approx(100 * (labels == predictions).mean())
@@ -74,12 +74,12 @@ def test_the_result_comes_first_and_the_best_on_test_is_called_too_good(tmp_path
     assert best.accuracy.low == pytest.approx(wilson(right, 60).low)
     assert (train.split, train.accuracy.low) == ("train", None)
     # The last epoch is not shown twice where it is the best.
-    alone = reported(tmp_path / "alone", epochs=1)
-    assert [row.split for row in numbers.accuracies(alone)] == ["test", "train"]
+    alone = write_and_read(tmp_path / "alone", epochs=1)
+    assert [row.split for row in numbers.list_accuracies(alone)] == ["test", "train"]
 
 
 def test_an_epoch_chosen_on_valid_is_too_good_on_valid_alone(tmp_path: Path) -> None:
-    found = numbers.accuracies(reported(tmp_path, valid=True))
+    found = numbers.list_accuracies(write_and_read(tmp_path, valid=True))
     said = {(row.split, row.when): row.note for row in found}
     assert said["test", "best epoch (2)"] == "chosen on valid"
     assert "too good" in said["valid", "best epoch (2)"]
@@ -88,12 +88,12 @@ def test_an_epoch_chosen_on_valid_is_too_good_on_valid_alone(tmp_path: Path) -> 
 
 def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) -> None:
     faces = plain_faces(40)
-    labels, found = faces.labels.numpy(), drawn_evaluation(faces)
+    labels, found = faces.labels.numpy(), draw_evaluation(faces)
 
-    def right_in(which: range) -> Reported:
+    def right_in(which: range) -> ReportedRun:
         said = np.where(np.isin(np.arange(40), which), labels, (labels + 1) % 7)
         evaluation = replace(found, probabilities=np.eye(7, dtype=np.float32)[said])
-        return reported(tmp_path / f"{which}", 40, found=evaluation)
+        return write_and_read(tmp_path / f"{which}", 40, found=evaluation)
 
     run = right_in(range(10, 40))
     compared = numbers.compare(run, right_in(range(16)))
@@ -108,16 +108,16 @@ def test_a_comparison_counts_the_faces_that_only_one_gets_right(tmp_path: Path) 
 
 
 def test_curves_hold_every_epoch_and_the_mean_over_folds(tmp_path: Path) -> None:
-    run = reported(tmp_path, valid=True, epochs=4)
-    found = {chart.title: chart for chart in charts(run)}
+    run = write_and_read(tmp_path, valid=True, epochs=4)
+    found = {chart.title: chart for chart in make_charts(run)}
     assert [line.name for line in found["Accuracy"].lines] == ["train", "valid", "test"]
     assert found["Loss"].lines[0].values == pytest.approx([3, 1.5, 1, 0.75])
     assert "Compactness loss" in found
     doubled = [{name: 3 * value for name, value in row.items()} for row in run.histories[0]]
     both = replace(run, histories=(run.histories[0], doubled))
-    assert charts(both)[2].lines[0].values == pytest.approx([6, 3, 2, 1.5])
+    assert make_charts(both)[2].lines[0].values == pytest.approx([6, 3, 2, 1.5])
     # The linear head has no terms.
-    plain = charts(reported(tmp_path / "linear", head="linear"))
+    plain = make_charts(write_and_read(tmp_path / "linear", head="linear"))
     assert [chart.title for chart in plain] == ["Accuracy", "Mean class accuracy", "Loss"]
 
 
@@ -127,13 +127,17 @@ SHOWN |= {0.00021: "2.10e-04", float("nan"): "\N{EN DASH}"}
 
 @pytest.mark.parametrize(("value", "shown"), SHOWN.items())
 def test_numbers_keep_three_digits_that_count(value: float, shown: str) -> None:
-    assert number(value) == shown
+    assert format_number(value) == shown
 
 
 def test_signs_and_percentages_are_written_as_in_print() -> None:
-    assert [sign(v) for v in (0.207, -0.207, -0.001)] == ["+0.21", "\N{MINUS SIGN}0.21", "0.00"]
-    assert percent(61.25) == "61.2\N{NO-BREAK SPACE}%"
-    assert percent(float("nan")) == "\N{EN DASH}"
+    assert [format_signed(v) for v in (0.207, -0.207, -0.001)] == [
+        "+0.21",
+        "\N{MINUS SIGN}0.21",
+        "0.00",
+    ]
+    assert format_percent(61.25) == "61.2\N{NO-BREAK SPACE}%"
+    assert format_percent(float("nan")) == "\N{EN DASH}"
 
 
 ALIVE = {"lambda_peak": 0.5, "lambda_apart": 2.0, "normalize_latents": True}
@@ -161,7 +165,7 @@ FROZEN = {"backbone_weights": "x/faces.pt", "freeze_backbone": True}
     ids=str,
 )
 def test_says_what_was_run(name: str, changes: dict[str, Any], words: str, tmp_path: Path) -> None:
-    assert words in dict(facts.facts(reported(tmp_path, **changes)))[name]
+    assert words in dict(facts.list_facts(write_and_read(tmp_path, **changes)))[name]
 
 
 OTHERS: list[dict[str, Any]] = [{"head": "plain"}, {"intra": False}, {"self_feature": "message"}]
@@ -177,4 +181,4 @@ def test_what_the_paper_prints_is_that_of_its_own_heads(
     changes: dict[str, Any], printed: float | None, tmp_path: Path
 ) -> None:
     options = {"dataset": "rafdb", "data": "x", **changes}
-    assert facts.printed(reported(tmp_path, **options)) == printed
+    assert facts.paper_accuracy(write_and_read(tmp_path, **options)) == printed

@@ -15,12 +15,21 @@ from torch.utils._pytree import tree_leaves
 import fdrl_layers
 import fer_rafdb
 from fdrl_layers import FDRLOutput
-from fer.evaluation.summary import epoch_line
+from fer.evaluation.summary import format_epoch
 from fer.model import checkpoint
 from fer.training.progress import Diverged
 from fer.training.run import Run
 from fer.training.stopping import SIGNALS, Stopped
-from small_runs import COMMAND, assert_same, begin, left, refuses, rows_of, same_runs, trained
+from small_runs import (
+    COMMAND,
+    assert_same,
+    read_metrics,
+    read_outputs,
+    refuses,
+    same_runs,
+    start_run,
+    train_run,
+)
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("small")
@@ -30,8 +39,8 @@ def test_killed_in_the_first_epoch_begins_again(tmp_path: Path, capsys: Capture)
     with pytest.raises(SystemExit):
         fer_rafdb.main(["--resume", str(tmp_path)])
     assert "cannot go on with" in capsys.readouterr().err
-    whole = trained(tmp_path / "whole")
-    checkpoint.write_json(tmp_path / "config.json", whole.options.plain())
+    whole = train_run(tmp_path / "whole")
+    checkpoint.write_json(tmp_path / "config.json", whole.options.to_dict())
     fer_rafdb.main(["--resume", str(tmp_path)])
     same_runs(tmp_path / "whole", tmp_path)
 
@@ -51,7 +60,7 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, step: int) -> Non
 def stopped_in_step(step: int, folder: Path, **changes: Any) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patched:
         stop_in_step(patched, signal.SIGTERM, step)
-        run = begin(folder, **changes)
+        run = start_run(folder, **changes)
         with pytest.raises(Stopped):
             run.train(quiet=True)
     return checkpoint.read_checkpoint(folder / "last.pt")
@@ -72,11 +81,11 @@ def test_stopped_and_resumed_equals_never_stopped(
     changes: dict[str, Any], step: int, tmp_path: Path
 ) -> None:
     # Five steps an epoch: the first, one in the middle, and the last of the first and second.
-    trained(tmp_path / "whole", **changes)
+    train_run(tmp_path / "whole", **changes)
     state = stopped_in_step(step, tmp_path / "stopped", **changes)
     assert (len(state["history"]), state["progress"]["steps"]) == divmod(step, 5)
-    trained(tmp_path / "stopped", **changes)
-    assert_same(left(tmp_path / "stopped"), left(tmp_path / "whole"))
+    train_run(tmp_path / "stopped", **changes)
+    assert_same(read_outputs(tmp_path / "stopped"), read_outputs(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -129,7 +138,7 @@ def test_what_is_no_number_is_never_kept(
 
 def overflowing(folder: Path) -> Run:
     """Begin a run in whose second training batch the logits become infinite."""
-    run, steps = begin(folder, epochs=2), count(1)
+    run, steps = start_run(folder, epochs=2), count(1)
 
     def overflow(head: nn.Module, _: object, output: FDRLOutput) -> FDRLOutput | None:
         if not head.training or next(steps) != 2:
@@ -148,9 +157,9 @@ def test_a_step_that_the_scaler_skips_is_counted_and_shown(tmp_path: Path) -> No
     assert [row["skipped_steps"] for row in run.history] == [1, 0]
     assert all(0 < row["train_total"] < float("inf") for row in run.history)
     assert run.scaler.get_scale() == before / 2
-    assert "1 steps skipped, as float16 overflowed" in epoch_line(run.history[0], 2)
-    assert "skipped" not in epoch_line(run.history[1], 2)
-    assert rows_of(tmp_path / "run")[0]["skipped_steps"] == "1"
+    assert "1 steps skipped, as float16 overflowed" in format_epoch(run.history[0], 2)
+    assert "skipped" not in format_epoch(run.history[1], 2)
+    assert read_metrics(tmp_path / "run")[0]["skipped_steps"] == "1"
     for state in (run.model.state_dict(), run.criterion.state_dict()):
         assert all(each.isfinite().all() for each in state.values())
 
@@ -165,14 +174,14 @@ def test_without_a_scaler_it_is_an_end(tmp_path: Path) -> None:
 def test_a_checkpoint_says_what_it_is_and_is_of_one_process_and_certain_faces(
     tmp_path: Path,
 ) -> None:
-    run = trained(tmp_path / "run", epochs=1)
+    run = train_run(tmp_path / "run", epochs=1)
     for name in ("last.pt", "best.pt"):
         state = torch.load(tmp_path / "run" / name, weights_only=True)
         assert state["version"] == fdrl_layers.__version__
         assert state["classes"][0] == "Surprise"
         assert state["options"]["num_latents"] == 3
         assert state["faces"] == {"train": 40, "test": 16}
-    with checkpoint.claim_folder(tmp_path / "run"):
+    with checkpoint.lock_folder(tmp_path / "run"):
         refuses("another process writes to", "--resume", str(tmp_path / "run"))
-    checkpoint.write_json(tmp_path / "run" / "config.json", run.options.plain() | {"faces": 48})
+    checkpoint.write_json(tmp_path / "run" / "config.json", run.options.to_dict() | {"faces": 48})
     refuses("was trained on .*'train': 40.*'train': 48", "--resume", str(tmp_path / "run"))

@@ -26,10 +26,10 @@ def send(number: int) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_a_request_and_again_acts_as_always(number: int, before: list[int]) -> None:
-    with listen_for_signals() as requests:
-        assert requests.signal == 0
+    with listen_for_signals() as request:
+        assert request.signal == 0
         send(number)
-        assert requests.signal == number
+        assert request.signal == number
         assert before == []
         send(number)
         assert before == [number]
@@ -40,10 +40,10 @@ def test_the_first_signal_is_told_and_all_act_as_before_however_the_block_ends(
 ) -> None:
     # Ctrl-C under torchrun: SIGINT from the terminal, then SIGTERM from torchrun.
     def fail() -> None:
-        with listen_for_signals() as requests:
+        with listen_for_signals() as request:
             send(signal.SIGINT)
             send(signal.SIGTERM)
-            raise ArithmeticError(requests.signal)
+            raise ArithmeticError(request.signal)
 
     with pytest.raises(ArithmeticError, match=f"^{signal.SIGINT:d}$"):
         fail()
@@ -55,8 +55,8 @@ def test_the_first_signal_is_told_and_all_act_as_before_however_the_block_ends(
 
 def test_a_thread_leaves_signals_alone() -> None:
     def work() -> tuple[object, int]:
-        with listen_for_signals() as requests:
-            return signal.getsignal(signal.SIGTERM), requests.signal
+        with listen_for_signals() as request:
+            return signal.getsignal(signal.SIGTERM), request.signal
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(work).result() == (signal.getsignal(signal.SIGTERM), 0)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fer.data.action_units import EXPRESSIONS, FOREIGN, LIKELIHOODS, UNITS, sample_units
+from fer.data.action_units import EXPRESSIONS, LIKELIHOODS, UNITS, UNLISTED_LIKELIHOOD, sample_units
 from fer.data.drawing.curves import bezier, stroke
 from fer.data.drawing.face import draw_face
 from fer.data.drawing.light import Light, photograph
@@ -16,7 +16,7 @@ from fer.data.drawing.person import Person, sample_person
 from fer.data.drawing.setting import Setting
 from fer.data.drawing.view import View
 from fer.data.faces import FaceSet
-from fer.data.synthetic import SMALLEST, synthetic_faces
+from fer.data.synthetic import MIN_SIZE, draw_synthetic_faces
 from report_runs import CLASSES
 from small_runs import assert_same
 
@@ -76,7 +76,7 @@ def red_rows(picture: Picture, x: float) -> Picture:
 
 
 def test_shapes_types_names_and_balance() -> None:
-    database = synthetic_faces(9, 5, size=40)
+    database = draw_synthetic_faces(9, 5, size=40)
     assert database.name == "synthetic"
     assert database.classes == CLASSES
     assert "AU12 lip corner puller" in database.units
@@ -94,7 +94,7 @@ def test_shapes_types_names_and_balance() -> None:
     counts = Counter(database.splits["train"].labels.tolist())
     assert sorted(counts) == list(range(7))
     assert set(counts.values()) == {1, 2}
-    empty = synthetic_faces(0, 1).splits["train"]
+    empty = draw_synthetic_faces(0, 1).splits["train"]
     assert (len(empty), empty.images.shape) == (0, (0, 3, 72, 72))
 
 
@@ -104,16 +104,16 @@ def first(faces: FaceSet, count: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
 
 
 def test_a_face_depends_on_seed_split_and_index_alone_and_no_other_is_the_same() -> None:
-    few, many = synthetic_faces(5, 2, size=24), synthetic_faces(30, 30, size=24)
+    few, many = draw_synthetic_faces(5, 2, size=24), draw_synthetic_faces(30, 30, size=24)
     for split, count in (("train", 5), ("test", 2)):
         assert_same(first(few.splits[split], 9), first(many.splits[split], count))
-    sets = [*many.splits.values(), *synthetic_faces(30, 30, size=24, seed=1).splits.values()]
+    sets = [*many.splits.values(), *draw_synthetic_faces(30, 30, size=24, seed=1).splits.values()]
     images = torch.cat([faces.images for faces in sets]).flatten(1)
     assert len(images.unique(dim=0)) == 120
 
 
 def test_images_are_upright_and_units_belong_to_their_labels() -> None:
-    database = synthetic_faces(210, 0, size=24)
+    database = draw_synthetic_faces(210, 0, size=24)
     faces = database.splits["train"]
     assert faces.units is not None
     mean = faces.images.float().mean(dim=(0, 1))
@@ -129,7 +129,7 @@ def test_images_are_upright_and_units_belong_to_their_labels() -> None:
     [
         ({"train": -1}, ValueError, "train must be at least 0, got -1"),
         ({"test": -3}, ValueError, "test must be at least 0, got -3"),
-        ({"size": SMALLEST - 1}, ValueError, "size must be at least 24, got 23"),
+        ({"size": MIN_SIZE - 1}, ValueError, "size must be at least 24, got 23"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"train": 2.0}, TypeError, "train must be an integer, got float: 2.0"),
         ({"size": True}, TypeError, "size must be an integer, got bool: True"),
@@ -137,7 +137,7 @@ def test_images_are_upright_and_units_belong_to_their_labels() -> None:
 )
 def test_rejects_bad_arguments(bad: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
-        synthetic_faces(**{"train": 0, "test": 0, **bad})
+        draw_synthetic_faces(**{"train": 0, "test": 0, **bad})
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
@@ -147,7 +147,7 @@ def test_units_are_as_likely_as_the_table_says(expression: str) -> None:
     settled = {5, 25}  # by AU43 and AU26, see below
     for number in UNITS.keys() - settled:
         share = sum(sample[number] > 0 for sample in samples) / count
-        chance = LIKELIHOODS[expression].get(number, FOREIGN)
+        chance = LIKELIHOODS[expression].get(number, UNLISTED_LIKELIHOOD)
         assert share == pytest.approx(chance, abs=4 * (chance * (1 - chance) / count) ** 0.5)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fer.data import DATABASES, read_database, table
-from fer.data.table import OF_THE_DATA, read_whole
+from fer.data.table import DATA_OPTIONS, read_all_faces
 from fer.options import DATASETS, Options
 from image_trees import CK48_CLIPS, class_names, write_tree
 
@@ -30,9 +30,11 @@ def write_small_dump(root: Path) -> Options:
 
 def test_every_dataset_of_the_command_line_is_in_the_table() -> None:
     assert tuple(DATABASES) == DATASETS
-    folded = [name for name, entry in DATABASES.items() if entry.folded]
+    folded = [name for name, entry in DATABASES.items() if entry.is_cross_validated]
     assert folded == ["ckplus", "mmi", "oulu"]
-    printed = {name: entry.printed for name, entry in DATABASES.items() if entry.printed}
+    printed = {
+        name: entry.paper_accuracies for name, entry in DATABASES.items() if entry.paper_accuracies
+    }
     assert printed == PRINTED
 
 
@@ -46,9 +48,9 @@ def test_a_database_is_read_once_whole_or_as_a_fold_and_counted(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"clips: expected 327, found 28"):
         read_database(replace(options, check_counts=True))
     # Folds and other recipes share the faces that were read.
-    whole = read_whole(options)
+    whole = read_all_faces(options)
     other = replace(options, fold=1, seed=7, epochs=3, head="linear")
-    assert read_whole(other, progress=True) is whole
+    assert read_all_faces(other, progress=True) is whole
 
 
 def test_the_options_of_a_folder_reach_its_reader(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_the_options_of_a_folder_reach_its_reader(tmp_path: Path) -> None:
     assert database.splits["all"].subjects == ("a", "b", "a", "b")
 
 
-@pytest.mark.parametrize("name", sorted({*OF_THE_DATA} - {"check_counts"}))
+@pytest.mark.parametrize("name", sorted({*DATA_OPTIONS} - {"check_counts"}))
 def test_whatever_decides_the_faces_has_them_read_again(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -68,7 +70,7 @@ def test_whatever_decides_the_faces_has_them_read_again(
     monkeypatch.setattr(table, "DATABASES", dict.fromkeys(DATASETS, DATABASES["ckplus"]))
     if name == "targets":
         options = replace(options, dataset="ferplus")
-    whole = read_whole(options)
+    whole = read_all_faces(options)
     other: dict[str, Any] = {"dataset": "mmi", "data": f"{tmp_path}/", "labels": "fer2013new.csv"}
     other |= {"targets": "votes", "classes": ["sad"], "subject": ".+", "faces": 7}
-    assert read_whole(replace(options, **{name: other[name]})) is not whole
+    assert read_all_faces(replace(options, **{name: other[name]})) is not whole

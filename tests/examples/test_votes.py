@@ -11,13 +11,13 @@ from torch import Tensor
 
 from fer.data import read_database
 from fer.data.faces import Database
-from fer.data.votes import CLASSES, draw_labels, majority_label, training_targets, vote_shares
-from fer.model.build import losses_of
+from fer.data.votes import CLASSES, draw_labels, majority_label, make_training_targets, vote_shares
+from fer.model.build import compute_losses
 from fer.model.classification import Classification
 from fer.training import run as training
 from fer.training.batches import TrainingBatches, cache_faces, limit_faces
 from fer.training.ranks import Ranks
-from small_runs import ALONE, batch_of, make_run, options_of, same_runs, stopped, trained
+from small_runs import ALONE, batch_of, make_run, make_stopped_run, options_of, same_runs, train_run
 
 RULES: dict[str, tuple[tuple[int, ...], int, dict[int, float]]] = {
     "unanimous": ((0, 10, 0, 0, 0, 0, 0, 0, 0, 0), 1, {1: 1}),
@@ -151,7 +151,7 @@ def test_a_run_learns_the_shares(head: str) -> None:
     torch.testing.assert_close(targets.gather(1, labels[:, None]), torch.full((8, 1), 0.7))
     output = run.model(images)
     logits = output if head == "linear" else output.logits
-    losses = losses_of(run.criterion, output, targets)
+    losses = compute_losses(run.criterion, output, targets)
     found = losses.get("classification", losses["total"])
     want = -(targets.double() * logits.double().log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-6)
@@ -179,13 +179,13 @@ def test_a_vote_is_drawn_anew_each_epoch_and_alike_on_every_process() -> None:
     off = (whole.targets - faces.labels) % len(CLASSES[:7])
     assert (off <= 1).all()
     ranks = [Ranks(rank, 2, ALONE.device) for rank in range(2)]
-    halves = (TrainingBatches(faces, options, 1, each).after(0) for each in ranks)
-    for batch, *parts in zip(whole.after(0), *halves, strict=True):
+    halves = (TrainingBatches(faces, options, 1, each).iterate_from(0) for each in ranks)
+    for batch, *parts in zip(whole.iterate_from(0), *halves, strict=True):
         for one, *both in zip(batch, *parts, strict=True):
             assert torch.equal(one, torch.cat(both))
     # The order and the crops of a training do not depend on what it learns.
-    plain = next(iter(TrainingBatches(faces, options_of(), 1, ALONE).after(0)))
-    assert torch.equal(plain[0], next(iter(again.after(0)))[0])
+    plain = next(iter(TrainingBatches(faces, options_of(), 1, ALONE).iterate_from(0)))
+    assert torch.equal(plain[0], next(iter(again.iterate_from(0)))[0])
 
 
 @pytest.mark.usefixtures("votes")
@@ -205,10 +205,10 @@ def test_a_run_over_buffers_and_one_that_was_stopped_are_the_same(
     targets: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     whole, buffers, parts = (tmp_path / name for name in ("whole", "buffers", "parts"))
-    trained(whole, targets=targets, **changes)
-    trained(buffers, targets=targets, buffers=True, **changes)
-    stopped(parts, 2, targets=targets, **changes)
-    trained(parts, targets=targets, **changes)
+    train_run(whole, targets=targets, **changes)
+    train_run(buffers, targets=targets, buffers=True, **changes)
+    make_stopped_run(parts, 2, targets=targets, **changes)
+    train_run(parts, targets=targets, **changes)
     same_runs(whole, buffers, parts)
 
 
@@ -227,6 +227,6 @@ def test_weights_of_classes_and_shares_are_as_in_pytorch() -> None:
 def test_faces_without_votes_are_refused() -> None:
     faces = read_database(options_of()).splits["train"]
     with pytest.raises(ValueError, match="--targets votes needs faces with shares of votes"):
-        training_targets(faces, "votes", 0)
-    assert training_targets(faces, "majority", 0) is faces.labels
+        make_training_targets(faces, "votes", 0)
+    assert make_training_targets(faces, "majority", 0) is faces.labels
     assert cache_faces(faces, options_of(), ALONE) is faces

@@ -16,7 +16,7 @@ from torchvision.models import resnet18
 import fer_rafdb
 from fer.model import build as model
 from fer.model.build import make_model
-from fer.model.weights import IN_SEQUENCE, fill_backbone, read_tensors
+from fer.model.weights import SEQUENTIAL_LAYERS, fill_backbone, read_tensors
 from fer.options import Options
 from small_runs import assert_same, refuses
 
@@ -62,7 +62,7 @@ def in_sequence(tensors: Tensors) -> Tensors:
     cut = {}
     for name, value in without("fc.", tensors).items():
         layer, rest = name.split(".", 1)
-        cut[f"features.{IN_SEQUENCE.index(layer)}.{rest}"] = value
+        cut[f"features.{SEQUENTIAL_LAYERS.index(layer)}.{rest}"] = value
     return cut
 
 
@@ -97,7 +97,7 @@ def test_every_tensor_is_that_of_the_file(
     backbone = bare()
     matched = fill_backbone(backbone, path)
     got = backbone.state_dict()
-    if matched.filled < len(got):
+    if matched.num_filled < len(got):
         got = without(COUNTERS, got)
     assert str(matched) == f"{len(got)} tensors filled" + f"; not used: {unused}" * bool(unused)
     assert_same(got, {name: trained[name] for name in got})
@@ -113,7 +113,7 @@ def test_safetensors_are_read(path: Path, trained: Tensors) -> None:
     path = path.with_suffix(".safetensors")
     safetensors.save_file(prefixed(trained, "backbone."), path)
     backbone = bare()
-    assert fill_backbone(backbone, path).filled == 120
+    assert fill_backbone(backbone, path).num_filled == 120
     assert torch.equal(backbone.state_dict()["conv1.weight"], trained["conv1.weight"])
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=r"weights\.safetensors cannot be read: "):
@@ -128,9 +128,9 @@ def test_a_checkpoint_of_ours_gives_the_averaged_backbone_first(path: Path, aver
     torch.save(state | {"model": ours.state_dict(), "criterion": criterion}, path)
     backbone = bare()
     matched = fill_backbone(backbone, path)
-    assert matched.filled == 120
-    assert all(name.startswith("1.") for name in matched.left)
-    assert str(matched).endswith(f"not used: {', '.join(matched.left[:4])}, ...")
+    assert matched.num_filled == 120
+    assert all(name.startswith("1.") for name in matched.unused)
+    assert str(matched).endswith(f"not used: {', '.join(matched.unused[:4])}, ...")
     assert_same(backbone.state_dict(), (ema if averaged else ours)[0].state_dict())
 
 
@@ -195,7 +195,7 @@ def test_a_run_says_what_the_weights_gave_and_has_the_head_as_before(
 ) -> None:
     torch.save({"state_dict": trained}, path)
     options = Options(backbone_weights=str(path))
-    model.try_weights(options)
+    model.check_weights(options)
     assert capsys.readouterr().out == f"{path}: 120 tensors filled; not used: fc.bias, fc.weight\n"
     torch.manual_seed(0)
     made = make_model(options, 7)
@@ -204,7 +204,7 @@ def test_a_run_says_what_the_weights_gave_and_has_the_head_as_before(
     assert made[0](torch.zeros(2, 3, 32, 32)).shape == (2, 512)
     torch.manual_seed(0)
     assert_same(made[1].state_dict(), make_model(OPTIONS, 7)[1].state_dict())
-    model.try_weights(OPTIONS)
+    model.check_weights(OPTIONS)
     assert capsys.readouterr().out == ""
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from benchmarks.counting import counted_kernels
+from benchmarks.counting import count_kernels
 from comparing import assert_close
 from devices import AVAILABLE, OF_KERNELS, marks_of
 from fdrl_layers import FDRLHead, FDRLLoss
@@ -238,7 +238,7 @@ def test_the_passes_by_hand_are_what_runs() -> None:
     x, parameters = inputs_for(by_hand, SMALL)
     without = parameters._replace(intra_weight=None, intra_bias=None)
     for form, held in ((by_hand, parameters), (FORMS["reference"], parameters), (head, without)):
-        with counted_kernels() as kernels:
+        with count_kernels() as kernels:
             form(x, held, 0.25, "sum")
         assert ("_cdist_forward" in kernels) == (form is by_hand)
 

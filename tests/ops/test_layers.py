@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from benchmarks.counting import saved_bytes
+from benchmarks.counting import count_saved_bytes
 from comparing import assert_close
 from fdrl_layers import FeatureReconstruction, InterRelation
 from fdrl_layers.ops import layers
@@ -101,7 +101,7 @@ def test_a_reconstruction_keeps_a_tenth_of_what_autograd_does(
     layer, latents = FeatureReconstruction(), torch.randn(8, 9, 128).relu().requires_grad_()
 
     def kept() -> float:
-        return saved_bytes(lambda: layer(latents), layer, latents) / 8 / 1024
+        return count_saved_bytes(lambda: layer(latents), layer, latents) / 8 / 1024
 
     assert kept() < 10
     by_reference(monkeypatch)

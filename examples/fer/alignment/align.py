@@ -55,11 +55,11 @@ def align_by_eyes(
 
     Example:
         >>> face = torch.arange(256.0).expand(1, 256, 256)
-        >>> left, right = eye_places(256)
+        >>> left, right = eye_positions(256)
         >>> torch.allclose(align_by_eyes(face, left, right), face, atol=1e-3)
         True
     """
-    target = eye_places(size, eye_distance, eye_height)
+    target = eye_positions(size, eye_distance, eye_height)
     _check(images, left, right)
     if images.ndim == 3:
         options = {"eye_distance": eye_distance, "eye_height": eye_height}
@@ -84,7 +84,7 @@ def align_by_eyes(
     return crops
 
 
-def eye_places(
+def eye_positions(
     size: int, eye_distance: float = EYE_DISTANCE, eye_height: float = EYE_HEIGHT
 ) -> Tensor:
     """Return the positions of the left and right eye in a crop: pixels (2, 2), x before y."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from fer.evaluation import figures
 
 COLOR = "#1f77b4"
-QUIET = "#b5c7d8"
+MUTED_COLOR = "#b5c7d8"
 
 
 def draw_prediction(
@@ -28,22 +28,24 @@ def draw_prediction(
     axes[0].imshow((face.permute(1, 2, 0).float() / 2 + 0.5).clamp(0, 1).numpy())
     axes[0].axis("off")
     axes[0].set_title("what the network sees", fontsize="medium")
-    _bars(axes[1], list(probabilities), list(probabilities.values()), "probability", "{:.2f}")
+    _draw_bars(axes[1], list(probabilities), list(probabilities.values()), "probability", "{:.2f}")
     axes[1].set_xlim(0, 1.2)
     if intra_weights is not None:
         latents = [str(j + 1) for j in range(len(intra_weights))]
-        _bars(axes[2], latents, intra_weights, "Intra-W of each latent", "{:#.3g}")
+        _draw_bars(axes[2], latents, intra_weights, "Intra-W of each latent", "{:#.3g}")
         axes[2].set_xlim(0, 1.25 * max(*intra_weights, 1e-9))
     figures.save(figure, path)
 
 
-def _bars(
-    axes: Axes, names: Sequence[str], values: Sequence[float], title: str, written: str
+def _draw_bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], title: str, number_format: str
 ) -> None:
     largest = max(values)
-    colors = [COLOR if value == largest else QUIET for value in values]
+    colors = [COLOR if value == largest else MUTED_COLOR for value in values]
     bars = axes.barh(range(len(names)), values, color=colors)
-    axes.bar_label(bars, [written.format(value) for value in values], padding=2, fontsize="small")
+    axes.bar_label(
+        bars, [number_format.format(value) for value in values], padding=2, fontsize="small"
+    )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xticks([])

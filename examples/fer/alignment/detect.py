@@ -6,10 +6,10 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-SURE = 0.9
+MIN_PROBABILITY = 0.9
 """Faces that MTCNN detects with a lower probability come last, regardless of their size."""
 
-MISSING = """\
+MISSING_PACKAGE = """\
 --detector mtcnn needs facenet-pytorch, whose wheel holds its weights. It asks for an older torch
 than it needs, so install it without what it asks for:
     pip install --no-deps facenet-pytorch && pip install requests"""
@@ -34,7 +34,7 @@ class MTCNN:
         try:
             package = importlib.import_module("facenet_pytorch")
         except ImportError as error:
-            raise ValueError(f"{MISSING}\n({error})") from error
+            raise ValueError(f"{MISSING_PACKAGE}\n({error})") from error
         self.network = package.MTCNN(keep_all=True, device=torch.device(device))
 
     def detect(self, image: Image.Image) -> Any:
@@ -44,7 +44,7 @@ class MTCNN:
             return None
         areas = [float((x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in boxes]
         order = sorted(
-            range(len(boxes)), key=lambda i: (chances[i] >= SURE, areas[i]), reverse=True
+            range(len(boxes)), key=lambda i: (chances[i] >= MIN_PROBABILITY, areas[i]), reverse=True
         )
         return [points[i].tolist() for i in order]
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fer.alignment.align import EYE_DISTANCE, EYE_HEIGHT, align_by_eyes, eye_places
+from fer.alignment.align import EYE_DISTANCE, EYE_HEIGHT, align_by_eyes, eye_positions
 from fer.alignment.detect import make_detector
-from fer.alignment.landmarks import marked, read_landmarks
+from fer.alignment.landmarks import find_eyes, read_landmarks
 from fer.report.pictures import as_tensor
 
 FindEyes = Callable[[str, Image.Image], tuple[Tensor, int]]
@@ -26,10 +26,10 @@ def find_by_landmarks(path: Path) -> FindEyes:
     known = read_landmarks(path)
 
     def find(name: str, picture: Image.Image) -> tuple[Tensor, int]:
-        eyes = marked(known, name)
+        eyes = find_eyes(known, name)
         if eyes is None:
             raise ValueError(f"{path} does not name it")
-        return _plausible(eyes, picture), 1
+        return _check_eyes(eyes, picture), 1
 
     return find
 
@@ -51,12 +51,12 @@ def find_by_detector(name: str, device: str = "cpu") -> FindEyes:
                 f"the detector {name} must give points (faces, 2 or more, 2), "
                 f"got {tuple(points.shape)}"
             )
-        return _plausible(points[0, :2], picture), len(points)
+        return _check_eyes(points[0, :2], picture), len(points)
 
     return find
 
 
-def _plausible(eyes: Tensor, picture: Image.Image) -> Tensor:
+def _check_eyes(eyes: Tensor, picture: Image.Image) -> Tensor:
     """Return the eyes; raise `ValueError` if they cannot be those of a face in the picture."""
     (x1, y1), (x2, y2) = eyes.tolist()
     for name, x, y in (("left", x1, y1), ("right", x2, y2)):
@@ -81,7 +81,7 @@ class Crop:
     eye_height: float = EYE_HEIGHT
 
     def __post_init__(self) -> None:
-        eye_places(self.size, self.eye_distance, self.eye_height)
+        eye_positions(self.size, self.eye_distance, self.eye_height)
 
     def __call__(self, picture: Image.Image, eyes: Tensor) -> Tensor:
         """Return the face as uint8 (1, size, size) or (3, size, size)."""
@@ -122,8 +122,8 @@ def _device(name: str) -> str:
     return name
 
 
-def finder_of(said: argparse.Namespace) -> FindEyes | None:
+def make_eye_finder(given: argparse.Namespace) -> FindEyes | None:
     """Return the function that finds eyes as the options specify, or None if they do not."""
-    if said.landmarks is not None:
-        return find_by_landmarks(said.landmarks)
-    return None if said.detector is None else find_by_detector(said.detector, said.device)
+    if given.landmarks is not None:
+        return find_by_landmarks(given.landmarks)
+    return None if given.detector is None else find_by_detector(given.detector, given.device)

@@ -29,7 +29,7 @@ def read_landmarks(path: Path) -> dict[str, Tensor]:
     return _read_rafdb(path) if path.is_dir() else _read_csv(path)
 
 
-def marked(landmarks: Mapping[str, Tensor], name: str) -> Tensor | None:
+def find_eyes(landmarks: Mapping[str, Tensor], name: str) -> Tensor | None:
     """Return the eyes of a picture by its name, or by its name without suffix; None if unknown."""
     return landmarks.get(name, landmarks.get(str(PurePosixPath(name).with_suffix(""))))
 

@@ -39,7 +39,7 @@ LIKELIHOODS: Mapping[str, Mapping[int, float]] = {
 EXPRESSIONS = tuple(LIKELIHOODS)
 
 # The likelihood of a unit in an expression that is not listed with it above.
-FOREIGN = 0.03
+UNLISTED_LIKELIHOOD = 0.03
 
 Units = Mapping[int, float]
 
@@ -56,7 +56,7 @@ def sample_units(rng: np.random.Generator, expression: str) -> dict[int, float]:
     chances, spreads, faint = rng.random(len(UNITS)), rng.random(len(UNITS)), rng.random(len(UNITS))
     intensities: dict[int, float] = {}
     for column, number in enumerate(UNITS):
-        shown = chances[column] < own.get(number, FOREIGN)
+        shown = chances[column] < own.get(number, UNLISTED_LIKELIHOOD)
         amount = strength * (0.7 + 0.6 * spreads[column]) if number in own else 0.4 * faint[column]
         intensities[number] = float(min(amount, 1.0)) if shown else 0.0
     if intensities[43] > 0:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fer.data.class_folders import images_in
-from fer.data.clips import Clip, clips_in_class_folders, last_frames, load_clips
+from fer.data.class_folders import list_images
+from fer.data.clips import Clip, load_clips, read_clips, select_last_frames
 from fer.data.faces import Database, read_text
 
 CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
@@ -37,7 +37,7 @@ def load_ckplus(root: Path, *, check_counts: bool = True, progress: bool = False
         root,
         CLASSES,
         find_clips(root, check_counts=check_counts),
-        last_frames,
+        select_last_frames,
         COUNTS,
         gray=True,
         check_counts=check_counts,
@@ -51,7 +51,7 @@ def find_clips(root: Path, *, check_counts: bool = True) -> list[Clip]:
     images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
     emotions = next((root / name for name in EMOTIONS if (root / name).is_dir()), None)
     if images is None and emotions is None:
-        return clips_in_class_folders(dump if dump.is_dir() else root, CLASSES)
+        return read_clips(dump if dump.is_dir() else root, CLASSES)
     if dump.is_dir():
         raise ValueError(f"root: {root} holds the official CK+ and {DUMP}; move one elsewhere")
     if images is None or emotions is None:
@@ -59,10 +59,10 @@ def find_clips(root: Path, *, check_counts: bool = True) -> list[Clip]:
         raise FileNotFoundError(
             f"root: {root} holds the {half} of CK+ alone; looked for {', '.join(others)} in it"
         )
-    return official_clips(images, emotions, check_counts=check_counts)
+    return read_official_clips(images, emotions, check_counts=check_counts)
 
 
-def official_clips(images: Path, emotions: Path, *, check_counts: bool = True) -> list[Clip]:
+def read_official_clips(images: Path, emotions: Path, *, check_counts: bool = True) -> list[Clip]:
     """Return the sequences with a label; without `check_counts`, skip those without frames.
 
     Most sequences have a folder in `Emotion`; 327 of these folders contain a file with the code.
@@ -75,7 +75,7 @@ def official_clips(images: Path, emotions: Path, *, check_counts: bool = True) -
         if name in clips:
             raise ValueError(f"{path}: {name} has more than one label")
         if folder.is_dir():
-            clips[name] = Clip(subject, name, read_code(path), tuple(images_in(folder)))
+            clips[name] = Clip(subject, name, read_code(path), tuple(list_images(folder)))
         elif check_counts:
             raise FileNotFoundError(
                 f"{path}: there is no folder {folder} of its frames (--no-check-counts goes on "

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from fer.data.class_folders import class_folders, images_in, subfolders
+from fer.data.class_folders import list_images, list_subfolders, require_class_folders
 from fer.data.faces import Database, FaceSet, read_images, require_counts
 
-PEAK = 3
+NUM_PEAK_FRAMES = 3
 """Number of frames selected from each clip (section 4.1)."""
 
-Choice = Callable[[Sequence[Path]], Sequence[Path]]
+FrameSelector = Callable[[Sequence[Path]], Sequence[Path]]
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class Clip:
     frames: tuple[Path, ...]
 
 
-def last_frames(frames: Sequence[Path]) -> Sequence[Path]:
+def select_last_frames(frames: Sequence[Path]) -> Sequence[Path]:
     """Return the last frames of a clip that ends at its peak."""
-    return frames[-PEAK:]
+    return frames[-NUM_PEAK_FRAMES:]
 
 
-def middle_frames(frames: Sequence[Path]) -> Sequence[Path]:
+def select_middle_frames(frames: Sequence[Path]) -> Sequence[Path]:
     """Return the frames in the middle of a clip that rises to a peak and falls again."""
-    start = max(len(frames) - PEAK, 0) // 2
-    return frames[start : start + PEAK]
+    start = max(len(frames) - NUM_PEAK_FRAMES, 0) // 2
+    return frames[start : start + NUM_PEAK_FRAMES]
 
 
-def clips_in_class_folders(root: Path, classes: Sequence[str]) -> list[Clip]:
+def read_clips(root: Path, classes: Sequence[str]) -> list[Clip]:
     """Read clips from `CLASS/CLIP/FRAME.png` or `CLASS/CLIP_FRAME.png`.
 
     The subject is the first field of the clip's name: S010 of S010_004 or of S010-004.
@@ -47,10 +47,12 @@ def clips_in_class_folders(root: Path, classes: Sequence[str]) -> list[Clip]:
         ValueError: a name has no such fields, or a clip exists both as a folder and as files.
     """
     clips = []
-    for label, folder in class_folders(root, classes):
-        groups: dict[str, list[Path]] = {each.name: images_in(each) for each in subfolders(folder)}
+    for label, folder in require_class_folders(root, classes):
+        groups: dict[str, list[Path]] = {
+            each.name: list_images(each) for each in list_subfolders(folder)
+        }
         loose: dict[str, list[Path]] = {}
-        for path in images_in(folder):
+        for path in list_images(folder):
             loose.setdefault(path.stem.rpartition("_")[0], []).append(path)
         if twice := sorted(groups.keys() & loose.keys()):
             raise ValueError(f"{folder}: the clip {twice[0]} is there as a folder and as files")
@@ -70,14 +72,14 @@ def load_clips(
     root: Path,
     classes: tuple[str, ...],
     clips: Sequence[Clip],
-    peak: Choice,
+    select_frames: FrameSelector,
     expected: Mapping[str, int],
     *,
     gray: bool = False,
     check_counts: bool = True,
     progress: bool = False,
 ) -> Database:
-    """Read the frames that `peak` selects from each clip into one split, "all".
+    """Read the frames that `select_frames` selects from each clip into one split, "all".
 
     Raises:
         ValueError: a class has no clip, a frame occurs twice, or, with `check_counts`, a clip has
@@ -89,7 +91,7 @@ def load_clips(
     _require_single_frames(title, clips)
     if check_counts:
         _require_peaks(title, clips)
-    chosen = [(clip, frame) for clip in clips for frame in peak(clip.frames)]
+    chosen = [(clip, frame) for clip in clips for frame in select_frames(clip.frames)]
     if check_counts:
         found = {
             "clips": len(clips),
@@ -122,10 +124,10 @@ def _require_single_frames(title: str, clips: Sequence[Clip]) -> None:
 
 
 def _require_peaks(title: str, clips: Sequence[Clip]) -> None:
-    short = [clip for clip in clips if len(clip.frames) < PEAK]
+    short = [clip for clip in clips if len(clip.frames) < NUM_PEAK_FRAMES]
     if short:
         raise ValueError(
-            f"{title}: {len(short)} of {len(clips)} clips have fewer than {PEAK} frames, "
-            f"{short[0].name} among them with {len(short[0].frames)} (--no-check-counts takes "
-            "what is there)"
+            f"{title}: {len(short)} of {len(clips)} clips have fewer than {NUM_PEAK_FRAMES} "
+            f"frames, {short[0].name} among them with {len(short[0].frames)} (--no-check-counts "
+            "takes what is there)"
         )

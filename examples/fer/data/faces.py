@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-NAMED_AT_MOST = 3
+MAX_LISTED_FILES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,10 @@ class FaceSet:
     def __post_init__(self) -> None:
         images, labels, units = self.images, self.labels, self.units
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"images must be uint8 (n, 1 or 3, H, W), got {_kind(images)}")
+            raise ValueError(f"images must be uint8 (n, 1 or 3, H, W), got {_describe(images)}")
         count = len(images)
         if labels.dtype != torch.int64 or labels.shape != (count,):
-            raise ValueError(f"labels must be int64 ({count},), got {_kind(labels)}")
+            raise ValueError(f"labels must be int64 ({count},), got {_describe(labels)}")
         if len(self.names) != count:
             raise ValueError(f"names must be {count} names, got {len(self.names)}")
         if self.subjects is not None and len(self.subjects) != count:
@@ -49,7 +49,9 @@ class FaceSet:
             if rows is not None and (
                 rows.dtype != torch.float32 or rows.ndim != 2 or len(rows) != count
             ):
-                raise ValueError(f"{name} must be float32 ({count}, {letter}), got {_kind(rows)}")
+                raise ValueError(
+                    f"{name} must be float32 ({count}, {letter}), got {_describe(rows)}"
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -123,8 +125,8 @@ def require_files(paths: Sequence[Path]) -> None:
     """Raise `FileNotFoundError` with the number of missing files and the first of their names."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        named = ", ".join(str(path) for path in missing[:NAMED_AT_MOST])
-        more = ", ..." if len(missing) > NAMED_AT_MOST else ""
+        named = ", ".join(str(path) for path in missing[:MAX_LISTED_FILES])
+        more = ", ..." if len(missing) > MAX_LISTED_FILES else ""
         raise FileNotFoundError(
             f"{len(missing):,} of {len(paths):,} image files are missing: {named}{more}"
         )
@@ -155,8 +157,9 @@ def read_images(
             images = image.new_empty((len(paths), *image.shape))
         elif image.shape != images.shape[1:]:
             raise ValueError(
-                f"images of one split must have one size: {path} is {_size(image)}, "
-                f"but {paths[0]} is {_size(images[0])}; align_faces.py cuts faces out in one size"
+                f"images of one split must have one size: {path} is {_format_size(image)}, "
+                f"but {paths[0]} is {_format_size(images[0])}; align_faces.py cuts faces out in "
+                "one size"
             )
         images[index] = image
     return images
@@ -178,9 +181,9 @@ def _read_image(path: Path, mode: str) -> torch.Tensor:
     return decoded
 
 
-def _size(image: torch.Tensor) -> str:
+def _format_size(image: torch.Tensor) -> str:
     return f"{image.shape[-1]} x {image.shape[-2]}"
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _describe(tensor: torch.Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)}"

@@ -29,17 +29,17 @@ COUNTS: Mapping[str, Mapping[str, int]] = {
     "fer2013new.csv": {"train": 25_060, "valid": 3_199, "test": 3_153},
 }
 # Counts of the training faces that have vote shares.
-SHARED_COUNTS: Mapping[str, int] = {"label.csv": 27_947, "fer2013new.csv": 27_956}
+SHARES_COUNTS: Mapping[str, int] = {"label.csv": 27_947, "fer2013new.csv": 27_956}
 # `fer2013new.csv` has two rows for each of these, and its published counts are counts of rows.
 # The first three are in the training set twice; of the last, one row is used, the other is no face.
-TWICE = ("fer0006953.png", "fer0008403.png", "fer0011785.png", "fer0033120.png")
+DUPLICATED_IMAGES = ("fer0006953.png", "fer0008403.png", "fer0011785.png", "fer0033120.png")
 WHOLE_IMAGE = "(0,0,48,48)"
 
 _NAME = re.compile(r"[\w-]+\.png", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,3}", re.ASCII)
 
 Row = tuple[str, list[int]]
-StoredEvaluation = tuple[tuple[str, ...], torch.Tensor, torch.Tensor | None]
+LabeledNames = tuple[tuple[str, ...], torch.Tensor, torch.Tensor | None]
 
 
 def load_ferplus(
@@ -71,10 +71,10 @@ def load_ferplus(
         raise ValueError(f"labels must be one of {', '.join(COUNTS)}, got {labels!r}")
     require_layout(root)
     votes = read_split_votes(root) if labels == "label.csv" else read_joint_votes(root / labels)
-    kept = {split: keep_majority(rows) for split, rows in votes.items()}
+    kept = {split: select_majority(rows) for split, rows in votes.items()}
     expected = dict(COUNTS[labels])
     if shares:
-        kept["train"], expected["train"] = keep_shares(votes["train"]), SHARED_COUNTS[labels]
+        kept["train"], expected["train"] = select_with_shares(votes["train"]), SHARES_COUNTS[labels]
     if check_counts:
         found = {split: len(names) for split, (names, *_) in kept.items()}
         require_counts(f"FER+ in {root} ({labels})", found, expected)
@@ -98,13 +98,13 @@ def load_ferplus(
     return Database("ferplus", CLASSES, splits)
 
 
-def keep_majority(rows: Sequence[Row]) -> StoredEvaluation:
+def select_majority(rows: Sequence[Row]) -> LabeledNames:
     """Return the names and labels of the rows with a majority label, in order."""
     labels = majority_label(_counts(rows))
-    return _names(rows, labels >= 0), labels[labels >= 0], None
+    return _select_names(rows, labels >= 0), labels[labels >= 0], None
 
 
-def keep_shares(rows: Sequence[Row]) -> StoredEvaluation:
+def select_with_shares(rows: Sequence[Row]) -> LabeledNames:
     """Return names, labels and shares of the rows for which `vote_shares` is not 0, in order.
 
     The label is the expression with the most votes; ties take the first in the order of `CLASSES`.
@@ -114,14 +114,14 @@ def keep_shares(rows: Sequence[Row]) -> StoredEvaluation:
     # Not `argmax`, which does not specify which of several equal values it returns.
     most = shares == shares.amax(1, keepdim=True)
     labels = (most.cumsum(1) == 0).sum(1)
-    return _names(rows, keep), labels[keep], shares[keep]
+    return _select_names(rows, keep), labels[keep], shares[keep]
 
 
 def _counts(rows: Sequence[Row]) -> torch.Tensor:
     return torch.tensor([counts for _, counts in rows], dtype=torch.int64).reshape(-1, len(COLUMNS))
 
 
-def _names(rows: Sequence[Row], keep: torch.Tensor) -> tuple[str, ...]:
+def _select_names(rows: Sequence[Row], keep: torch.Tensor) -> tuple[str, ...]:
     return tuple(name for (name, _), kept in zip(rows, keep.tolist(), strict=True) if kept)
 
 
@@ -169,7 +169,7 @@ def read_joint_votes(path: Path) -> dict[str, list[Row]]:
         if usage not in USAGES:
             raise ValueError(f"{where}: expected a usage of {', '.join(USAGES)}, got {usage!r}")
         if name:
-            if name not in TWICE:
+            if name not in DUPLICATED_IMAGES:
                 _require_first(name, seen, where)
             votes[USAGES[usage]].append(_parse_row(name, counts, where))
     return votes

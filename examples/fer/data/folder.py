@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fer.data.class_folders import class_folders, images_in
+from fer.data.class_folders import list_images, require_class_folders
 from fer.data.faces import Database, FaceSet, read_images
 
 SPLITS = ("train", "valid", "test")
@@ -38,32 +38,32 @@ def load_folder(
         raise ValueError(f"classes must be distinct names, got {', '.join(classes) or 'none'}")
     there = [split for split in SPLITS if (root / split).is_dir()]
     if not there:
-        entries = images_of(root, classes)
-        people = people_in(entries, subject)
+        entries = list_labeled_images(root, classes)
+        people = find_people(entries, subject)
         faces = read_entries(entries, people, progress=progress, title=root.name)
         return Database("folder", tuple(classes), {"all": faces})
     for split in ("train", "test"):
         if split not in there:
             raise FileNotFoundError(f"root: {root} has {', '.join(there)}, but no folder {split}")
-    parts = {split: images_of(root / split, classes) for split in there}
+    parts = {split: list_labeled_images(root / split, classes) for split in there}
     splits = {
         split: read_entries(rows, progress=progress, title=split) for split, rows in parts.items()
     }
     return Database("folder", tuple(classes), splits)
 
 
-def images_of(root: Path, classes: Sequence[str]) -> list[Entry]:
+def list_labeled_images(root: Path, classes: Sequence[str]) -> list[Entry]:
     """Return the label and the path of each image in the class folders in `root`."""
     entries: list[Entry] = []
-    for label, folder in class_folders(root, classes):
-        paths = images_in(folder)
+    for label, folder in require_class_folders(root, classes):
+        paths = list_images(folder)
         if not paths:
             raise ValueError(f"{folder} holds no images of {classes[label]}")
         entries += [(label, path) for path in paths]
     return entries
 
 
-def people_in(entries: Sequence[Entry], pattern: str) -> tuple[str, ...]:
+def find_people(entries: Sequence[Entry], pattern: str) -> tuple[str, ...]:
     """Return the person in each image, according to its name."""
     people = tuple(_person(path, pattern) for _, path in entries)
     if pattern == SUBJECT and len(set(people)) == len(people):

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from fer.data.faces import Database, FaceSet
 
 
-def subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
+def make_subject_folds(faces: FaceSet, folds: int, seed: int) -> list[torch.Tensor]:
     """Return the indices of each fold's test faces; each face and person is in exactly one fold.
 
     Sizes and classes are as balanced as indivisible people allow. `seed` alone selects the folds.
@@ -50,16 +50,16 @@ def _assert_disjoint(folds: list[torch.Tensor], people: np.ndarray) -> None:
         raise AssertionError("a face is not in exactly one fold")
 
 
-def folds_of(database: Database, folds: int, seed: int) -> list[torch.Tensor]:
+def make_folds(database: Database, folds: int, seed: int) -> list[torch.Tensor]:
     """Return the indices of each fold's test faces in a database without splits."""
     if "all" not in database.splits:
         raise ValueError(f"{database.name} comes with a training and a test split; it has no folds")
-    return subject_folds(database.splits["all"], folds, seed)
+    return make_subject_folds(database.splits["all"], folds, seed)
 
 
-def fold_of(database: Database, fold: int, folds: int, seed: int) -> Database:
+def select_fold(database: Database, fold: int, folds: int, seed: int) -> Database:
     """Return a database with one split as fold 1 to `folds`, with the splits train and test."""
-    parts = folds_of(database, folds, seed)
+    parts = make_folds(database, folds, seed)
     if not 1 <= fold <= folds:
         raise ValueError(f"--fold must be from 1 to {folds}, got {fold}")
     faces = database.splits["all"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer.data.class_folders import EXPRESSIONS
-from fer.data.clips import clips_in_class_folders, load_clips, middle_frames
+from fer.data.clips import load_clips, read_clips, select_middle_frames
 from fer.data.faces import Database
 
 CLASSES = EXPRESSIONS
@@ -29,13 +29,13 @@ def load_mmi(root: Path, *, check_counts: bool = True, progress: bool = False) -
         ValueError: a sequence has too few frames, the counts differ, or the images differ in
             size.
     """
-    clips = clips_in_class_folders(root, CLASSES)
+    clips = read_clips(root, CLASSES)
     return load_clips(
         "mmi",
         root,
         CLASSES,
         clips,
-        middle_frames,
+        select_middle_frames,
         COUNTS,
         check_counts=check_counts,
         progress=progress,

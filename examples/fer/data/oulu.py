@@ -5,12 +5,12 @@ from pathlib import Path
 
 from fer.data.class_folders import (
     EXPRESSIONS,
-    class_folders,
-    folders_there,
-    images_in,
-    subfolders,
+    find_class_folders,
+    list_images,
+    list_subfolders,
+    require_class_folders,
 )
-from fer.data.clips import Clip, last_frames, load_clips
+from fer.data.clips import Clip, load_clips, select_last_frames
 from fer.data.faces import Database
 
 CLASSES = EXPRESSIONS
@@ -42,28 +42,28 @@ def load_oulu(root: Path, *, check_counts: bool = True, progress: bool = False) 
     """
     base = find_base(root)
     clips = [
-        Clip(person.name, f"{person.name}/{folder.name}", label, tuple(images_in(folder)))
-        for person in subfolders(base)
-        for label, folder in expressions_of(person, check_counts)
+        Clip(person.name, f"{person.name}/{folder.name}", label, tuple(list_images(folder)))
+        for person in list_subfolders(base)
+        for label, folder in find_expression_folders(person, check_counts)
     ]
     return load_clips(
         "oulu",
         base,
         CLASSES,
         clips,
-        last_frames,
+        select_last_frames,
         COUNTS,
         check_counts=check_counts,
         progress=progress,
     )
 
 
-def expressions_of(person: Path, check_counts: bool) -> list[tuple[int, Path]]:
+def find_expression_folders(person: Path, check_counts: bool) -> list[tuple[int, Path]]:
     """Return the label and the folder of each expression that a person shows."""
     if not check_counts:
-        return folders_there(person, CLASSES)
+        return find_class_folders(person, CLASSES)
     try:
-        return class_folders(person, CLASSES)
+        return require_class_folders(person, CLASSES)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error} (--no-check-counts goes on without)") from error
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer.data.faces import Database, require_counts
-from fer.data.folder import images_of, read_entries
+from fer.data.folder import list_labeled_images, read_entries
 
 CLASSES = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 COUNTS: Mapping[str, int] = {"train": 958, "test": 436}
@@ -38,7 +38,7 @@ def load_sfew(root: Path, *, check_counts: bool = True, progress: bool = False) 
             be decoded. Everything except the decoding is checked before the first image is read.
     """
     found = dict(zip(COUNTS, find_pair(root), strict=True))
-    entries = {split: images_of(folder, CLASSES) for split, folder in found.items()}
+    entries = {split: list_labeled_images(folder, CLASSES) for split, folder in found.items()}
     if check_counts:
         require_counts(
             f"SFEW in {root}", {split: len(rows) for split, rows in entries.items()}, COUNTS

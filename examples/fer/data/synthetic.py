@@ -15,11 +15,11 @@ from fer.data.drawing.setting import sample_setting
 from fer.data.drawing.view import sample_view
 from fer.data.faces import Database, FaceSet
 
-SMALLEST = 24
+MIN_SIZE = 24
 _SPLITS = ("train", "test")
 
 
-def synthetic_faces(
+def draw_synthetic_faces(
     train: int = 2560, test: int = 1024, *, size: int = 72, seed: int = 0, progress: bool = False
 ) -> Database:
     """Draw a database of RGB faces with the seven expressions of RAF-DB and their action units.
@@ -41,7 +41,7 @@ def synthetic_faces(
     """
     _check_integer("train", train, 0)
     _check_integer("test", test, 0)
-    _check_integer("size", size, SMALLEST)
+    _check_integer("size", size, MIN_SIZE)
     _check_integer("seed", seed, 0)
     counts = dict(zip(_SPLITS, (train, test), strict=True))
     return Database(

@@ -8,12 +8,12 @@ from fer.data.ckplus import load_ckplus
 from fer.data.faces import Database
 from fer.data.ferplus import load_ferplus
 from fer.data.folder import load_folder
-from fer.data.folds import fold_of
+from fer.data.folds import select_fold
 from fer.data.mmi import load_mmi
 from fer.data.oulu import load_oulu
 from fer.data.rafdb import load_rafdb
 from fer.data.sfew import load_sfew
-from fer.data.synthetic import synthetic_faces
+from fer.data.synthetic import draw_synthetic_faces
 from fer.options import Options
 
 
@@ -23,16 +23,16 @@ class Entry:
 
     Attributes:
         read: Reads the database as the options specify.
-        folded: Whether it has no splits and is therefore cross-validated.
-        printed: Accuracies of the paper's baseline and of FDRL (table 3), in percent.
+        is_cross_validated: Whether it has no splits and is therefore cross-validated.
+        paper_accuracies: Accuracies of the paper's baseline and of FDRL (table 3), in percent.
     """
 
     read: Callable[[Options, bool], Database]
-    folded: bool = False
-    printed: tuple[float, float] | None = None
+    is_cross_validated: bool = False
+    paper_accuracies: tuple[float, float] | None = None
 
 
-def _plain(load: Callable[..., Database]) -> Callable[[Options, bool], Database]:
+def _make_reader(load: Callable[..., Database]) -> Callable[[Options, bool], Database]:
     return lambda options, progress: load(
         Path(options.data or ""), check_counts=options.check_counts, progress=progress
     )
@@ -55,22 +55,26 @@ def _folder(options: Options, progress: bool) -> Database:
 
 
 def _synthetic(options: Options, progress: bool) -> Database:
-    return synthetic_faces(options.faces, 2 * options.faces // 5, progress=progress)
+    return draw_synthetic_faces(options.faces, 2 * options.faces // 5, progress=progress)
 
 
 DATABASES: Mapping[str, Entry] = {
     "synthetic": Entry(_synthetic),
-    "rafdb": Entry(_plain(load_rafdb), printed=(86.93, 89.47)),
+    "rafdb": Entry(_make_reader(load_rafdb), paper_accuracies=(86.93, 89.47)),
     "ferplus": Entry(_ferplus),
-    "sfew": Entry(_plain(load_sfew), printed=(58.03, 62.16)),
-    "ckplus": Entry(_plain(load_ckplus), folded=True, printed=(97.15, 99.54)),
-    "mmi": Entry(_plain(load_mmi), folded=True, printed=(79.69, 85.23)),
-    "oulu": Entry(_plain(load_oulu), folded=True, printed=(86.18, 88.26)),
+    "sfew": Entry(_make_reader(load_sfew), paper_accuracies=(58.03, 62.16)),
+    "ckplus": Entry(
+        _make_reader(load_ckplus), is_cross_validated=True, paper_accuracies=(97.15, 99.54)
+    ),
+    "mmi": Entry(_make_reader(load_mmi), is_cross_validated=True, paper_accuracies=(79.69, 85.23)),
+    "oulu": Entry(
+        _make_reader(load_oulu), is_cross_validated=True, paper_accuracies=(86.18, 88.26)
+    ),
     "folder": Entry(_folder),
 }
 
 
-OF_THE_DATA = (
+DATA_OPTIONS = (
     "dataset",
     "data",
     "labels",
@@ -82,19 +86,19 @@ OF_THE_DATA = (
 )
 """The options that determine which faces are read."""
 
-_remembered: dict[Options, Database] = {}
+_cache: dict[Options, Database] = {}
 
 
-def read_whole(options: Options, *, progress: bool = False) -> Database:
+def read_all_faces(options: Options, *, progress: bool = False) -> Database:
     """Read and decode a whole database, without dividing it into folds.
 
     The last database read is cached, so that folds and the runs of a table share it.
     """
-    asked = Options(**{name: getattr(options, name) for name in OF_THE_DATA})
-    if asked not in _remembered:
-        _remembered.clear()
-        _remembered[asked] = DATABASES[asked.dataset].read(asked, progress)
-    return _remembered[asked]
+    data_options = Options(**{name: getattr(options, name) for name in DATA_OPTIONS})
+    if data_options not in _cache:
+        _cache.clear()
+        _cache[data_options] = DATABASES[data_options.dataset].read(data_options, progress)
+    return _cache[data_options]
 
 
 def read_database(options: Options, *, progress: bool = False) -> Database:
@@ -103,7 +107,7 @@ def read_database(options: Options, *, progress: bool = False) -> Database:
     For a database without splits, return the fold that `options` specifies, or the whole database
     if it specifies none.
     """
-    database = read_whole(options, progress=progress)
+    database = read_all_faces(options, progress=progress)
     if options.fold is None:
         return database
-    return fold_of(database, options.fold, options.folds, options.fold_seed)
+    return select_fold(database, options.fold, options.folds, options.fold_seed)

@@ -18,11 +18,11 @@ CLASSES = (
     "contempt",
 )
 COLUMNS = (*CLASSES, "unknown", "NF")
-AT_MOST = 3
+MAX_EXPRESSIONS = 3
 """Maximum number of expressions per face."""
 
 
-def without_outliers(votes: torch.Tensor) -> torch.Tensor:
+def remove_outliers(votes: torch.Tensor) -> torch.Tensor:
     """Return counts (n, 10) as int64 with single votes, which are outliers, set to 0."""
     if votes.dtype.is_floating_point or votes.dtype.is_complex or votes.dtype == torch.bool:
         raise TypeError(f"votes must be integers, got {votes.dtype}")
@@ -47,7 +47,7 @@ def majority_label(votes: torch.Tensor) -> torch.Tensor:
     Returns:
         int64 (n,), an index into `CLASSES` or -1.
     """
-    counts = without_outliers(votes)
+    counts = remove_outliers(votes)
     largest, label = counts.max(dim=1)
     majority = 2 * largest > counts.sum(dim=1)
     return label.where(majority & (label < len(CLASSES)), -1)
@@ -68,18 +68,18 @@ def vote_shares(votes: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 (n, 8); a row sums to 1, or to 0 for a face to exclude.
     """
-    left = without_outliers(votes)
+    left = remove_outliers(votes)
     total, taken = left.sum(1), torch.zeros_like(left)
-    for _ in range(AT_MOST):
+    for _ in range(MAX_EXPRESSIONS):
         count = taken.count_nonzero(1)
-        wanted = (4 * taken.sum(1) < 3 * total) & (count < AT_MOST)
+        wanted = (4 * taken.sum(1) < 3 * total) & (count < MAX_EXPRESSIONS)
         most = left.amax(1, keepdim=True)
         now = (left == most) & (most > 0) & wanted[:, None]
         # "Unknown" and "not a face" are never removed, so they remain the maximum and end the loop.
         now[:, len(CLASSES) :] = False
         taken, left = taken.where(~now, left), left.where(~now, 0)
     sums = taken.sum(1)
-    clear = (2 * sums > total) & (taken.count_nonzero(1) <= AT_MOST)
+    clear = (2 * sums > total) & (taken.count_nonzero(1) <= MAX_EXPRESSIONS)
     shares = taken[:, : len(CLASSES)] / sums.clamp_min(1)[:, None]
     return shares.where(clear[:, None], 0).float()
 
@@ -93,7 +93,7 @@ def draw_labels(shares: torch.Tensor, generator: torch.Generator) -> torch.Tenso
     return labels.to(shares.device)
 
 
-def training_targets(faces: FaceSet, kind: str, seed: int) -> torch.Tensor:
+def make_training_targets(faces: FaceSet, kind: str, seed: int) -> torch.Tensor:
     """Return the training targets of faces, labels (n,) or shares (n, K).
 
     Args:

@@ -14,7 +14,7 @@ from fdrl_layers import FDRLOutput, IntraSpread, intra_spread
 from fer.data.faces import FaceSet
 from fer.evaluation.metrics import Scores, score
 from fer.model import checkpoint
-from fer.model.build import logits_of, outputs
+from fer.model.build import compute_outputs, get_logits
 from fer.options import Options
 from fer.training import augment, precision
 from fer.training.ranks import Ranks
@@ -70,18 +70,18 @@ def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Rank
     before = model.training
     model.eval()
     rows: list[dict[str, Tensor]] = []
-    for images in faces.images[ranks.mine(len(faces))].split(2 * options.batch_size):
-        made = augment.for_evaluation(images.to(ranks.device), options.image_size)
+    for images in faces.images[ranks.local_slice(len(faces))].split(2 * options.batch_size):
+        made = augment.crop_for_evaluation(images.to(ranks.device), options.image_size)
         if options.channels_last:
             made = made.contiguous(memory_format=torch.channels_last)
         with precision.autocast(options, ranks.device):
-            embedding, output = outputs(model, made)
+            embedding, output = compute_outputs(model, made)
         rows.append(_row(embedding, output))
     model.train(before)
     mine = (
         {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]} if rows else {}
     )
-    parts = [part for part in ranks.gathered(mine) if part]
+    parts = [part for part in ranks.gather(mine) if part]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     inter = whole.pop("inter_weights", None)
     labels = faces.labels.cpu().numpy()
@@ -91,7 +91,7 @@ def evaluate(model: nn.Sequential, faces: FaceSet, options: Options, ranks: Rank
 
 def _row(embedding: Tensor, output: FDRLOutput | Tensor) -> dict[str, Tensor]:
     row = {
-        "probabilities": F.softmax(logits_of(output).float(), dim=1),
+        "probabilities": F.softmax(get_logits(output).float(), dim=1),
         "embedding": embedding.float(),
     }
     if isinstance(output, FDRLOutput):

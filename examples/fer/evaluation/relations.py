@@ -7,7 +7,7 @@ from fdrl_layers import FDRLHead, FDRLOutput
 
 
 @torch.no_grad()
-def relations(head: nn.Module, basic: Tensor) -> dict[str, float]:
+def measure_relations(head: nn.Module, basic: Tensor) -> dict[str, float]:
     """Return statistics of a head's relation weights on basic features (n, P).
 
     `intra_weight` is the mean of Intra-W. `intra_spread` is its deviation over faces, averaged over

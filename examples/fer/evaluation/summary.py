@@ -19,17 +19,17 @@ from fer.training.ranks import Ranks
 TERMS = ("classification", "compactness", "balance", "distribution")
 
 
-def best_epoch(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def find_best_epoch(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the first epoch with the best accuracy on valid, or on test if there is no valid."""
-    return max(history, key=lambda row: row[f"{chosen_on(row)}_accuracy"])
+    return max(history, key=lambda row: row[f"{selection_split(row)}_accuracy"])
 
 
-def chosen_on(row: dict[str, Any]) -> str:
+def selection_split(row: dict[str, Any]) -> str:
     """Return the split on which the best epoch is chosen."""
     return "valid" if "valid_accuracy" in row else "test"
 
 
-def epoch_line(row: dict[str, Any], epochs: int) -> str:
+def format_epoch(row: dict[str, Any], epochs: int) -> str:
     """Return the results of an epoch as one line of text."""
     parts = [f"epoch {row['epoch']:>2}/{epochs}", f"loss {row['train_total']:.3f}"]
     if f"train_{TERMS[0]}" in row:
@@ -53,19 +53,19 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the last and the best epoch of a run, its options, duration, machine and versions."""
     return {
-        "options": options.plain(),
+        "options": options.to_dict(),
         "faces": sizes,
-        "best_chosen_on": chosen_on(history[-1]),
+        "best_chosen_on": selection_split(history[-1]),
         "last": history[-1],
-        "best": best_epoch(history),
+        "best": find_best_epoch(history),
         "seconds": sum(row["seconds"] for row in history),
-        "machine": machine(device),
+        "machine": describe_device(device),
         "torch": torch.__version__,
         "fdrl_layers": fdrl_layers.__version__,
     }
 
 
-def result_lines(summary: dict[str, Any]) -> str:
+def format_result(summary: dict[str, Any]) -> str:
     """Return the result of a run as a few lines of text."""
     lines = []
     for name in ("last", "best"):
@@ -86,7 +86,7 @@ def result_lines(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def intra_spread_row(found: IntraSpread) -> dict[str, Any]:
+def intra_spread_to_dict(found: IntraSpread) -> dict[str, Any]:
     """Return how much Intra-W varies over the test faces and its interpretation as plain values."""
     return {**asdict(found), "dead": found.dead, "sentence": found.sentence}
 
@@ -96,22 +96,26 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), stdev(values) if len(values) > 1 else 0.0
 
 
-def greeting(database: Database, options: Options, ranks: Ranks, folder: Path) -> str:
+def describe_run(database: Database, options: Options, ranks: Ranks, folder: Path) -> str:
     """Return a description of the run, with a warning for options known to train badly."""
     sizes = ", ".join(f"{len(faces):,} {split}" for split, faces in database.splits.items())
-    where = f"{ranks.world} x {machine(ranks.device)}" if ranks.world > 1 else machine(ranks.device)
-    said = f"{database.name}: {sizes} faces; {options.head} head; {where}; writing to {folder}"
+    where = (
+        f"{ranks.world_size} x {describe_device(ranks.device)}"
+        if ranks.world_size > 1
+        else describe_device(ranks.device)
+    )
+    text = f"{database.name}: {sizes} faces; {options.head} head; {where}; writing to {folder}"
     pretrained = options.imagenet or options.backbone_weights is not None
     saturated = options.reduction == "sum" and options.gate_init == "linear"
     if options.head == "fdrl" and saturated and not pretrained:
-        said += (
+        text += (
             "\nIntra-W is the sum of equation 4 as printed, and its gates start near 1/2. A "
             "backbone from scratch hardly learns so, where it does with --gate-init uniform."
         )
-    return said
+    return text
 
 
-def machine(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """Return a short description of the hardware of a run."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -12,22 +12,24 @@ from torch.nn import functional as F
 from fdrl_layers import FDRLHead, FDRLOutput
 
 
-class OnMaps(nn.Module):
+class MapHead(nn.Module):
     """Apply a head to flattened maps, as returned by a ResNet without its pooling.
 
     Args:
         head: The paper's head for pooled features.
-        attend: Let each latent j pool the maps with its own attention, a softmax over places of
-            :math:`q_j^T` times the layer-normalized feature of a place, and continue as the paper.
-            The queries q (M, P) start at zero, which gives the paper's mean. If False, the feature
-            of each place is decomposed, and each latent is the maximum over places.
+        use_attention: Let each latent j pool the maps with its own attention, a softmax over
+            places of :math:`q_j^T` times the layer-normalized feature of a place, and continue as
+            the paper. The queries q (M, P) start at zero, which gives the paper's mean. If False,
+            the feature of each place is decomposed, and each latent is the maximum over places.
     """
 
-    def __init__(self, head: FDRLHead, *, attend: bool) -> None:
+    def __init__(self, head: FDRLHead, *, use_attention: bool) -> None:
         super().__init__()
         self.head = head
         latents = head.decomposition.num_latents
-        self.queries = nn.Parameter(torch.zeros(latents, head.in_features)) if attend else None
+        self.queries = (
+            nn.Parameter(torch.zeros(latents, head.in_features)) if use_attention else None
+        )
 
     def forward(self, maps: Tensor) -> FDRLOutput:
         """Return the output for flattened maps (N, P h w)."""

@@ -11,11 +11,11 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from fdrl_layers import FDRLHead, FDRLLoss, FDRLLossOutput, FDRLOutput
 from fer.model import checkpoint
-from fer.model.attachment import OnMaps
-from fer.model.classification import class_weights, make_classification
-from fer.model.living import LivingLoss, NormalizedIntraRelation
+from fer.model.attachment import MapHead
+from fer.model.classification import compute_class_weights, make_classification
+from fer.model.intra_variation import NormalizedIntraRelation, VariedIntraLoss
 from fer.model.resnet import BLOCKS, ResNet
-from fer.model.weights import Matched, fill_backbone
+from fer.model.weights import LoadResult, fill_backbone
 from fer.options import Options, load_options
 
 
@@ -32,7 +32,7 @@ def make_model(options: Options, classes: int) -> nn.Sequential:
     else:
         fdrl = make_fdrl_head(options, width, classes)
         on_maps = options.attach != "pooled"
-        head = OnMaps(fdrl, attend=options.attach == "attention") if on_maps else fdrl
+        head = MapHead(fdrl, use_attention=options.attach == "attention") if on_maps else fdrl
     return nn.Sequential(backbone, head)
 
 
@@ -86,10 +86,10 @@ def make_plain_head(options: Options, width: int, classes: int) -> nn.Sequential
     )
 
 
-def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
+def make_backbone(options: Options) -> tuple[nn.Module, LoadResult | None]:
     """Return a ResNet that computes the basic feature, and what a file of weights filled in it."""
     backbone: nn.Module
-    if options.plain_backbone:
+    if options.is_paper_backbone:
         backbone = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if options.imagenet else None)
         backbone.fc = nn.Identity()
     else:
@@ -106,7 +106,7 @@ def make_backbone(options: Options) -> tuple[nn.Module, Matched | None]:
     return backbone, fill_backbone(backbone, Path(options.backbone_weights))
 
 
-def try_weights(options: Options) -> None:
+def check_weights(options: Options) -> None:
     """Load the file of weights and print what it fills, or raise, before a run has a folder."""
     _, matched = make_backbone(options)
     if matched is not None:
@@ -120,9 +120,9 @@ def make_criterion(options: Options, classes: int, counts: Tensor | None = None)
     Without Intra-RM there are no relation weights, so their losses have the weight 0.
     """
     classification = None if counts is None else make_classification(options, counts)
-    weight = None if counts is None else class_weights(counts, options.class_weights)
-    living = options.lambda_peak or options.lambda_apart
-    criterion = (LivingLoss if living else FDRLLoss)(
+    weight = None if counts is None else compute_class_weights(counts, options.class_weights)
+    varied = options.lambda_peak or options.lambda_apart
+    criterion = (VariedIntraLoss if varied else FDRLLoss)(
         classes,
         num_latents=options.num_latents,
         latent_dim=options.latent_dim,
@@ -134,7 +134,7 @@ def make_criterion(options: Options, classes: int, counts: Tensor | None = None)
         classification=classification,
         label_smoothing=options.label_smoothing if classification is None else 0,
     )
-    if isinstance(criterion, LivingLoss):
+    if isinstance(criterion, VariedIntraLoss):
         criterion.lambda_peak = options.lambda_peak
         criterion.lambda_apart = options.lambda_apart
     if options.center_update == "frozen":
@@ -144,7 +144,7 @@ def make_criterion(options: Options, classes: int, counts: Tensor | None = None)
     return criterion
 
 
-def losses_of(
+def compute_losses(
     criterion: FDRLLoss, output: FDRLOutput | Tensor, targets: Tensor
 ) -> dict[str, Tensor]:
     """Return the loss for labels (N,) or shares (N, K) as `total`, and for FDRL its terms."""
@@ -158,7 +158,7 @@ def losses_of(
     return {"total": F.cross_entropy(wide, targets, label_smoothing=smoothing)}
 
 
-def parameter_groups(
+def make_parameter_groups(
     model: nn.Module, criterion: nn.Module, weight_decay: float
 ) -> list[dict[str, Any]]:
     """Return parameter groups: weights with weight decay; biases, norms and centers without."""
@@ -176,13 +176,13 @@ def parameter_groups(
     ]
 
 
-def logits_of(output: FDRLOutput | Tensor) -> Tensor:
+def get_logits(output: FDRLOutput | Tensor) -> Tensor:
     """Return the logits of either head."""
     return output.logits if isinstance(output, FDRLOutput) else output
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedModel:
     """A model loaded from a run's folder, ready to predict.
 
     Attributes:
@@ -200,18 +200,18 @@ class Trained:
     epoch: int
 
 
-def load_trained(run: Path, which: str = "last", device: str = "cpu") -> Trained:
+def load_trained(run: Path, which: str = "last", device: str = "cpu") -> TrainedModel:
     """Load the model, averaged if available, from `last.pt` or `best.pt` in a run's folder."""
     options = load_options(run)
     state: dict[str, Any] = checkpoint.read_checkpoint(run / f"{which}.pt", device)
     classes = tuple(state["classes"])
     model = make_model(options.without_weights(), len(classes)).to(device)
     model.load_state_dict(state.get("ema") or state["model"])
-    return Trained(model.eval(), classes, options, state["gray"], len(state["history"]))
+    return TrainedModel(model.eval(), classes, options, state["gray"], len(state["history"]))
 
 
 @torch.no_grad()
-def outputs(model: nn.Sequential, images: Tensor) -> tuple[Tensor, FDRLOutput | Tensor]:
+def compute_outputs(model: nn.Sequential, images: Tensor) -> tuple[Tensor, FDRLOutput | Tensor]:
     """Return FDRL's embedding (N, D), or else the basic feature (N, P), and the head's output."""
     basic = model[0](images)
     output = model[1](basic)

@@ -83,9 +83,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return content
 
 
-def new_run(wanted: Path | None, name: str, options: Mapping[str, Any]) -> Path:
+def create_run_folder(wanted: Path | None, name: str, options: Mapping[str, Any]) -> Path:
     """Create the folder of a new run with its config.json; remove it if that fails."""
-    folder = new_folder(wanted, name)
+    folder = create_folder(wanted, name)
     try:
         write_json(folder / "config.json", options)
     except OSError:
@@ -94,7 +94,7 @@ def new_run(wanted: Path | None, name: str, options: Mapping[str, Any]) -> Path:
     return folder
 
 
-def new_folder(wanted: Path | None, name: str) -> Path:
+def create_folder(wanted: Path | None, name: str) -> Path:
     """Create the folder of a new run: `wanted`, or the next free folder of that name in runs/."""
     if wanted is not None:
         if wanted.exists():
@@ -112,7 +112,7 @@ def new_folder(wanted: Path | None, name: str) -> Path:
 
 
 @contextmanager
-def claim_folder(folder: Path, writing: bool = True) -> Iterator[None]:
+def lock_folder(folder: Path, writing: bool = True) -> Iterator[None]:
     """Lock a run's folder within a block; the lock is released however the process ends.
 
     Only the first process of a run writes and takes the lock. Partial files of a killed process
@@ -134,7 +134,7 @@ def claim_folder(folder: Path, writing: bool = True) -> Iterator[None]:
         lock.release()
 
 
-def require_room(folder: Path, size: int) -> None:
+def require_disk_space(folder: Path, size: int) -> None:
     """Raise unless `size` bytes can be written to `folder`, to detect a full disk in advance.
 
     Raises:

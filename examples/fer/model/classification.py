@@ -16,7 +16,7 @@ def count_classes(labels: Tensor, classes: int) -> Tensor:
     return torch.bincount(labels.cpu(), minlength=classes)
 
 
-def class_weights(counts: Tensor, kind: str) -> Tensor | None:
+def compute_class_weights(counts: Tensor, kind: str) -> Tensor | None:
     """Return the weight (K,) of each class, whose mean over the counted samples is 1.
 
     With "balanced" every class has the same total weight: N / (K n) for each of its n samples, with
@@ -32,7 +32,7 @@ def class_weights(counts: Tensor, kind: str) -> Tensor | None:
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def log_prior(counts: Tensor) -> Tensor:
+def compute_log_prior(counts: Tensor) -> Tensor:
     """Return the log of each class's share (K,); a class without samples counts as one sample."""
     counts = counts.clamp_min(1).double()
     return (counts / counts.sum()).log().float()
@@ -82,12 +82,12 @@ class Classification(nn.Module):
         if self.gamma is not None:
             if target.ndim > 1:
                 raise ValueError("the focal loss wants class indices (N,), got shares (N, K)")
-            each = each * self._doubt(logits, target)
+            each = each * self._focal_factor(logits, target)
         if self.weight is None or target.ndim > 1:
             return each.mean()
         return each.sum() / _mean_over_ranks(self.weight[target].sum())
 
-    def _doubt(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _focal_factor(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return (1 - p) ** gamma for the probability p of the true class."""
         assert self.gamma is not None
         true = -F.cross_entropy(logits, target, reduction="none")
@@ -100,13 +100,13 @@ def make_classification(options: Options, counts: Tensor) -> Classification | No
 
     The joint loss handles class weights alone, but only the FDRL head has a joint loss.
     """
-    weight = class_weights(counts, options.class_weights)
+    weight = compute_class_weights(counts, options.class_weights)
     focal, tau = options.criterion == "focal", options.logit_adjust
     if not focal and not tau and (weight is None or options.head == "fdrl"):
         return None
     return Classification(
         weight=weight,
-        adjustment=tau * log_prior(counts) if tau else None,
+        adjustment=tau * compute_log_prior(counts) if tau else None,
         gamma=options.focal_gamma if focal else None,
         label_smoothing=options.label_smoothing,
     )

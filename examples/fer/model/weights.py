@@ -11,29 +11,29 @@ from torch import Tensor, nn
 
 PREFIXES = ("module.", "backbone.", "model.", "0.")
 """Prefixes that DataParallel, wrappers and our own checkpoints add to a name."""
-IN_SEQUENCE = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+SEQUENTIAL_LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 """The layers that a ResNet without its classifier numbers as `features.0` to `features.7`."""
 CONTAINERS = ("ema", "model", "state_dict", "model_state_dict")
 
 
 @dataclass(frozen=True)
-class Matched:
+class LoadResult:
     """The result of loading a file into a backbone.
 
     Attributes:
-        filled: Number of the backbone's tensors that the file filled.
-        left: Names in the file that the backbone does not use, such as its classifier.
+        num_filled: Number of the backbone's tensors that the file filled.
+        unused: Names in the file that the backbone does not use, such as its classifier.
     """
 
-    filled: int
-    left: tuple[str, ...]
+    num_filled: int
+    unused: tuple[str, ...]
 
     def __str__(self) -> str:
-        said = f"{self.filled} tensors filled"
-        return f"{said}; not used: {_first(self.left)}" if self.left else said
+        text = f"{self.num_filled} tensors filled"
+        return f"{text}; not used: {_format_first(self.unused)}" if self.unused else text
 
 
-def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
+def fill_backbone(backbone: nn.Module, path: Path) -> LoadResult:
     """Fill every parameter and statistic of a backbone from a file.
 
     Raises:
@@ -42,10 +42,10 @@ def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
             two tensors for the same parameter.
     """
     tensors, wanted = read_tensors(path), backbone.state_dict()
-    names = {name: _own_name(name) for name in tensors}
+    names = {name: _to_resnet_name(name) for name in tensors}
     used = {own: name for name, own in names.items() if own in wanted}
-    left = tuple(sorted(name for name, own in names.items() if used.get(own) != name))
-    for name in left:
+    unused = tuple(sorted(name for name, own in names.items() if used.get(own) != name))
+    for name in unused:
         if names[name] in used:
             raise ValueError(f"{path}: {name} and {used[names[name]]} fill the same tensor")
     found = {own: tensors[name] for own, name in used.items()}
@@ -61,10 +61,10 @@ def fill_backbone(backbone: nn.Module, path: Path) -> Matched:
         problem = [f"{len(missing)} are missing, {missing[0]} first"] if missing else []
         raise ValueError(
             f"{path} does not fill the backbone: of {len(wanted)} tensors "
-            f"{'; '.join(problem + shapes[:3])}. It holds {_first(sorted(tensors))}"
+            f"{'; '.join(problem + shapes[:3])}. It holds {_format_first(sorted(tensors))}"
         )
     backbone.load_state_dict(wanted | found)
-    return Matched(len(found), left)
+    return LoadResult(len(found), unused)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -115,15 +115,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _own_name(name: str) -> str:
+def _to_resnet_name(name: str) -> str:
     """Return the name in a ResNet of a tensor with a name from a file."""
     while name.startswith(PREFIXES):
         name = name.split(".", 1)[1]
-    for number, layer in enumerate(IN_SEQUENCE):
+    for number, layer in enumerate(SEQUENTIAL_LAYERS):
         if name.startswith(f"features.{number}."):
             return f"{layer}.{name.split('.', 2)[2]}"
     return name
 
 
-def _first(names: Sequence[str]) -> str:
+def _format_first(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fer.evaluation.summary import TERMS
-from fer.report.folder import Reported
+from fer.report.folder import ReportedRun
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Chart:
     lines: list[Line]
 
 
-def charts(run: Reported) -> list[Chart]:
+def make_charts(run: ReportedRun) -> list[Chart]:
     """Return charts of the accuracies, of the loss, and for FDRL of each of its terms."""
     names = set(run.histories[0][0])
     splits = [split for split in ("train", "valid", "test") if f"{split}_accuracy" in names]
@@ -46,7 +46,7 @@ def charts(run: Reported) -> list[Chart]:
     ]
 
 
-def _line(run: Reported, name: str, column: str) -> Line:
+def _line(run: ReportedRun, name: str, column: str) -> Line:
     """Return a column, averaged over the folds of a cross-validation, which have equal lengths."""
     means = np.mean([[row[column] for row in history] for history in run.histories], axis=0)
     return Line(name, [float(v) if math.isfinite(v) else None for v in means])

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.report import curves, latents
-from fer.report.folder import Reported
+from fer.report.folder import ReportedRun
 from fer.report.sheet import Sheet
 
 
-def script_data(
-    run: Reported, baseline: Reported | None, pictures: Sheet, shown: list[int]
+def make_script_data(
+    run: ReportedRun, baseline: ReportedRun | None, pictures: Sheet, shown: list[int]
 ) -> dict[str, Any]:
     """Return the data of all faces as plain values; `shown` lists the faces in the maps."""
     found, units = run.evaluation, run.faces.units
-    weights = found.intra_weights if latents.why_nothing(run) is None else None
+    weights = found.intra_weights if latents.explain_uninformative(run) is None else None
     return {
         "classes": run.classes,
         "units": run.units,
@@ -24,19 +24,19 @@ def script_data(
         "labels": found.labels.tolist(),
         "predictions": found.predictions.tolist(),
         "probabilities": np.round(found.probabilities.astype(float), 4).tolist(),
-        "weights": None if weights is None else rounded(weights),
-        "means": None if weights is None else means_of_models(run, weights),
+        "weights": None if weights is None else round_numbers(weights),
+        "means": None if weights is None else class_means_by_model(run, weights),
         "intensities": None if units is None else np.round(units.numpy().astype(float), 2).tolist(),
-        "model": run.model_of.tolist(),
+        "model": run.model_index.tolist(),
         "folds": run.folds,
-        "baseline": None if baseline is None else _said(baseline),
+        "baseline": None if baseline is None else _baseline_data(baseline),
         "shown": shown,
-        "charts": [asdict(chart) for chart in curves.charts(run)],
+        "charts": [asdict(chart) for chart in curves.make_charts(run)],
         "sheet": {"columns": pictures.columns, "rows": pictures.rows},
     }
 
 
-def rounded(values: NDArray[Any]) -> list[list[float | None]]:
+def round_numbers(values: NDArray[Any]) -> list[list[float | None]]:
     """Return rows rounded to four significant digits, with None for NaN."""
     return [
         [None if np.isnan(value) else float(f"{value:.4g}") for value in row]
@@ -44,17 +44,19 @@ def rounded(values: NDArray[Any]) -> list[list[float | None]]:
     ]
 
 
-def means_of_models(run: Reported, weights: NDArray[np.float32]) -> list[list[list[float | None]]]:
+def class_means_by_model(
+    run: ReportedRun, weights: NDArray[np.float32]
+) -> list[list[list[float | None]]]:
     """Return the mean Intra-W (K, M) of each class, for each model."""
     found = []
     for model in range(len(run.histories)):
-        own = run.model_of == model
+        own = run.model_index == model
         means = latents.class_means(weights[own], run.evaluation.labels[own], len(run.classes))
-        found.append(rounded(means))
+        found.append(round_numbers(means))
     return found
 
 
-def _said(baseline: Reported) -> dict[str, Any]:
+def _baseline_data(baseline: ReportedRun) -> dict[str, Any]:
     found = baseline.evaluation
     return {
         "predictions": found.predictions.tolist(),

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
-AT_MOST = 1500
-FEWEST = 5
+MAX_FACES = 1500
+MIN_FACES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,17 +24,17 @@ class Map:
     silhouette: float | None
 
 
-def drawn(faces: NDArray[np.int64], at_most: int = AT_MOST) -> NDArray[np.int64]:
-    """Return the faces that a map shows: all, or `at_most` of them, sampled with a fixed seed."""
-    if len(faces) <= at_most:
+def sample_faces(faces: NDArray[np.int64], max_faces: int = MAX_FACES) -> NDArray[np.int64]:
+    """Return the faces that a map shows: all, or `max_faces` of them, sampled with a fixed seed."""
+    if len(faces) <= max_faces:
         return faces
-    return np.sort(np.random.default_rng(0).choice(faces, at_most, replace=False))
+    return np.sort(np.random.default_rng(0).choice(faces, max_faces, replace=False))
 
 
-def flat_map(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Map | None:
+def make_map(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Map | None:
     """Map features (n, D) to a plane by t-SNE; None for fewer than five or identical features."""
     count = len(features)
-    if count < FEWEST or not np.ptp(features, axis=0).any():
+    if count < MIN_FACES or not np.ptp(features, axis=0).any():
         return None
     perplexity = min(30.0, (count - 1) / 3)
     # Two principal components require two columns.

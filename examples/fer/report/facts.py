@@ -4,24 +4,24 @@ import math
 from pathlib import Path
 
 from fer.data import DATABASES
-from fer.report.folder import Reported
+from fer.report.folder import ReportedRun
 
 
-def title(run: Reported) -> str:
+def format_title(run: ReportedRun) -> str:
     """Return the title of a run: its database and head."""
     kind = "FDRL" if run.options.head == "fdrl" else run.options.head
-    return f"{database(run)}, {kind} head"
+    return f"{database_name(run)}, {kind} head"
 
 
-def database(run: Reported) -> str:
+def database_name(run: ReportedRun) -> str:
     """Return the name of the database, or of its folder for class folders."""
     options = run.options
     return Path(options.data or "").name if options.dataset == "folder" else options.dataset
 
 
-def facts(run: Reported) -> list[tuple[str, str]]:
+def list_facts(run: ReportedRun) -> list[tuple[str, str]]:
     """Return the names and descriptions of what was run."""
-    options, first = run.options, run.first
+    options, first = run.options, run.first_summary
     counts = ", ".join(f"{count:,} {split}" for split, count in first["faces"].items())
     if run.folds:
         counts = f"{len(run.faces):,} in {run.folds} folds by person (fold 1: {counts})"
@@ -30,35 +30,41 @@ def facts(run: Reported) -> list[tuple[str, str]]:
         start = Path(options.backbone_weights).name
     seconds = first["seconds"]
     return [
-        ("Database", database(run)),
+        ("Database", database_name(run)),
         ("Faces", counts),
-        ("Backbone", f"{backbone(run)} from {start}" + ", frozen" * options.freeze_backbone),
-        ("Head", head(run)),
-        *([("Losses", losses(run))] if options.head == "fdrl" else []),
-        ("Recipe", recipe(run)),
+        (
+            "Backbone",
+            f"{describe_backbone(run)} from {start}" + ", frozen" * options.freeze_backbone,
+        ),
+        ("Head", describe_head(run)),
+        *([("Losses", describe_losses(run))] if options.head == "fdrl" else []),
+        ("Recipe", describe_recipe(run)),
         ("Seed", f"{options.seed}"),
-        ("Machine", f"{first['machine']}; {duration(seconds)}" + " a fold" * bool(run.folds)),
+        (
+            "Machine",
+            f"{first['machine']}; {format_duration(seconds)}" + " a fold" * bool(run.folds),
+        ),
         ("Versions", f"fdrl-layers {first['fdrl_layers']}, torch {first['torch']}"),
     ]
 
 
-def backbone(run: Reported) -> str:
+def describe_backbone(run: ReportedRun) -> str:
     """Describe the backbone; settings of the paper are not mentioned."""
     options = run.options
-    said = [options.backbone.replace("resnet", "ResNet-")]
+    parts = [options.backbone.replace("resnet", "ResNet-")]
     if options.width != 64:
-        said.append(f"of {options.width} channels")
+        parts.append(f"of {options.width} channels")
     if options.small_stem:
-        said.append("with a small stem")
+        parts.append("with a small stem")
     if options.last_stride != 2:
-        said.append(f"with a last stride of {options.last_stride}")
-    return " ".join(said)
+        parts.append(f"with a last stride of {options.last_stride}")
+    return " ".join(parts)
 
 
-def recipe(run: Reported) -> str:
+def describe_recipe(run: ReportedRun) -> str:
     """Describe the training; of the settings that are off by default, only those that are on."""
     options = run.options
-    said = [
+    parts = [
         f"preset {options.preset}: {options.image_size} pixels, {options.epochs} epochs",
         f"batches of {options.batch_size}",
         f"Adam at {options.lr:g}",
@@ -68,41 +74,41 @@ def recipe(run: Reported) -> str:
     for name in ("limit", "weight_decay", "label_smoothing", "logit_adjust", "clip", "ema"):
         value = getattr(options, name)
         if value:
-            said.append(f"{name.replace('_', ' ')} {value:g}")
+            parts.append(f"{name.replace('_', ' ')} {value:g}")
     if options.targets != "majority":
-        said.append({"votes": "shares of votes", "drawn": "votes drawn anew"}[options.targets])
+        parts.append({"votes": "shares of votes", "drawn": "votes drawn anew"}[options.targets])
     if options.class_weights != "none":
-        said.append(f"{options.class_weights} class weights")
-    said += ["balanced sampler"] * (options.sampler == "balanced")
+        parts.append(f"{options.class_weights} class weights")
+    parts += ["balanced sampler"] * (options.sampler == "balanced")
     if options.criterion == "focal":
-        said.append(f"focal loss of gamma {options.focal_gamma:g}")
-    return ", ".join(said)
+        parts.append(f"focal loss of gamma {options.focal_gamma:g}")
+    return ", ".join(parts)
 
 
-def head(run: Reported) -> str:
+def describe_head(run: ReportedRun) -> str:
     """Describe the head."""
     options = run.options
     if options.head == "linear":
-        said = ["linear: the paper's baseline"]
+        parts = ["linear: the paper's baseline"]
     elif options.head == "plain":
         hidden = options.hidden or "as many parameters as FDRL"
-        said = [f"plain: two layers, {hidden} and {options.latent_dim}"]
+        parts = [f"plain: two layers, {hidden} and {options.latent_dim}"]
     else:
-        said = [
+        parts = [
             f"FDRL: {options.num_latents} latents of width {options.latent_dim}",
             f"δ = {options.delta:g}",
             f"Intra-W is the {options.reduction} of the gates",
         ]
-        parts = (("Intra", options.intra), ("Inter", options.inter))
-        said += [f"without {part}-RM" for part, there in parts if not there]
-        said += ["gates of normalized latents"] * options.normalize_latents
-        said += ["messages in equation 11"] * (options.self_feature == "message")
-        said += [f"on maps by {options.attach}"] * (options.attach != "pooled")
-    said += ["batch normalization before the last layer"] * options.batch_norm
-    return ", ".join(said)
+        modules = (("Intra", options.intra), ("Inter", options.inter))
+        parts += [f"without {part}-RM" for part, there in modules if not there]
+        parts += ["gates of normalized latents"] * options.normalize_latents
+        parts += ["messages in equation 11"] * (options.self_feature == "message")
+        parts += [f"on maps by {options.attach}"] * (options.attach != "pooled")
+    parts += ["batch normalization before the last layer"] * options.batch_norm
+    return ", ".join(parts)
 
 
-def losses(run: Reported) -> str:
+def describe_losses(run: ReportedRun) -> str:
     """Describe the weights of the terms of the joint loss."""
     options = run.options
     shares = (options.lambda_compactness, options.lambda_balance, options.lambda_distribution)
@@ -113,7 +119,7 @@ def losses(run: Reported) -> str:
     return f"{weighed}; centers by {options.center_update}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration in its one or two largest units."""
     minutes = math.floor(seconds / 60)
     if minutes < 1:
@@ -121,18 +127,18 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def all_options(run: Reported) -> list[tuple[str, str]]:
+def list_options(run: ReportedRun) -> list[tuple[str, str]]:
     """Return all options; of paths only the last component, because reports are shared."""
-    plain = run.options.plain()
+    plain = run.options.to_dict()
     for name in ("data", "backbone_weights"):
         if plain[name] is not None:
             plain[name] = Path(plain[name]).name
     return [(name, f"{value}") for name, value in plain.items()]
 
 
-def printed(run: Reported) -> float | None:
+def paper_accuracy(run: ReportedRun) -> float | None:
     """Return the accuracy that the paper prints for this database and head, or None."""
-    options, found = run.options, DATABASES[run.options.dataset].printed
+    options, found = run.options, DATABASES[run.options.dataset].paper_accuracies
     if found is None or options.batch_norm or options.attach != "pooled":
         return None
     fdrl = options.head == "fdrl" and options.self_feature == "intra"

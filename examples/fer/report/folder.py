@@ -19,7 +19,7 @@ History = list[dict[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
-class Reported:
+class ReportedRun:
     """The content of a folder: one model, or the models of all folds, evaluated on test.
 
     Attributes:
@@ -29,10 +29,10 @@ class Reported:
         evaluation: Evaluation of all test faces. Inter-W is that of the first model.
         faces: Small pictures of the test faces, their labels, names and units.
         units: The names of the action units; empty unless the faces are synthetic.
-        model_of: The model that was tested on each face (n,): all 0, or the fold minus 1.
+        model_index: The model that was tested on each face (n,): all 0, or the fold minus 1.
         histories: For each model, one row per epoch.
         summary: The summary of the run.
-        first: The summary of the first model's run; the same as `summary` for one model.
+        first_summary: The summary of the first model's run; the same as `summary` for one model.
     """
 
     folder: Path
@@ -41,10 +41,10 @@ class Reported:
     evaluation: Evaluation
     faces: FaceSet
     units: tuple[str, ...]
-    model_of: NDArray[np.int64]
+    model_index: NDArray[np.int64]
     histories: tuple[History, ...]
     summary: dict[str, Any]
-    first: dict[str, Any]
+    first_summary: dict[str, Any]
 
     @property
     def folds(self) -> int:
@@ -52,12 +52,12 @@ class Reported:
         return len(self.histories) if "folds" in self.summary else 0
 
     @property
-    def of_first(self) -> NDArray[np.int64]:
+    def first_model_faces(self) -> NDArray[np.int64]:
         """The faces that the first model was tested on; latents and features differ by model."""
-        return np.flatnonzero(self.model_of == 0)
+        return np.flatnonzero(self.model_index == 0)
 
 
-def read_folder(folder: Path) -> Reported:
+def read_folder(folder: Path) -> ReportedRun:
     """Read everything a report requires from `folder` alone.
 
     Raises:
@@ -67,7 +67,7 @@ def read_folder(folder: Path) -> Reported:
     options = _options(folder)
     folds = sorted(path.parent for path in folder.glob("fold[0-9]*/config.json"))
     if not (folder / "summary.json").is_file():
-        _refuse_table(folder)
+        _reject_table(folder)
         script = "fer_crossval.py" if folds else "fer_rafdb.py"
         raise ValueError(
             f"{folder} holds a run that has not ended; go on with: "
@@ -79,12 +79,12 @@ def read_folder(folder: Path) -> Reported:
     classes = tuple(checkpoint.read_checkpoint(runs[0] / "last.pt")["classes"])
     if len(classes) != found[0].evaluation.probabilities.shape[1]:
         raise ValueError(f"{folder}: last.pt and evaluation.pt differ in the number of classes")
-    return Reported(
+    return ReportedRun(
         folder,
         options,
         classes,
-        _joined_evaluation([each.evaluation for each in found]),
-        _joined_faces([each.faces for each in found]),
+        _join_evaluations([each.evaluation for each in found]),
+        _join_faces([each.faces for each in found]),
         found[0].units,
         np.repeat(np.arange(len(runs)), [len(each.faces) for each in found]),
         tuple(_history(run / "metrics.csv") for run in runs),
@@ -93,7 +93,7 @@ def read_folder(folder: Path) -> Reported:
     )
 
 
-def require_comparable(run: Reported, baseline: Reported) -> None:
+def require_comparable(run: ReportedRun, baseline: ReportedRun) -> None:
     """Raise unless both were tested on the same faces, of the same classes, in the same order."""
     if run.classes != baseline.classes:
         raise ValueError(
@@ -119,7 +119,7 @@ def _options(folder: Path) -> Options:
         raise ValueError(f"{folder} holds no run: config.json is of something else") from error
 
 
-def _refuse_table(folder: Path) -> None:
+def _reject_table(folder: Path) -> None:
     cells = sorted(path.parent for path in folder.glob("*/seed*/config.json"))
     if cells:
         raise ValueError(
@@ -132,7 +132,7 @@ def _history(path: Path) -> History:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def _joined_evaluation(parts: Sequence[Evaluation]) -> Evaluation:
+def _join_evaluations(parts: Sequence[Evaluation]) -> Evaluation:
     if len(parts) == 1:
         return parts[0]
     arrays = {
@@ -145,7 +145,7 @@ def _joined_evaluation(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(**arrays, inter_weights=parts[0].inter_weights)  # type: ignore[arg-type]
 
 
-def _joined_faces(parts: Sequence[FaceSet]) -> FaceSet:
+def _join_faces(parts: Sequence[FaceSet]) -> FaceSet:
     units = [part.units for part in parts if part.units is not None]
     return FaceSet(
         torch.cat([part.images for part in parts]),

@@ -3,35 +3,35 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.report.folder import Reported
+from fer.report.folder import ReportedRun
 
-LEAST_SPREAD = 1e-3
+MIN_SPREAD = 1e-3
 """Deviation over faces, relative to the mean, below which Intra-W does not distinguish faces."""
 
 Weights = NDArray[np.float32]
 
 
-def why_nothing(run: Reported) -> str | None:
+def explain_uninformative(run: ReportedRun) -> str | None:
     """Return why the Intra-W of a run does not distinguish faces, or None if it does."""
     weights = run.evaluation.intra_weights
     if weights is None:
         return "The linear head has no latents."
     if not run.options.intra:
         return "This run was made without Intra-RM: every Intra-W is 1."
-    shown = weights[run.of_first].astype(np.float64)
+    shown = weights[run.first_model_faces].astype(np.float64)
     spread = float((shown.std(axis=0) / np.maximum(np.abs(shown).mean(axis=0), 1e-12)).max())
-    if spread >= LEAST_SPREAD:
+    if spread >= MIN_SPREAD:
         return None
-    said = (
+    text = (
         "Intra-W is (almost) the same for every face: its deviation over faces is at most "
         f"{100 * spread:.2g} % of its mean in every latent."
     )
     if (run.options.reduction, run.options.gate_init) == ("sum", "linear"):
-        said += (
+        text += (
             " It is the sum of equation 4 as printed, with gates that started near one half: the "
             "balance loss drives it to a corner where a backbone from scratch hardly learns."
         )
-    return said
+    return text
 
 
 def class_means(
@@ -44,7 +44,7 @@ def class_means(
     return means
 
 
-def highest(weights: Weights, faces: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def find_top_faces(weights: Weights, faces: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return, for each latent, the `faces` with the highest Intra-W, highest first (M, count)."""
     order = np.argsort(-weights[faces], axis=0, kind="stable")[:count]
     found: NDArray[np.int64] = faces[order].T

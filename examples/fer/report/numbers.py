@@ -9,8 +9,8 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import precision_recall_fscore_support
 
 from fer.evaluation.metrics import score
-from fer.evaluation.summary import chosen_on
-from fer.report.folder import Reported
+from fer.evaluation.summary import selection_split
+from fer.report.folder import ReportedRun
 
 RESAMPLES = 2000
 
@@ -66,7 +66,7 @@ class Comparison:
     p: float
 
 
-def share(right: int, count: int) -> Interval:
+def wilson_interval(right: int, count: int) -> Interval:
     """Return the share of `right` in `count`, with Wilson's interval."""
     if not count:
         return Interval(float("nan"))
@@ -79,10 +79,12 @@ def mean_class_accuracy(labels: Labels, predictions: Labels) -> Interval:
 
     The bootstrap has a fixed seed and keeps the size of every class.
     """
-    return _drawn_anew([(predictions[labels == k] == k).astype(float) for k in np.unique(labels)])
+    return _bootstrap_mean(
+        [(predictions[labels == k] == k).astype(float) for k in np.unique(labels)]
+    )
 
 
-def _drawn_anew(samples: Sequence[NDArray[np.float64]]) -> Interval:
+def _bootstrap_mean(samples: Sequence[NDArray[np.float64]]) -> Interval:
     """Return the mean of the samples' means, with a bootstrap interval."""
     # A single face has no spread, but scipy requires two observations.
     samples = [np.repeat(each, 2) if len(each) == 1 else each for each in samples]
@@ -98,52 +100,54 @@ def _drawn_anew(samples: Sequence[NDArray[np.float64]]) -> Interval:
     return Interval(value, 100 * float(found.low), 100 * float(found.high))
 
 
-def accuracies(run: Reported) -> list[Accuracy]:
+def list_accuracies(run: ReportedRun) -> list[Accuracy]:
     """Return the accuracies on every split: first the result, then those that are not results."""
     if run.folds:
-        return _of_folds(run)
+        return _accuracies_of_folds(run)
     last, best, sizes = run.summary["last"], run.summary["best"], run.summary["faces"]
     when = f"last epoch ({last['epoch']})"
-    rows = [_of_faces(run, "test", when, "the result")]
+    rows = [_accuracy_of_faces(run, "test", when, "the result")]
     if "valid" in sizes:
-        rows.append(_of_row(last, "valid", when, sizes, ""))
+        rows.append(_accuracy_of_row(last, "valid", when, sizes, ""))
     if best["epoch"] != last["epoch"]:
-        chosen = chosen_on(last)
+        chosen = selection_split(last)
         note = f"chosen on {chosen}"
         too_good = f"{note}, and so too good: not a result"
         when_best = f"best epoch ({best['epoch']})"
         for split in ("test", "valid"):
             if split in sizes:
-                said = too_good if split == chosen else note
-                rows.append(_of_row(best, split, when_best, sizes, said))
+                remark = too_good if split == chosen else note
+                rows.append(_accuracy_of_row(best, split, when_best, sizes, remark))
     seen = Interval(last["train_accuracy"])
     note = "while it learned, on augmented faces, mean of the epoch"
     rows.append(Accuracy("train", when, sizes["train"], seen, Interval(float("nan")), note))
     return rows
 
 
-def _of_faces(run: Reported, split: str, when: str, note: str) -> Accuracy:
+def _accuracy_of_faces(run: ReportedRun, split: str, when: str, note: str) -> Accuracy:
     labels, predictions = run.evaluation.labels, run.evaluation.predictions
     right = int((labels == predictions).sum())
     mean_class = mean_class_accuracy(labels, predictions)
-    return Accuracy(split, when, len(labels), share(right, len(labels)), mean_class, note)
+    return Accuracy(split, when, len(labels), wilson_interval(right, len(labels)), mean_class, note)
 
 
-def _of_row(
+def _accuracy_of_row(
     row: dict[str, float], split: str, when: str, sizes: dict[str, int], note: str
 ) -> Accuracy:
     """Return the accuracies in an epoch's row; without its faces, they cannot be resampled."""
     right = round(row[f"{split}_accuracy"] * sizes[split] / 100)
     mean_class = Interval(row[f"{split}_mean_class_accuracy"])
-    return Accuracy(split, when, sizes[split], share(right, sizes[split]), mean_class, note)
+    return Accuracy(
+        split, when, sizes[split], wilson_interval(right, sizes[split]), mean_class, note
+    )
 
 
-def _of_folds(run: Reported) -> list[Accuracy]:
+def _accuracies_of_folds(run: ReportedRun) -> list[Accuracy]:
     note = (
         "the interval takes faces for independent; as those of a person are not, it is too narrow"
     )
     epochs = f"last epoch ({run.options.epochs})"
-    pooled = _of_faces(run, f"test, {run.folds} folds pooled", epochs, note)
+    pooled = _accuracy_of_faces(run, f"test, {run.folds} folds pooled", epochs, note)
     means = [run.summary[name] for name in ("test_accuracy", "test_mean_class_accuracy")]
     accuracy, mean_class = (Interval(each["mean"]) for each in means)
     note = f"deviation over folds: {means[0]['deviation']:.1f} and {means[1]['deviation']:.1f}"
@@ -151,7 +155,7 @@ def _of_folds(run: Reported) -> list[Accuracy]:
     return [pooled, over]
 
 
-def class_rows(labels: Labels, predictions: Labels, num_classes: int) -> list[ClassRow]:
+def make_class_rows(labels: Labels, predictions: Labels, num_classes: int) -> list[ClassRow]:
     """Return the metrics of each class."""
     precision, _, f1, _ = precision_recall_fscore_support(
         labels, predictions, labels=np.arange(num_classes), zero_division=np.nan
@@ -160,14 +164,14 @@ def class_rows(labels: Labels, predictions: Labels, num_classes: int) -> list[Cl
     rows = []
     for k in range(num_classes):
         faces, predicted, right = confusion[k].sum(), confusion[:, k].sum(), confusion[k, k]
-        recall = share(int(right), int(faces))
+        recall = wilson_interval(int(right), int(faces))
         rows.append(
             ClassRow(int(faces), int(predicted), recall, 100 * precision[k], 100 * float(f1[k]))
         )
     return rows
 
 
-def compare(run: Reported, baseline: Reported) -> Comparison:
+def compare(run: ReportedRun, baseline: ReportedRun) -> Comparison:
     """Compare a run with a baseline, face by face."""
     labels = run.evaluation.labels
     ours, theirs = (
@@ -177,4 +181,4 @@ def compare(run: Reported, baseline: Reported) -> Comparison:
     only_run, only_baseline = int((gain > 0).sum()), int((gain < 0).sum())
     differing = only_run + only_baseline
     p = float(binomtest(only_run, differing).pvalue) if differing else 1.0
-    return Comparison(_drawn_anew([gain]), only_run, only_baseline, p)
+    return Comparison(_bootstrap_mean([gain]), only_run, only_baseline, p)

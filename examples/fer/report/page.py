@@ -41,7 +41,11 @@ def render(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "sign": sign}
+    environment.filters |= {
+        "percent": format_percent,
+        "number": format_number,
+        "sign": format_signed,
+    }
     # The scripts share one function scope, which keeps their names out of the global scope.
     bodies = "\n".join((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{bodies}}})();\n'
@@ -56,12 +60,12 @@ def render(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     )
 
 
-def percent(value: float, digits: int = 1) -> str:
+def format_percent(value: float, digits: int = 1) -> str:
     """Format a percentage, or return a dash for NaN."""
     return DASH if math.isnan(value) else f"{value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """Format a number with `digits` significant digits, or return a dash for NaN."""
     if math.isnan(value):
         return DASH
@@ -71,7 +75,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{places}f}"
 
 
-def sign(value: float, digits: int = 2) -> str:
+def format_signed(value: float, digits: int = 2) -> str:
     """Format a number with its sign; a number that rounds to 0 has no sign."""
     shown = f"{abs(value):.{digits}f}"
     if not float(shown):

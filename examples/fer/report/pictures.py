@@ -9,7 +9,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 ENDINGS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 
 
-def pictures_under(root: Path) -> list[Path]:
+def list_pictures(root: Path) -> list[Path]:
     """Return the pictures in a folder and its subfolders, sorted by path, without hidden ones."""
     return sorted(
         path

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.report import embedding, facts, latents, numbers, units
-from fer.report.folder import Reported
-from fer.report.page import sign
+from fer.report.folder import ReportedRun
+from fer.report.page import format_signed
 
 ERRORS = 24
 """Number of errors shown, the most confident ones."""
@@ -20,32 +20,32 @@ TOP = 12
 Section = dict[str, Any]
 
 
-def accuracy_section(run: Reported, baseline: Reported | None) -> Section:
+def accuracy_section(run: ReportedRun, baseline: ReportedRun | None) -> Section:
     """Return the facts, the accuracies, overall and by class, and the baseline comparison."""
     section = _scores(run) | {
-        "title": facts.title(run),
-        "options": facts.all_options(run),
-        "printed": facts.printed(run),
+        "title": facts.format_title(run),
+        "options": facts.list_options(run),
+        "printed": facts.paper_accuracy(run),
         "confusion": run.evaluation.scores.confusion.tolist(),
         "comparison": None if baseline is None else numbers.compare(run, baseline),
     }
     other = {} if baseline is None else _scores(baseline)
     for name in ("facts", "accuracies", "class_rows"):
         section[f"baseline_{name}".replace("class_", "")] = other.get(name, [])
-    section["baseline_title"] = "" if baseline is None else facts.title(baseline)
+    section["baseline_title"] = "" if baseline is None else facts.format_title(baseline)
     return section
 
 
-def _scores(run: Reported) -> Section:
+def _scores(run: ReportedRun) -> Section:
     found = run.evaluation
     return {
-        "facts": facts.facts(run),
-        "accuracies": numbers.accuracies(run),
-        "class_rows": numbers.class_rows(found.labels, found.predictions, len(run.classes)),
+        "facts": facts.list_facts(run),
+        "accuracies": numbers.list_accuracies(run),
+        "class_rows": numbers.make_class_rows(found.labels, found.predictions, len(run.classes)),
     }
 
 
-def face_section(run: Reported) -> Section:
+def face_section(run: ReportedRun) -> Section:
     """Return the label and prediction of every face and the most confident errors."""
     found = run.evaluation
     right = found.labels == found.predictions
@@ -64,39 +64,39 @@ def face_section(run: Reported) -> Section:
     }
 
 
-def embedding_section(run: Reported, baseline: Reported | None) -> Section:
+def embedding_section(run: ReportedRun, baseline: ReportedRun | None) -> Section:
     """Return maps of the features of a run and of its baseline in a plane (figure 5)."""
-    shown = embedding.drawn(run.of_first)
+    shown = embedding.sample_faces(run.first_model_faces)
     maps = []
     for each in (run,) if baseline is None else (baseline, run):
         features = each.evaluation.embedding
-        found = embedding.flat_map(features[shown], run.evaluation.labels[shown])
+        found = embedding.make_map(features[shown], run.evaluation.labels[shown])
         if found is None:
-            return {"maps": [], "shown": [], "of_first": len(run.of_first)}
+            return {"maps": [], "shown": [], "of_first": len(run.first_model_faces)}
         maps.append(
             {
-                "title": facts.title(each),
+                "title": facts.format_title(each),
                 "width": features.shape[1],
                 "silhouette": found.silhouette,
                 "points": found.points.round(4).tolist(),
                 "predictions": each.evaluation.predictions.tolist(),
             }
         )
-    return {"maps": maps, "shown": shown.tolist(), "of_first": len(run.of_first)}
+    return {"maps": maps, "shown": shown.tolist(), "of_first": len(run.first_model_faces)}
 
 
-def latent_section(run: Reported) -> Section | None:
+def latent_section(run: ReportedRun) -> Section | None:
     """Return what each latent represents (figures 3 and 6); None without latents."""
     weights, labels = run.evaluation.intra_weights, run.evaluation.labels
     if weights is None:
         return None
-    nothing = latents.why_nothing(run)
+    nothing = latents.explain_uninformative(run)
     if nothing is not None:
         return {"nothing": nothing}
-    first = run.of_first
+    first = run.first_model_faces
     means = latents.class_means(weights[first], labels[first], len(run.classes))
     overall = weights[first].mean(axis=0, dtype=np.float64)
-    top = latents.highest(weights, first, TOP)
+    top = latents.find_top_faces(weights, first, TOP)
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     scale = (high - low) or 1.0
     spread = run.evaluation.intra_spread(first)
@@ -129,7 +129,7 @@ def _bars(values: NDArray[np.float64], means: NDArray[np.float64]) -> list[dict[
     ]
 
 
-def inter_section(run: Reported) -> Section | None:
+def inter_section(run: ReportedRun) -> Section | None:
     """Return the mean Inter-W of each pair of latents; None without Inter-RM or a pair."""
     weights = run.evaluation.inter_weights
     if weights is None or len(weights) < 2:
@@ -138,22 +138,22 @@ def inter_section(run: Reported) -> Section | None:
     return {"rows": weights.tolist(), "low": float(apart.min()), "high": float(apart.max())}
 
 
-def unit_section(run: Reported, baseline: Reported | None) -> Section | None:
+def unit_section(run: ReportedRun, baseline: ReportedRun | None) -> Section | None:
     """Compare Intra-W with action units; None for real faces or if Intra-W is uninformative."""
-    weights, first = run.evaluation.intra_weights, run.of_first
-    if weights is None or run.faces.units is None or latents.why_nothing(run) is not None:
+    weights, first = run.evaluation.intra_weights, run.first_model_faces
+    if weights is None or run.faces.units is None or latents.explain_uninformative(run) is not None:
         return None
     intensities = run.faces.units.numpy()[first]
-    found = units.follow(weights[first], intensities, run.evaluation.labels[first])
+    found = units.measure_dependence(weights[first], intensities, run.evaluation.labels[first])
     return {
         "names": run.units,
         "tables": _tables(found, len(first)),
         "strongest": [_strongest(run, found, j) for j in range(weights.shape[1])],
-        "yardsticks": _yardsticks(run, baseline, intensities),
+        "yardsticks": _tabulate_best_features(run, baseline, intensities),
     }
 
 
-def _tables(found: units.Following, faces: int) -> list[Section]:
+def _tables(found: units.Dependence, faces: int) -> list[Section]:
     # Spearman's correlation of unrelated values has the deviation 1 / sqrt(n - 1).
     chance = 1.96 / math.sqrt(max(faces - 1, 1))
     return [
@@ -182,23 +182,26 @@ def _tables(found: units.Following, faces: int) -> list[Section]:
     ]
 
 
-def _strongest(run: Reported, found: units.Following, latent: int) -> str | None:
+def _strongest(run: ReportedRun, found: units.Dependence, latent: int) -> str | None:
     unit = found.strongest[latent]
     if unit < 0:
         return None
     over, within = found.correlation[latent, unit], found.within[latent, unit]
-    also = "" if math.isnan(within) else f" (within classes {sign(within)})"
-    return f"{run.units[unit]}: {sign(over)}{also}"
+    also = "" if math.isnan(within) else f" (within classes {format_signed(within)})"
+    return f"{run.units[unit]}: {format_signed(over)}{also}"
 
 
-def _yardsticks(
-    run: Reported, baseline: Reported | None, intensities: NDArray[np.float32]
+def _tabulate_best_features(
+    run: ReportedRun, baseline: ReportedRun | None, intensities: NDArray[np.float32]
 ) -> Section:
     assert run.evaluation.intra_weights is not None
     features = {"Intra-W": run.evaluation.intra_weights, "embedding": run.evaluation.embedding}
     if baseline is not None:
         features["baseline's embedding"] = baseline.evaluation.embedding
-    columns = [units.yardsticks(each[run.of_first], intensities) for each in features.values()]
+    columns = [
+        units.find_best_features(each[run.first_model_faces], intensities)
+        for each in features.values()
+    ]
     return {
         "names": [f"Best of {each.shape[1]}: {name}" for name, each in features.items()],
         "rows": list(zip(*columns, strict=True)),

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-LARGEST = 2_400_000
+MAX_BYTES = 2_400_000
 """Maximum size of a sheet in bytes; base64 adds a third."""
 
 # 48 pixels are three WebP blocks, so that compression does not mix neighboring faces.
@@ -31,7 +31,7 @@ class Sheet:
     columns: int
     rows: int
 
-    def place(self, index: int) -> str:
+    def css_position(self, index: int) -> str:
         """Return the CSS `background-position` of a face."""
         row, column = divmod(index, self.columns)
         return f"{_percent(column, self.columns)} {_percent(row, self.rows)}"
@@ -41,20 +41,20 @@ def _percent(index: int, count: int) -> str:
     return f"{100 * index / max(count - 1, 1):.4g}%"
 
 
-def make_sheet(images: Tensor, largest: int = LARGEST) -> Sheet:
-    """Arrange uint8 faces (n, 1 or 3, H, W) on one sheet of at most about `largest` bytes."""
+def make_sheet(images: Tensor, max_bytes: int = MAX_BYTES) -> Sheet:
+    """Arrange uint8 faces (n, 1 or 3, H, W) on one sheet of at most about `max_bytes` bytes."""
     columns = ceil(sqrt(len(images)))
     rows = ceil(len(images) / columns)
     content = b""
     for size, quality in ATTEMPTS:
-        content = _encoded(images, columns, rows, size, quality)
-        if len(content) <= largest:
+        content = _encode(images, columns, rows, size, quality)
+        if len(content) <= max_bytes:
             break
     uri = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
     return Sheet(uri, columns, rows)
 
 
-def _encoded(images: Tensor, columns: int, rows: int, size: int, quality: int) -> bytes:
+def _encode(images: Tensor, columns: int, rows: int, size: int, quality: int) -> bytes:
     if images.shape[-1] != size:
         resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
         images = resized.round_().clamp_(0, 255).byte()

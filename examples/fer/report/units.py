@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Following:
+class Dependence:
     """The dependence of M latents on A units. A number is NaN if either is constant.
 
     Attributes:
@@ -28,7 +28,7 @@ class Following:
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class BestFeature:
     """The feature that correlates best with a unit.
 
     Attributes:
@@ -42,28 +42,30 @@ class Yardstick:
     information: float
 
 
-def follow(
+def measure_dependence(
     weights: NDArray[np.float32], units: NDArray[np.float32], labels: NDArray[np.int64]
-) -> Following:
+) -> Dependence:
     """Compare Intra-W (n, M) with the intensities of units (n, A)."""
     correlation = correlate(_ranks(weights), _ranks(units))
     columns = [_information(weights, units[:, a]) for a in range(units.shape[1])]
     within = correlate(_ranks_within(weights, labels), _ranks_within(units, labels))
     strongest = [_largest(row) for row in correlation]
-    return Following(correlation, within, np.stack(columns, axis=1), np.array(strongest))
+    return Dependence(correlation, within, np.stack(columns, axis=1), np.array(strongest))
 
 
-def yardsticks(features: NDArray[np.float32], units: NDArray[np.float32]) -> list[Yardstick]:
+def find_best_features(
+    features: NDArray[np.float32], units: NDArray[np.float32]
+) -> list[BestFeature]:
     """Return for each unit the feature of (n, D) with the largest absolute Spearman correlation."""
     correlation = correlate(_ranks(features), _ranks(units))
     found = []
     for a in range(units.shape[1]):
         best = _largest(correlation[:, a])
         if best < 0:
-            found.append(Yardstick(-1, float("nan"), float("nan")))
+            found.append(BestFeature(-1, float("nan"), float("nan")))
             continue
         information = _information(features[:, [best]], units[:, a])[0]
-        found.append(Yardstick(best, float(correlation[best, a]), float(information)))
+        found.append(BestFeature(best, float(correlation[best, a]), float(information)))
     return found
 
 

@@ -26,18 +26,20 @@ SHIFT = 0.08
 CONTRASTS = (0.7, 1.3)
 BRIGHTNESS = 0.2
 """Maximum change of brightness of pixels in [0, 1]; pixels in [-1, 1] change twice as much."""
-HIDDEN = (0.02, 0.2)
+ERASED_SHARES = (0.02, 0.2)
 """Range of the rectangle's share of the crop, in half of the faces."""
 
 
-def _resized(images: Tensor, crop: int) -> Tensor:
+def _resize(images: Tensor, crop: int) -> Tensor:
     size = round(crop * RESIZED_TO_CROPPED)
     # The paper gives no normalization; its first author's earlier code uses 0.5 and 0.5.
     scaled = images.float().div_(127.5).sub_(1)
     return F.interpolate(scaled, (size, size), mode="bilinear", antialias=True)
 
 
-def draw(count: int, crop: int, generator: torch.Generator, augment: Augment = "paper") -> Tensor:
+def draw_augmentations(
+    count: int, crop: int, generator: torch.Generator, augment: Augment = "paper"
+) -> Tensor:
     """Draw a row for each of `count` samples: (top, left, flip), or thirteen for "strong"."""
     if augment == "strong":
         return torch.rand(count, 13, generator=generator)
@@ -47,25 +49,27 @@ def draw(count: int, crop: int, generator: torch.Generator, augment: Augment = "
     return torch.cat([places, flips], dim=1)
 
 
-def for_training(images: Tensor, drawn: Tensor, crop: int, augment: Augment = "paper") -> Tensor:
+def augment_for_training(
+    images: Tensor, drawn: Tensor, crop: int, augment: Augment = "paper"
+) -> Tensor:
     """Return float faces (N, 3, crop, crop), each augmented according to its row of `drawn`."""
-    resized, drawn = _resized(images, crop), drawn.to(images.device)
+    resized, drawn = _resize(images, crop), drawn.to(images.device)
     if augment == "strong":
-        made = _hidden(_lit(_moved(resized, drawn[:, :5], crop), drawn[:, 5:7]), drawn[:, 7:])
+        made = _erase(_jitter(_warp(resized, drawn[:, :5], crop), drawn[:, 5:7]), drawn[:, 7:])
     else:
         top, left, flip = drawn.unbind(1)
-        made = _cropped(resized, top, left, flip.bool(), crop)
+        made = _crop(resized, top, left, flip.bool(), crop)
     return made.expand(-1, 3, -1, -1)
 
 
-def for_evaluation(images: Tensor, crop: int) -> Tensor:
+def crop_for_evaluation(images: Tensor, crop: int) -> Tensor:
     """Return float faces (N, 3, crop, crop), cropped at the center."""
-    resized = _resized(images, crop)
+    resized = _resize(images, crop)
     start = (resized.shape[-1] - crop) // 2
     return resized[..., start : start + crop, start : start + crop].expand(-1, 3, -1, -1)
 
 
-def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, crop: int) -> Tensor:
+def _crop(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, crop: int) -> Tensor:
     steps = torch.arange(crop, device=images.device)
     rows = top[:, None] + steps
     columns = left[:, None] + torch.where(flip[:, None], crop - 1 - steps, steps)
@@ -74,12 +78,12 @@ def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, crop: int)
     return picked.permute(0, 3, 1, 2)
 
 
-def _moved(images: Tensor, drawn: Tensor, crop: int) -> Tensor:
+def _warp(images: Tensor, drawn: Tensor, crop: int) -> Tensor:
     """Rotate, scale, shift and flip in one resampling, which repeats the edge outside."""
     turn, scale, right, down, flip = drawn.unbind(1)
     angle = ANGLE * (2 * turn - 1)
     # The grid maps the crop to the resized face, so a scale above 1 covers less of the face.
-    scale = 1 / (_between(SCALES, scale) * RESIZED_TO_CROPPED)
+    scale = 1 / (_interpolate(SCALES, scale) * RESIZED_TO_CROPPED)
     shift = 2 * SHIFT * torch.stack([2 * right - 1, 2 * down - 1], 1)
     mirror = torch.where(flip < 0.5, -1.0, 1.0)
     cosine, sine = angle.cos() * scale, angle.sin() * scale
@@ -89,31 +93,31 @@ def _moved(images: Tensor, drawn: Tensor, crop: int) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _lit(images: Tensor, drawn: Tensor) -> Tensor:
+def _jitter(images: Tensor, drawn: Tensor) -> Tensor:
     contrast, brightness = drawn[:, :, None, None].unbind(1)
-    changed = images * _between(CONTRASTS, contrast)[:, None]
+    changed = images * _interpolate(CONTRASTS, contrast)[:, None]
     return (changed + 2 * BRIGHTNESS * (2 * brightness[:, None] - 1)).clamp_(-1, 1)
 
 
-def _hidden(images: Tensor, drawn: Tensor) -> Tensor:
+def _erase(images: Tensor, drawn: Tensor) -> Tensor:
     """Hide a rectangle of uniform gray in half of the faces."""
     share, ratio, down, right, whether, gray = drawn.unbind(1)
     crop = images.shape[-1]
-    area = _between(HIDDEN, share) * (whether < 0.5)
+    area = _interpolate(ERASED_SHARES, share) * (whether < 0.5)
     # The height is from half to twice the width.
     stretch = 2 ** (ratio - 0.5)
     height, width = area.sqrt() * stretch * crop, area.sqrt() / stretch * crop
     pixels = torch.arange(crop, device=images.device) + 0.5
-    rows = _inside(pixels, down * (crop - height), height)
-    columns = _inside(pixels, right * (crop - width), width)
+    rows = _is_inside(pixels, down * (crop - height), height)
+    columns = _is_inside(pixels, right * (crop - width), width)
     inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
     return torch.where(inside, (2 * gray - 1)[:, None, None, None], images)
 
 
-def _inside(pixels: Tensor, start: Tensor, length: Tensor) -> Tensor:
+def _is_inside(pixels: Tensor, start: Tensor, length: Tensor) -> Tensor:
     return (pixels >= start[:, None]) & (pixels < (start + length)[:, None])
 
 
-def _between(bounds: tuple[float, float], drawn: Tensor) -> Tensor:
+def _interpolate(bounds: tuple[float, float], drawn: Tensor) -> Tensor:
     low, high = bounds
     return low + (high - low) * drawn

@@ -26,12 +26,12 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         centered = wide - mean[:, None, None]
         # Two passes over the data, because the difference of two large sums would lose precision.
         variance = sum_over_ranks(centered.square().sum(axes)) / total
-        self._follow(mean.detach(), (variance * total / (total - 1)).detach())
+        self._update_running_stats(mean.detach(), (variance * total / (total - 1)).detach())
         scale = self.weight * (variance + self.eps).rsqrt()
         normalized = centered * scale[:, None, None] + self.bias[:, None, None]
         return normalized.to(input.dtype)
 
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_stats(self, mean: Tensor, variance: Tensor) -> None:
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
@@ -44,7 +44,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
-def joined_batch_norm(model: nn.Module, device: torch.device) -> None:
+def use_joint_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Make every batch normalization in `model` use the joint batch of all processes."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fer.data.faces import Database, FaceSet
-from fer.data.votes import training_targets
+from fer.data.votes import make_training_targets
 from fer.options import Options
 from fer.training import augment
 from fer.training.ranks import Ranks
@@ -34,12 +34,12 @@ def limit_faces(database: Database, options: Options) -> Database:
     return database
 
 
-def require_even(options: Options, ranks: Ranks) -> None:
+def require_equal_parts(options: Options, ranks: Ranks) -> None:
     """Raise unless all processes get parts of equal size, which means of means require."""
-    share, rest = divmod(options.batch_size, ranks.world)
+    share, rest = divmod(options.batch_size, ranks.world_size)
     if rest or not share:
         raise ValueError(
-            f"--batch-size must be a multiple of the {ranks.world} processes, "
+            f"--batch-size must be a multiple of the {ranks.world_size} processes, "
             f"got {options.batch_size}"
         )
     if options.accumulate > share:
@@ -62,7 +62,7 @@ def cache_faces(faces: FaceSet, options: Options, ranks: Ranks) -> FaceSet:
 
 
 class Stopwatch:
-    """Measure how long the work in `running` blocks keeps a device from training.
+    """Measure how long the work in `measure` blocks keeps a device from training.
 
     A GPU runs asynchronously. There, the time is that between two events in its stream, which is
     short if the batch was copied and augmented while the GPU was busy.
@@ -74,7 +74,7 @@ class Stopwatch:
         self._marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def measure(self) -> Iterator[None]:
         """Add the time of a block."""
         if self._device.type != "cuda":
             began = time.perf_counter()
@@ -114,24 +114,24 @@ class TrainingBatches:
         self.faces, self.options, self.epoch, self.ranks = faces, options, epoch, ranks
         # A large seed would exceed the range of generators.
         self.seed = (1_000_003 * options.seed + epoch) % 2**64
-        self.targets = training_targets(faces, options.targets, self.seed)
-        self._making = Stopwatch(ranks.device)
+        self.targets = make_training_targets(faces, options.targets, self.seed)
+        self._stopwatch = Stopwatch(ranks.device)
 
     @property
-    def waited(self) -> float:
+    def waited_seconds(self) -> float:
         """Seconds for which the training waited for batches."""
-        return self._making.seconds()
+        return self._stopwatch.seconds()
 
-    def after(self, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def iterate_from(self, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the batches of images, targets and labels after the first `steps` batches."""
-        for index, drawn in self.drawn_after(steps):
-            with self._making.running():
+        for index, drawn in self.draw_from(steps):
+            with self._stopwatch.measure():
                 batch = make_batch(
                     self.faces, self.targets, self.options, self.ranks.device, index, drawn
                 )
             yield batch
 
-    def drawn_after(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def draw_from(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, for the same batches, the indices of the faces and the augmentations drawn."""
         options, count = self.options, len(self.faces)
         generator = torch.Generator().manual_seed(self.seed)
@@ -141,16 +141,16 @@ class TrainingBatches:
             order = torch.randperm(count, generator=generator)
         starts = range(0, count - options.batch_size + 1, options.batch_size)
         title = f"epoch {self.epoch}/{options.epochs}"
-        quiet = None if self.ranks.first else True
+        quiet = None if self.ranks.is_first else True
         for step, start in enumerate(tqdm(starts, desc=title, leave=False, disable=quiet)):
-            with self._making.running():
-                drawn = augment.draw(
+            with self._stopwatch.measure():
+                drawn = augment.draw_augmentations(
                     options.batch_size, options.image_size, generator, options.augment
                 )
                 if step < steps:
                     continue
                 chosen = order[start : start + options.batch_size]
-                mine = self.ranks.mine(len(chosen))
+                mine = self.ranks.local_slice(len(chosen))
             yield chosen[mine], drawn[mine]
 
 
@@ -184,7 +184,7 @@ def make_batch(
         every[index].to(device, non_blocking=True)
         for every in (faces.images, targets, faces.labels)
     )
-    made = augment.for_training(images, drawn, options.image_size, options.augment)
+    made = augment.augment_for_training(images, drawn, options.image_size, options.augment)
     if options.channels_last:
         made = made.contiguous(memory_format=torch.channels_last)
     return made, wanted, labels

@@ -14,7 +14,7 @@ from torch import Tensor
 from fer.options import Options
 from fer.training import augment
 from fer.training.batches import make_batch
-from fer.training.precision import product_type
+from fer.training.precision import autocast_dtype
 from fer.training.progress import Progress
 from fer.training.ranks import Ranks
 
@@ -25,15 +25,15 @@ WARM_UP = 3
 """Steps before the capture."""
 
 
-def obstacle_to_graph(options: Options, ranks: Ranks, faces: torch.device) -> str | None:
+def find_graph_obstacle(options: Options, ranks: Ranks, faces: torch.device) -> str | None:
     """Return why a training cannot use a graph, or None; `faces` is the device of its images."""
     if ranks.device.type != "cuda":
         return f"it needs a CUDA device, and the training is on {ranks.device.type}"
-    if ranks.world > 1:
+    if ranks.world_size > 1:
         return "several processes exchange gradients"
     if faces.type != "cuda":
         return "the faces are in the host's memory; --cache device keeps them on the GPU"
-    if product_type(options, ranks.device) is torch.float16:
+    if autocast_dtype(options, ranks.device) is torch.float16:
         return "the scaler of --amp fp16 lets the host decide whether to take a step"
     if options.accumulate > 1:
         return "--accumulate sends a batch through the backbone in parts"
@@ -44,7 +44,7 @@ def obstacle_to_graph(options: Options, ranks: Ranks, faces: torch.device) -> st
     return None
 
 
-def wants_graph(options: Options, ranks: Ranks, faces: torch.device) -> bool:
+def uses_graph(options: Options, ranks: Ranks, faces: torch.device) -> bool:
     """Return whether a training runs as a graph: if possible, unless the options disable it.
 
     Raises:
@@ -52,7 +52,7 @@ def wants_graph(options: Options, ranks: Ranks, faces: torch.device) -> bool:
     """
     if options.graph is False:
         return False
-    reason = obstacle_to_graph(options, ranks, faces)
+    reason = find_graph_obstacle(options, ranks, faces)
     if options.graph and reason is not None:
         raise ValueError(f"--graph is not possible: {reason}")
     return reason is None
@@ -70,7 +70,7 @@ class GraphedStep:
     def __init__(self, run: "Run") -> None:
         options, device = run.options, run.ranks.device
         self.run = run
-        drawn = augment.draw(
+        drawn = augment.draw_augmentations(
             options.batch_size, options.image_size, torch.Generator(), options.augment
         )
         self._index = torch.zeros(options.batch_size, dtype=torch.int64, device=device)
@@ -81,7 +81,7 @@ class GraphedStep:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._steps = 0
 
-    def begin(self, progress: Progress, targets: Tensor) -> None:
+    def start_epoch(self, progress: Progress, targets: Tensor) -> None:
         """Start or resume an epoch with these targets; `progress` shares the sums from now on."""
         if self._targets is None:
             self._targets = targets.clone()
@@ -97,36 +97,36 @@ class GraphedStep:
         self._index.copy_(index, non_blocking=True)
         self._drawn.copy_(drawn, non_blocking=True)
         if self._stream is None:
-            self.learn()
+            self.run_captured()
         else:
-            self._start(self._stream)
+            self._run_or_capture(self._stream)
         self.run.schedule.step()
 
-    def learn(self) -> None:
+    def run_captured(self) -> None:
         """Run the work that the graph captures; it must not wait for the device."""
         run = self.run
         assert self._targets is not None
         batch = make_batch(
             run.faces, self._targets, run.options, run.ranks.device, self._index, self._drawn
         )
-        values = run.learn(*batch)
+        values = run.update_weights(*batch)
         for name, value in values.items():
             if name in self.sums:
                 self.sums[name].add_(value)
             else:
                 self.sums[name] = value.clone()
 
-    def _start(self, stream: torch.cuda.Stream) -> None:
+    def _run_or_capture(self, stream: torch.cuda.Stream) -> None:
         if self._graph is None and self._steps < WARM_UP:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                self.learn()
+                self.run_captured()
             torch.cuda.current_stream().wait_stream(stream)
             self._steps += 1
             return
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
-                self.learn()
+                self.run_captured()
             self._graph = graph
         self._graph.replay()

@@ -7,7 +7,7 @@ import torch
 from fer.options import Options
 
 
-def product_type(options: Options, device: torch.device) -> torch.dtype:
+def autocast_dtype(options: Options, device: torch.device) -> torch.dtype:
     """Return the type to which autocast casts products; float32 if it is disabled."""
     if options.amp == "bf16":
         return torch.bfloat16
@@ -24,14 +24,14 @@ def autocast(
     options: Options, device: torch.device, *, cache: bool = True
 ) -> AbstractContextManager[object]:
     """Return autocast to that type; without `cache` weights are cast each time they are used."""
-    dtype = product_type(options, device)
+    dtype = autocast_dtype(options, device)
     lowered = dtype is not torch.float32
     return torch.autocast(
         device.type, dtype if lowered else None, enabled=lowered, cache_enabled=cache
     )
 
 
-def gradient_scaler(options: Options, device: torch.device) -> torch.amp.GradScaler:
+def make_gradient_scaler(options: Options, device: torch.device) -> torch.amp.GradScaler:
     """Return a gradient scaler, which prevents underflow in float16 and is disabled otherwise."""
-    needed = product_type(options, device) is torch.float16
+    needed = autocast_dtype(options, device) is torch.float16
     return torch.amp.GradScaler(device.type, enabled=needed)

@@ -26,7 +26,7 @@ def require_finite_state(tensors: Iterable[Tensor], epoch: int, ranks: Ranks) ->
     Checking the loss is not enough, because it belongs to the weights before the last step.
     """
     found = [each.isfinite().all() for each in tensors if each.is_floating_point()]
-    if ranks.largest(not torch.stack(found).all()):
+    if ranks.max_over_ranks(not torch.stack(found).all()):
         raise Diverged(
             f"weights, centers or moments stopped being numbers in epoch {epoch}, though the loss "
             "is one still"
@@ -68,7 +68,7 @@ class Progress:
         # All processes skip the same steps, because their gradients are averaged before.
         if not self.sums:
             return
-        if not ranks.largest(not torch.stack(list(self.sums.values())).isfinite().all()):
+        if not ranks.max_over_ranks(not torch.stack(list(self.sums.values())).isfinite().all()):
             return
         taken = self.steps - self.skipped
         means = ", ".join(f"{n} {float(v) / taken:.3g}" for n, v in self.sums.items())
@@ -77,9 +77,9 @@ class Progress:
             f"(means so far: {means})"
         )
 
-    def share(self, ranks: Ranks) -> None:
+    def average_over_ranks(self, ranks: Ranks) -> None:
         """Replace the sums by their mean over all processes, so that one process can store them."""
-        every = ranks.gathered({name: value.cpu() for name, value in self.sums.items()})
+        every = ranks.gather({name: value.cpu() for name, value in self.sums.items()})
         for name, value in self.sums.items():
             mean = torch.stack([rank[name] for rank in every]).mean(0)
             self.sums[name] = mean.to(value.device)
@@ -90,7 +90,7 @@ class Progress:
             raise Diverged(f"the gradient scaler skipped all {self.steps} steps of an epoch")
         taken = self.steps - self.skipped
         mine = {name: float(total) / taken for name, total in self.sums.items()}
-        every = ranks.gathered(mine)
+        every = ranks.gather(mine)
         found = {f"train_{name}": sum(rank[name] for rank in every) / len(every) for name in mine}
         return found | {
             "images_per_second": self.steps * batch_size / self.seconds,
@@ -98,6 +98,6 @@ class Progress:
             "seconds": self.seconds,
         }
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return plain values and tensors from which to restore this object."""
         return vars(self)

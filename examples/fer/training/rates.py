@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def capturable(adam: torch.optim.AdamW, device: torch.device) -> None:
+def make_capturable(adam: torch.optim.AdamW, device: torch.device) -> None:
     """Make the optimizer's step capturable: its rate becomes a tensor that the schedule fills."""
     for group in adam.param_groups:
         if device.type == "cuda":
@@ -16,13 +16,14 @@ def capturable(adam: torch.optim.AdamW, device: torch.device) -> None:
         group["lr"] = torch.tensor(float(group["lr"]), dtype=exact, device=device)
 
 
-def plain_rates(state: Any) -> Any:
+def rates_to_floats(state: Any) -> Any:
     """Return an optimizer's or schedule's state with numbers, as runs without a graph store it."""
     if isinstance(state, dict):
         plain = {
-            name: value if name == "state" else plain_rates(value) for name, value in state.items()
+            name: value if name == "state" else rates_to_floats(value)
+            for name, value in state.items()
         }
         return plain | ({"capturable": False} if "capturable" in plain else {})
     if isinstance(state, list):
-        return [plain_rates(value) for value in state]
+        return [rates_to_floats(value) for value in state]
     return float(state) if isinstance(state, Tensor) and state.ndim == 0 else state

@@ -16,42 +16,42 @@ import fdrl_layers
 from fdrl_layers import FDRLHead, FDRLOutput
 from fer.data import Database, read_database
 from fer.evaluation import figures, predictions as evaluation
-from fer.evaluation.relations import relations
+from fer.evaluation.relations import measure_relations
 from fer.evaluation.summary import (
-    best_epoch,
-    epoch_line,
-    greeting,
-    intra_spread_row,
+    describe_run,
+    find_best_epoch,
+    format_epoch,
+    intra_spread_to_dict,
     summarize,
 )
 from fer.model import checkpoint
 from fer.model.build import (
-    logits_of,
-    losses_of,
+    compute_losses,
+    get_logits,
     make_criterion,
     make_model,
-    parameter_groups,
+    make_parameter_groups,
 )
 from fer.model.classification import count_classes
 from fer.options import Options
 from fer.training import augment, precision
 from fer.training.averaging import average_weights
-from fer.training.batch_norm import joined_batch_norm
-from fer.training.batches import TrainingBatches, cache_faces, limit_faces, require_even
-from fer.training.graph import GraphedStep, obstacle_to_graph, wants_graph
-from fer.training.in_parts import backward_in_parts
+from fer.training.batch_norm import use_joint_batch_norm
+from fer.training.batches import TrainingBatches, cache_faces, limit_faces, require_equal_parts
+from fer.training.gradient_cache import backward_in_parts
+from fer.training.graph import GraphedStep, find_graph_obstacle, uses_graph
 from fer.training.progress import Progress, require_finite_state
 from fer.training.ranks import Ranks
-from fer.training.rates import capturable, plain_rates
-from fer.training.stopping import Requests, Stopped, listen_for_signals
+from fer.training.rates import make_capturable, rates_to_floats
+from fer.training.stopping import Stopped, StopRequest, listen_for_signals
 
-MOVING = ("adam", "schedule", "scaler")
+RESUME_STATE = ("adam", "schedule", "scaler")
 """State that is required to resume a run but not to predict."""
 
 CHECK_EVERY = 20
 """Steps between two checks that the loss is finite, because a check blocks a GPU."""
 
-WATCHED = 256
+NUM_TRACKED_FACES = 256
 """Number of faces on which the relation weights are tracked over training."""
 
 
@@ -70,21 +70,21 @@ class Run:
     folder: Path
 
     def __init__(
-        self, options: Options, database: Database, ranks: Ranks, *, begun: bool = False
+        self, options: Options, database: Database, ranks: Ranks, *, resumed: bool = False
     ) -> None:
         self.options, self.database, self.ranks = options, database, ranks
-        require_even(options, ranks)
+        require_equal_parts(options, ranks)
         torch.manual_seed(options.seed)
         classes, device = len(database.classes), ranks.device
         # The checkpoint of a resumed run contains its weights, so no initial weights are loaded.
-        start = options.without_weights() if begun else options
+        start = options.without_weights() if resumed else options
         self.model = make_model(start, classes).to(device)
         self.model[0].requires_grad_(not options.freeze_backbone)
         counts = count_classes(database.splits["train"].labels, classes)
         self.criterion = make_criterion(options, classes, counts).to(device)
         self.lambda_balance = self.criterion.lambda_balance
-        if options.sync_batch_norm and ranks.world > 1:
-            joined_batch_norm(self.model, device)
+        if options.sync_batch_norm and ranks.world_size > 1:
+            use_joint_batch_norm(self.model, device)
         if options.channels_last:
             self.model.to(memory_format=torch.channels_last)
         average = None if options.ema is None else get_ema_multi_avg_fn(options.ema)
@@ -93,35 +93,35 @@ class Run:
             self.model[0].compile()
         self.parameters = [*self.model.parameters(), *self.criterion.parameters()]
         # Without weight decay this is the paper's Adam.
-        groups = parameter_groups(self.model, self.criterion, options.weight_decay)
+        groups = make_parameter_groups(self.model, self.criterion, options.weight_decay)
         # Fused, because the loop over tensors takes longer than the backbone on small images.
         fused = device.type in ("cpu", "cuda")
         self.adam = torch.optim.AdamW(groups, options.lr, betas=(0.5, 0.999), fused=fused)
-        self.scaler = precision.gradient_scaler(options, device)
+        self.scaler = precision.make_gradient_scaler(options, device)
         self.faces = cache_faces(database.splits["train"], options, ranks)
         self.graph: GraphedStep | None = None
-        if wants_graph(options, ranks, self.faces.images.device):
+        if uses_graph(options, ranks, self.faces.images.device):
             self.graph = GraphedStep(self)
-            capturable(self.adam, device)
+            make_capturable(self.adam, device)
         self.steps = len(self.faces) // options.batch_size
         self.schedule = make_schedule(options, self.adam, self.steps)
         self.history: list[dict[str, Any]] = []
         self.progress = Progress()
         self.forward: nn.Module = self.model
-        if ranks.world > 1 and options.accumulate == 1:
+        if ranks.world_size > 1 and options.accumulate == 1:
             self.forward = DistributedDataParallel(self.model)
 
     def open(self, folder: Path, *, quiet: bool = False) -> "Run":
         """Set the folder to write to, and resume from its checkpoint if there is one."""
         self.folder = folder
-        if self.ranks.first:
-            checkpoint.require_room(folder, self.checkpoint_size())
-        if has_begun(folder):
+        if self.ranks.is_first:
+            checkpoint.require_disk_space(folder, self.checkpoint_size())
+        if has_checkpoint(folder):
             self.restore(checkpoint.read_checkpoint(folder / "last.pt", self.ranks.device))
-        if self.ranks.first and not quiet:
-            print(greeting(self.database, self.options, self.ranks, folder), flush=True)
+        if self.ranks.is_first and not quiet:
+            print(describe_run(self.database, self.options, self.ranks, folder), flush=True)
             if self.ranks.device.type == "cuda":
-                print(f"steps: {self.how_steps_run()}", flush=True)
+                print(f"steps: {self.describe_steps()}", flush=True)
         return self
 
     def step(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -129,13 +129,13 @@ class Run:
 
         In case of an overflow, the gradient scaler skips the update and lowers its scale.
         """
-        self.criterion.lambda_balance = self.lambda_balance * self.warmed_up()
+        self.criterion.lambda_balance = self.lambda_balance * self.compute_balance_factor()
         scale = self.scaler.get_scale()
-        values = self.learn(images, targets, labels)
+        values = self.update_weights(images, targets, labels)
         self.schedule.step()
         return {} if self.scaler.get_scale() < scale else values
 
-    def learn(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def update_weights(self, images: Tensor, targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Run the part of a step that a CUDA graph can capture."""
         self.adam.zero_grad()
         losses, output = self.backward(images, targets)
@@ -146,10 +146,10 @@ class Run:
         self.scaler.update()
         if self.ema is not None:
             average_weights(self.ema, self.model, begin=self.schedule.last_epoch == 0)
-        right = (logits_of(output).argmax(1) == labels).float().mean() * 100
+        right = (get_logits(output).argmax(1) == labels).float().mean() * 100
         return {name: value.detach() for name, value in losses.items()} | {"accuracy": right}
 
-    def warmed_up(self) -> float:
+    def compute_balance_factor(self) -> float:
         """Return the factor of the balance loss's weight in the next step."""
         steps = self.options.balance_warmup * self.options.epochs * self.steps
         return min(1.0, self.schedule.last_epoch / steps) if steps else 1.0
@@ -163,33 +163,33 @@ class Run:
         cache = self.graph is None
         with precision.autocast(self.options, self.ranks.device, cache=cache):
             output = self.forward(images)
-        losses = losses_of(self.criterion, output, targets)
+        losses = compute_losses(self.criterion, output, targets)
         self.scaler.scale(losses["total"]).backward()
         return losses, output
 
-    def how_steps_run(self) -> str:
+    def describe_steps(self) -> str:
         """Return whether a step is one CUDA graph, and if not, why, as text."""
         if self.graph is not None:
             return "one CUDA graph each"
         images = self.faces.images.device
-        reason = obstacle_to_graph(self.options, self.ranks, images) or "as --no-graph asks"
+        reason = find_graph_obstacle(self.options, self.ranks, images) or "as --no-graph asks"
         return f"without a CUDA graph: {reason}"
 
     def take_steps(self, batches: TrainingBatches) -> Iterator[None]:
         """Take a step for each remaining batch and update the sums of the epoch."""
         progress = self.progress
         if self.graph is None:
-            for batch in batches.after(progress.steps):
+            for batch in batches.iterate_from(progress.steps):
                 progress.add(self.step(*batch))
                 yield
             return
-        self.graph.begin(progress, batches.targets)
-        for index, drawn in batches.drawn_after(progress.steps):
+        self.graph.start_epoch(progress, batches.targets)
+        for index, drawn in batches.draw_from(progress.steps):
             self.graph(index, drawn)
             progress.steps += 1
             yield
 
-    def train_epoch(self, epoch: int, requests: Requests) -> dict[str, float]:
+    def train_epoch(self, epoch: int, request: StopRequest) -> dict[str, float]:
         """Take a step for each remaining batch and return the means of the epoch."""
         self.model.train()
         # A frozen backbone keeps its batch statistics as well.
@@ -199,57 +199,63 @@ class Run:
         began = time.perf_counter()
         for _ in self.take_steps(batches):
             due = progress.steps % CHECK_EVERY == 0 or progress.steps == self.steps
-            stop = self.ranks.largest(requests.signal) if due or self.ranks.prompt else 0
+            stop = (
+                self.ranks.max_over_ranks(request.signal)
+                if due or self.ranks.can_sync_each_step
+                else 0
+            )
             if due or stop:
                 progress.require_finite(epoch, self.ranks)
             # A request in the last step is handled after the epoch has been stored.
             if stop and progress.steps < self.steps:
                 progress.seconds += time.perf_counter() - began
-                progress.waited += batches.waited
-                progress.share(self.ranks)
+                progress.waited += batches.waited_seconds
+                progress.average_over_ranks(self.ranks)
                 require_finite_state(self.tensors(), epoch, self.ranks)
-                self.keep()
+                self.save()
                 raise Stopped(stop)
         progress.seconds += time.perf_counter() - began
-        progress.waited += batches.waited
+        progress.waited += batches.waited_seconds
         require_finite_state(self.tensors(), epoch, self.ranks)
         return progress.means(self.ranks, self.options.batch_size)
 
     @torch.no_grad()
-    def watched(self) -> dict[str, float]:
+    def track_relations(self) -> dict[str, float]:
         """Return statistics of the current relation weights on some faces of valid, or of test."""
-        splits, model = self.database.splits, self.averaged()
+        splits, model = self.database.splits, self.get_evaluation_model()
         if not isinstance(model[1], FDRLHead):
             return {}
-        faces = splits["valid" if "valid" in splits else "test"].images[:WATCHED]
+        faces = splits["valid" if "valid" in splits else "test"].images[:NUM_TRACKED_FACES]
         before = model.training
         model.eval()
         basic = [
-            model[0](augment.for_evaluation(part.to(self.ranks.device), self.options.image_size))
+            model[0](
+                augment.crop_for_evaluation(part.to(self.ranks.device), self.options.image_size)
+            )
             for part in faces.split(2 * self.options.batch_size)
         ]
-        found = relations(model[1], torch.cat(basic))
+        found = measure_relations(model[1], torch.cat(basic))
         model.train(before)
         return found
 
-    def averaged(self) -> nn.Sequential:
+    def get_evaluation_model(self) -> nn.Sequential:
         """Return the model to evaluate: the current one, or the average if there is one."""
         return self.model if self.ema is None else cast(nn.Sequential, self.ema.module)
 
     def evaluate(self, split: str) -> evaluation.Evaluation:
         """Evaluate the current model, or the average if there is one."""
-        model = self.averaged()
+        model = self.get_evaluation_model()
         self.ranks.share_buffers(model)
         return evaluation.evaluate(model, self.database.splits[split], self.options, self.ranks)
 
     def train(self, quiet: bool = False) -> dict[str, Any]:
         """Train to the last epoch, update the folder after each, and return the summary."""
-        with listen_for_signals() as requests:
+        with listen_for_signals() as request:
             for epoch in range(len(self.history) + 1, self.options.epochs + 1):
                 if not self.progress.steps:
                     self.progress.lr = float(self.schedule.get_last_lr()[0])
                 row: dict[str, Any] = {"epoch": epoch, "lr": self.progress.lr}
-                row |= self.train_epoch(epoch, requests)
+                row |= self.train_epoch(epoch, request)
                 if self.scaler.is_enabled():
                     row["skipped_steps"] = self.progress.skipped
                 began = time.perf_counter()
@@ -257,14 +263,14 @@ class Run:
                     scores = self.evaluate(split).scores
                     row[f"{split}_accuracy"] = scores.accuracy
                     row[f"{split}_mean_class_accuracy"] = scores.mean_class_accuracy
-                row |= self.watched()
+                row |= self.track_relations()
                 row["seconds"] += time.perf_counter() - began
                 self.history.append(row)
                 self.progress = Progress()
-                self.keep()
-                if self.ranks.first and not quiet:
-                    print(epoch_line(row, self.options.epochs), flush=True)
-                if stop := self.ranks.largest(requests.signal):
+                self.save()
+                if self.ranks.is_first and not quiet:
+                    print(format_epoch(row, self.options.epochs), flush=True)
+                if stop := self.ranks.max_over_ranks(request.signal):
                     raise Stopped(stop)
         return self.finish()
 
@@ -275,27 +281,27 @@ class Run:
         for moments in self.adam.state.values():
             yield from (each for each in moments.values() if isinstance(each, Tensor))
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the state; last.pt is written last, because a run resumes from it."""
-        if not self.ranks.first:
+        if not self.ranks.is_first:
             return
         result = {
             "version": fdrl_layers.__version__,
             "classes": list(self.database.classes),
             "gray": self.faces.images.shape[1] == 1,
             "faces": self.database.sizes,
-            "options": self.options.plain(),
+            "options": self.options.to_dict(),
             "history": self.history,
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "criterion": self.criterion.state_dict(),
         }
         if self.history and not self.progress.steps:
-            if best_epoch(self.history) is self.history[-1]:
+            if find_best_epoch(self.history) is self.history[-1]:
                 checkpoint.write_checkpoint(self.folder / "best.pt", result)
             checkpoint.write_csv(self.folder / "metrics.csv", self.history)
-        moving = {name: plain_rates(getattr(self, name).state_dict()) for name in MOVING}
-        moving["progress"] = self.progress.state()
+        moving = {name: rates_to_floats(getattr(self, name).state_dict()) for name in RESUME_STATE}
+        moving["progress"] = self.progress.state_dict()
         checkpoint.write_checkpoint(self.folder / "last.pt", result | moving)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -304,10 +310,10 @@ class Run:
         before = {name: state.get(name, value) for name, value in now.items()}
         if before != now:
             raise ValueError(f"{self.folder} was trained on {before}, and now there are {now}")
-        for name in ("model", "criterion", *MOVING):
+        for name in ("model", "criterion", *RESUME_STATE):
             getattr(self, name).load_state_dict(state[name])
         if self.graph is not None:
-            capturable(self.adam, self.ranks.device)
+            make_capturable(self.adam, self.ranks.device)
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.history = state["history"]
@@ -325,8 +331,8 @@ class Run:
         found = self.evaluate("test")
         spread = found.intra_spread() if self.options.intra else None
         if spread is not None:
-            summary["intra_spread"] = intra_spread_row(spread)
-        if self.ranks.first:
+            summary["intra_spread"] = intra_spread_to_dict(spread)
+        if self.ranks.is_first:
             faces, units = self.database.splits["test"], self.database.units
             evaluation.save_evaluation(self.folder / "evaluation.pt", found, faces, units)
             figures.draw_all(self.folder, found, self.database, self.options)
@@ -334,21 +340,21 @@ class Run:
         return summary
 
 
-def has_begun(folder: Path | None) -> bool:
+def has_checkpoint(folder: Path | None) -> bool:
     """Return whether a run has stored a checkpoint; a run killed before that starts over."""
     return folder is not None and (folder / "last.pt").is_file()
 
 
-def build_run(options: Options, ranks: Ranks, *, begun: bool = False) -> Run:
+def build_run(options: Options, ranks: Ranks, *, resumed: bool = False) -> Run:
     """Read the faces and build the model, so that errors in either are found immediately."""
-    database = read_database(options, progress=ranks.first and sys.stderr.isatty())
+    database = read_database(options, progress=ranks.is_first and sys.stderr.isatty())
     if "all" in database.splits:
         raise ValueError(
             f"{database.name} comes without splits: give --fold, or use fer_crossval.py"
         )
-    return Run(options, limit_faces(database, options), ranks, begun=begun)
+    return Run(options, limit_faces(database, options), ranks, resumed=resumed)
 
 
 def open_run(options: Options, folder: Path, ranks: Ranks, *, quiet: bool = False) -> Run:
     """Start the run of an existing folder, or resume it from its checkpoint."""
-    return build_run(options, ranks, begun=has_begun(folder)).open(folder, quiet=quiet)
+    return build_run(options, ranks, resumed=has_checkpoint(folder)).open(folder, quiet=quiet)

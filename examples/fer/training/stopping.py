@@ -21,35 +21,35 @@ class Stopped(Exception):
         self.signal = signal
 
 
-class Requests:
+class StopRequest:
     """The requested signal: 0 for none, or its number."""
 
     signal = 0
 
 
 @contextmanager
-def listen_for_signals() -> Iterator[Requests]:
+def listen_for_signals() -> Iterator[StopRequest]:
     """Turn signals into requests within a block; the same signal again has its usual effect.
 
     A different signal does not, because after Ctrl-C the processes of torchrun receive a SIGINT
     from the terminal and a SIGTERM from torchrun.
     """
-    requests = Requests()
+    request = StopRequest()
     # Only the main thread can set handlers; in other threads, signals keep their usual effect.
     if threading.current_thread() is not threading.main_thread():
-        yield requests
+        yield request
         return
     # None represents a handler that was not set from Python and cannot be restored.
     before = {int(each): signal.getsignal(each) or signal.SIG_DFL for each in SIGNALS}
 
-    def heed(number: int, frame: FrameType | None) -> None:
-        requests.signal = requests.signal or number
+    def handle(number: int, frame: FrameType | None) -> None:
+        request.signal = request.signal or number
         signal.signal(number, before[number])
 
     for each in SIGNALS:
-        signal.signal(each, heed)
+        signal.signal(each, handle)
     try:
-        yield requests
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

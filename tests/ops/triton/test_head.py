@@ -13,7 +13,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from benchmarks import registry
-from benchmarks.counting import counted_launches, kernels_of
+from benchmarks.counting import count_step_kernels, record_launches
 from comparing import assert_close
 from devices import OF_KERNELS as DEVICE, marks_of
 from fdrl_layers import FDRLHead, use_backend
@@ -164,7 +164,7 @@ def test_compiles_in_one_graph() -> None:
 
 def test_two_launches_forward_and_three_backward() -> None:
     x, parameters = inputs_for(triton, SMALL)
-    with counted_launches() as names:
+    with record_launches() as names:
         output = triton(x, parameters, 0.25, "sum")
         assert names == ["branch_forward", "relation_forward"]
         output.logits.sum().backward()
@@ -174,10 +174,10 @@ def test_two_launches_forward_and_three_backward() -> None:
 def test_a_training_step_is_12_kernels() -> None:
     sizes = registry.Sizes(N=4, P=8, M=2, D=32, K=3)
     version = next(each for each in registry.VERSIONS if each.name == "triton")
-    step = registry.build(version, sizes, "training", DEVICE)
+    step = registry.build_step(version, sizes, "training", DEVICE)
     for _ in range(2):
         step.run()  # until every center has met data
-    assert kernels_of(step.run) <= 12
+    assert count_step_kernels(step.run) <= 12
 
 
 @pytest.mark.parametrize("batch", [1, 129, 513, 70000])

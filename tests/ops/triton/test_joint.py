@@ -9,7 +9,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from benchmarks.counting import counted_launches
+from benchmarks.counting import record_launches
 from comparing import assert_close
 from devices import OF_KERNELS, marks_of
 from fdrl_layers.ops.triton import joint as kernels
@@ -102,7 +102,7 @@ def test_second_derivatives_are_those_by_hand() -> None:
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 def test_three_launches_forward_and_one_backward_in_training(training: bool) -> None:
-    with counted_launches() as names:
+    with record_launches() as names:
         step(triton().train(training), features(), labels())
     launched = ["partial_sums", "move_centers", "join_terms", "term_gradients"]
     assert names == (launched if training else [])

@@ -27,12 +27,12 @@ def draw_brows(scene: Scene, person: Person, units: Units) -> None:
 def _draw_forehead(scene: Scene, person: Person, units: Units) -> None:
     x, y, dark = person.eye_x, person.brow_y, person.shadow
     furrow = bezier((0.075, y + 0.16), (0.055, y + 0.02), (0.085, y - 0.1))
-    scene.brush("fold", furrow, 0.07, dark, 0.85 * units[4] * person.lines, both=True)
+    scene.brush("fold", furrow, 0.07, dark, 0.85 * units[4] * person.wrinkle_depth, both=True)
     for rise in (0.16, 0.3):
         low = y - rise
         arc = bezier((x - 0.16, low - 0.1), (x + 0.1, low - 0.2), (x + 0.32, low - 0.04))
-        scene.brush("fold", arc, 0.045, dark, 0.8 * units[2] * person.lines, both=True)
+        scene.brush("fold", arc, 0.045, dark, 0.8 * units[2] * person.wrinkle_depth, both=True)
     for rise in (0.14, 0.26, 0.38):
         low = y - rise
         arc = bezier((-0.32, low - 0.03), (0.0, low + 0.05), (0.32, low - 0.03))
-        scene.brush("fold", arc, 0.045, dark, 0.8 * units[1] * person.lines)
+        scene.brush("fold", arc, 0.045, dark, 0.8 * units[1] * person.wrinkle_depth)

@@ -30,7 +30,7 @@ def lid_edges(person: Person, units: Units) -> tuple[Points, Points]:
     return np.stack([x, np.minimum(upper, lower)], axis=1), np.stack([x, lower], axis=1)
 
 
-def eye_middles(person: Person) -> Points:
+def iris_centers(person: Person) -> Points:
     """Return the centers (2, 2) of the left and right iris of a person who looks straight ahead."""
     y = person.eye_y - 0.015
     return np.array([(-person.eye_x, y), (person.eye_x, y)])
@@ -55,7 +55,7 @@ def _draw_irises(scene: Scene, person: Person, upper: Points, lower: Points, gaz
     colors = (mix(person.iris, BLACK, 0.45), person.iris, BLACK, WHITE)
     for side in (-1, 1):
         # The shape is that of the right eye, mirrored; the gaze and the highlight are not mirrored.
-        x, y = eye_middles(person)[1] + (side * gaze, 0.0)
+        x, y = iris_centers(person)[1] + (side * gaze, 0.0)
         middles = np.array([(x, y)] * 3 + [(x - side * 0.35 * radius, y - 0.35 * radius)])
         disks = middles[:, None] + CIRCLE * (radius * _RINGS)
         disks[..., 1] = np.clip(
@@ -79,7 +79,7 @@ def _draw_lid_folds(
     scene.brush("fold", lower[1:-1] + np.array([0.0, 0.1]), 0.05, person.shadow, bag, both=True)
     x, y = person.eye_x, person.eye_y
     cheek = bezier((x - 0.2, y + 0.2), (x, y + 0.25 - 0.06 * units[6]), (x + 0.26, y + 0.12))
-    depth = 0.75 * units[6] * person.creases
+    depth = 0.75 * units[6] * person.fold_depth
     scene.brush("fold", cheek, 0.05, person.shadow, depth, both=True)
 
 
@@ -87,5 +87,5 @@ def _draw_crows_feet(scene: Scene, person: Person, raised: float) -> None:
     x, y = person.eye_x + person.eye_width + 0.07, person.eye_y
     for rise in (-0.09, 0.0, 0.09):
         line = bezier((x, y + 0.4 * rise), (x + 0.08, y + 0.7 * rise), (x + 0.15, y + 1.5 * rise))
-        depth = 0.7 * raised * person.lines
+        depth = 0.7 * raised * person.wrinkle_depth
         scene.brush("face", line, 0.03, person.shadow, depth, both=True)

@@ -5,7 +5,7 @@ from PIL import Image
 from fer.data.action_units import Units
 from fer.data.drawing.brows import draw_brows
 from fer.data.drawing.curves import Points
-from fer.data.drawing.eyes import draw_eyes, eye_middles
+from fer.data.drawing.eyes import draw_eyes, iris_centers
 from fer.data.drawing.hair import draw_beard, draw_hair
 from fer.data.drawing.head import draw_head
 from fer.data.drawing.mouth import draw_mouth
@@ -48,10 +48,10 @@ def draw_face(person: Person, units: Units, view: View, setting: Setting, size: 
     return scene.paint(view, size, person.skin, setting.background)
 
 
-def eyes_of(person: Person, view: View, size: int) -> Points:
+def project_eyes(person: Person, view: View, size: int) -> Points:
     """Return the positions of the left and right eye of a drawn face: pixels (2, 2), x before y.
 
     The center of the first pixel is (0, 0). The positions do not depend on the gaze.
     """
     # Polygons use this convention at the supersampled size; a final pixel is the mean of a block.
-    return (view.project(eye_middles(person), size * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5
+    return (view.project(iris_centers(person), size * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5

@@ -32,7 +32,7 @@ def shape_lips(person: Person, units: Units) -> Lips:
     """Return the edges of the lips."""
     gap = 0.13 * units[25] * (1.0 - 0.3 * units[26]) + 0.36 * units[26]
     stretch = 0.22 * units[12] + 0.04 * units[15] + 0.34 * units[20] - 0.16 * units[26]
-    sag = person.mouth_rest - 0.17 * units[12] + 0.15 * units[15] + 0.03 * units[20]
+    sag = person.mouth_sag - 0.17 * units[12] + 0.15 * units[15] + 0.03 * units[20]
     sag += 0.12 * units[26]  # the corners partly follow the jaw
     y = person.mouth_y - 0.05 * units[9] - 0.02 * units[12]
     lift = 0.2 * gap * _FLAT + (0.07 * units[9] + 0.03 * units[15]) * _ROUND

@@ -22,7 +22,7 @@ def draw_nose(scene: Scene, person: Person, units: Units) -> None:
     scene.brush("face", wing, 0.035, dark, 0.6 + 0.3 * units[9], both=True)
     for row in (0.0, 0.1, 0.2):
         wrinkle = bezier((0.02, row - 0.16), (0.08, row - 0.14), (0.15, row - 0.04))
-        depth = 0.85 * units[9] * person.creases
+        depth = 0.85 * units[9] * person.fold_depth
         scene.brush("face", wrinkle, 0.036, dark, depth, both=True)
     _draw_cheeks(scene, person, units, low)
 
@@ -48,7 +48,7 @@ def _draw_cheeks(scene: Scene, person: Person, units: Units, low: float) -> None
     start = (person.nose_width + 0.06, low)
     end = (person.mouth_width + 0.13 + out, person.mouth_y + 0.02)
     fold = bezier(start, (0.42 + out, person.nose_tip + 0.1), end)
-    alpha = 0.75 * depth * person.creases
+    alpha = 0.75 * depth * person.fold_depth
     scene.brush("fold", fold, 0.075, person.shadow, alpha, both=True)
     bulge = ellipse(0.52 + 0.5 * out, 0.24 - 0.06 * units[6], 0.17, 0.1)
     scene.add("fold", bulge, mix(person.skin, WHITE, 0.4), 0.4 * units[6], both=True)

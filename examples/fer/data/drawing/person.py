@@ -54,10 +54,10 @@ class Person:
     nose_width: float = 0.18
     mouth_y: float = 0.73
     mouth_width: float = 0.36
-    mouth_rest: float = 0.0  # how far the corners hang at rest
+    mouth_sag: float = 0.0  # how far the corners hang at rest
     lip_upper: float = 0.07
     lip_lower: float = 0.095
-    lines: float = 0.8  # how deep wrinkles cut, up to 1
+    wrinkle_depth: float = 0.8  # how deep wrinkles cut, up to 1
     lip_red: float = 0.5
     beard: float = 0.0  # opacity: a shadow below 0.35, a full beard above
     skin: Color = (240, 200, 168)
@@ -72,9 +72,9 @@ class Person:
         return mix(self.skin, (60, 20, 10), 0.6)
 
     @property
-    def creases(self) -> float:
+    def fold_depth(self) -> float:
         """The depth of the folds that a smooth face has as well."""
-        return 0.4 + 0.6 * self.lines
+        return 0.4 + 0.6 * self.wrinkle_depth
 
 
 # The standard deviation of each length over people; draws are clipped to 2.2 deviations.
@@ -95,7 +95,7 @@ _SPREADS = {
     "nose_width": 0.02,
     "mouth_y": 0.03,
     "mouth_width": 0.03,
-    "mouth_rest": 0.02,
+    "mouth_sag": 0.02,
     "lip_upper": 0.013,
     "lip_lower": 0.016,
 }
@@ -113,7 +113,7 @@ def sample_person(rng: np.random.Generator) -> Person:
     fair = tone < 0.5 * len(_SKINS)
     return Person(
         **lengths,
-        lines=rng.uniform(0.35, 1.0),
+        wrinkle_depth=rng.uniform(0.35, 1.0),
         lip_red=rng.uniform(0.35, 0.65),
         beard=rng.uniform(0.15, 0.9) if rng.random() < 0.2 else 0.0,
         skin=mix(_SKINS[int(tone)], _SKINS[int(tone) + 1], tone % 1),

@@ -25,8 +25,8 @@ class View:
     yaw: float = 0.0
     pitch: float = 0.0
     zoom: float = 1.0
-    right: float = 0.0
-    down: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
     gaze: float = 0.0  # how far the irises look to the right, in face coordinates
 
     def project(self, points: Points, width: int) -> Points:
@@ -38,7 +38,7 @@ class View:
         y = y * np.cos(self.pitch) + depth * np.sin(self.pitch)
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         turned = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
-        middle = (width * (0.5 + self.right), width * (0.5 + self.down))
+        middle = (width * (0.5 + self.shift_x), width * (0.5 + self.shift_y))
         return np.asarray(turned * (_HALF_WIDTH * self.zoom * width) + middle)
 
 

@@ -12,7 +12,7 @@ function ticks(low, high, about) {
   return found;
 }
 
-function written(value) {
+function formatValue(value) {
   if (value === null || value === undefined) return "–";
   if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(1);
   return String(Number(value.toPrecision(4)));
@@ -28,11 +28,11 @@ function drawChart(figure, chart) {
   const x = (epoch) => EDGE.left + ((width - EDGE.left - EDGE.right) * (epoch - 1)) / Math.max(epochs - 1, 1);
   const y = (value) => EDGE.top + ((HEIGHT - EDGE.top - EDGE.bottom) * (high - value)) / (high - low);
   const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, tabindex: 0, role: "img" });
-  const said = chart.lines.map((line) => `${line.name} ${written(line.values.at(-1))}${chart.unit}`).join(", ");
-  root.setAttribute("aria-label", `${chart.title} over ${epochs} epochs; at the end ${said}`);
+  const lastValues = chart.lines.map((line) => `${line.name} ${formatValue(line.values.at(-1))}${chart.unit}`).join(", ");
+  root.setAttribute("aria-label", `${chart.title} over ${epochs} epochs; at the end ${lastValues}`);
   for (const value of ticks(low, high, 5)) {
     root.append(svg("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value) }));
-    root.append(label(EDGE.left - 6, y(value) + 4, "end", written(value)));
+    root.append(label(EDGE.left - 6, y(value) + 4, "end", formatValue(value)));
   }
   for (const epoch of ticks(1, epochs, Math.min(epochs, 8)).filter(Number.isInteger)) {
     root.append(label(x(epoch), HEIGHT - EDGE.bottom + 16, "middle", String(epoch)));
@@ -66,7 +66,7 @@ function follow(root, chart, x, epochs) {
     epoch = Math.min(Math.max(to, 1), epochs);
     for (const end of ["x1", "x2"]) here.setAttribute(end, x(epoch));
     here.setAttribute("visibility", "visible");
-    const lines = chart.lines.map((line) => `${line.name}: ${written(line.values[epoch - 1])} ${chart.unit}`);
+    const lines = chart.lines.map((line) => `${line.name}: ${formatValue(line.values[epoch - 1])} ${chart.unit}`);
     const box = root.getBoundingClientRect();
     const at = event ?? { clientX: box.left + x(epoch), clientY: box.top + 20 };
     showTip(at, element("span", {}, [`epoch ${epoch}`, ...lines].join("\n")));

@@ -26,9 +26,9 @@ function picture(i) {
 }
 
 function verdict(i, predictions = data.predictions) {
-  const [truth, said] = [data.labels[i], predictions[i]];
-  const mark = truth === said ? "✓" : "✗";
-  return `${mark} true class ${data.classes[truth]}, predicted ${data.classes[said]}`;
+  const [truth, predicted] = [data.labels[i], predictions[i]];
+  const mark = truth === predicted ? "✓" : "✗";
+  return `${mark} true class ${data.classes[truth]}, predicted ${data.classes[predicted]}`;
 }
 
 function faceLink(i) {
@@ -86,8 +86,8 @@ function fill(i) {
   buttons.append(button("← Previous", () => choose(neighbor(i, -1))));
   buttons.append(button("Next →", () => choose(neighbor(i, 1))));
   buttons.append(button("Close", close));
-  const said = element("p", { class: wrong ? "verdict bad" : "verdict" }, verdict(i));
-  const parts = [buttons, picture(i), element("h2", { id: "panel-name" }, data.names[i]), said];
+  const outcome = element("p", { class: wrong ? "verdict bad" : "verdict" }, verdict(i));
+  const parts = [buttons, picture(i), element("h2", { id: "panel-name" }, data.names[i]), outcome];
   if (data.folds) parts.push(element("p", { class: "note" }, `Tested in fold ${data.model[i] + 1}`));
   if (data.baseline) {
     const { predictions, confidence } = data.baseline;
@@ -136,16 +136,16 @@ function showTip(event, ...children) {
 
 // The faces of a cell of the confusion matrix, by decreasing probability of the predicted class.
 function showCell(chosen) {
-  const [truth, said] = [Number(chosen.dataset.true), Number(chosen.dataset.predicted)];
-  const sure = (i) => data.probabilities[i][said];
-  const faces = [...data.labels.keys()].filter((i) => data.labels[i] === truth && data.predictions[i] === said);
+  const [truth, predicted] = [Number(chosen.dataset.true), Number(chosen.dataset.predicted)];
+  const sure = (i) => data.probabilities[i][predicted];
+  const faces = [...data.labels.keys()].filter((i) => data.labels[i] === truth && data.predictions[i] === predicted);
   faces.sort((a, b) => sure(b) - sure(a));
   const box = document.getElementById("cell");
   for (const each of document.querySelectorAll(".confusion [aria-expanded]")) each.removeAttribute("aria-expanded");
   chosen.setAttribute("aria-expanded", "true");
   const of = data.labels.filter((label) => label === truth).length;
-  const [trueName, saidName] = [data.classes[truth], data.classes[said]];
-  const what = `True class ${trueName}, predicted ${saidName}`;
+  const [trueName, predictedName] = [data.classes[truth], data.classes[predicted]];
+  const what = `True class ${trueName}, predicted ${predictedName}`;
   box.querySelector("p").textContent = `${what}: ${faces.length} of ${of} faces, the surest first`;
   box.querySelector(".faces").replaceChildren(...faces.map(faceLink));
   box.hidden = false;

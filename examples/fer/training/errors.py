@@ -10,16 +10,16 @@ from fer.training.stopping import Stopped
 
 
 @contextmanager
-def report_errors(ranks: Ranks, going_on: Callable[[], str]) -> Iterator[None]:
+def report_errors(ranks: Ranks, resume_hint: Callable[[], str]) -> Iterator[None]:
     """Exit with a one-line error or, after a request to stop, with a hint on how to resume.
 
-    `going_on` returns the hint. It is called only then, when the folder of the run is known.
+    `resume_hint` returns the hint. It is called only then, when the folder of the run is known.
     """
     try:
         yield
     except (OSError, ValueError, Diverged) as error:
         sys.exit(f"error: {error}")
     except Stopped as stopped:
-        if ranks.first:
-            print(f"stopped; {going_on()}", flush=True)
+        if ranks.is_first:
+            print(f"stopped; {resume_hint()}", flush=True)
         sys.exit(128 + stopped.signal)

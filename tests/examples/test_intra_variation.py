@@ -9,19 +9,32 @@ import torch
 from torch.nn import functional as F
 
 from fdrl_layers import FDRLHead, IntraRelation
-from fer.model.build import losses_of, make_criterion
-from fer.model.living import LivingLoss, NormalizedIntraRelation, apart_loss, peak_loss
-from small_runs import assert_same, batch_of, make_run, options_of, same_runs, stopped, trained
+from fer.model.build import compute_losses, make_criterion
+from fer.model.intra_variation import (
+    NormalizedIntraRelation,
+    VariedIntraLoss,
+    class_separation_loss,
+    entropy_loss,
+)
+from small_runs import (
+    assert_same,
+    batch_of,
+    make_run,
+    make_stopped_run,
+    options_of,
+    same_runs,
+    train_run,
+)
 
 
 def test_the_peak_loss_is_the_entropy_of_each_face() -> None:
     weights = torch.rand(5, 4, dtype=torch.float64) + 0.01
     rows = [row / row.sum() for row in weights.numpy()]
     entropies = [-(shares * np.log(shares)).sum() for shares in rows]
-    assert float(peak_loss(weights)) == pytest.approx(np.mean(entropies) / np.log(4))
-    assert float(peak_loss(torch.full((3, 4), 0.1))) == pytest.approx(1)
-    assert float(peak_loss(torch.eye(4))) == 0
-    assert torch.autograd.gradcheck(peak_loss, weights.requires_grad_())
+    assert float(entropy_loss(weights)) == pytest.approx(np.mean(entropies) / np.log(4))
+    assert float(entropy_loss(torch.full((3, 4), 0.1))) == pytest.approx(1)
+    assert float(entropy_loss(torch.eye(4))) == 0
+    assert torch.autograd.gradcheck(entropy_loss, weights.requires_grad_())
 
 
 def slow_apart(weights: Any, shares: Any) -> float:
@@ -39,13 +52,13 @@ def test_classes_are_taken_apart_up_to_a_margin() -> None:
     labels = torch.tensor([0, 0, 2, 2, 2, 5, 5, 0, 2])
     shares = torch.rand(9, 6, dtype=torch.float64).softmax(1)
     for target, slow in ((labels, F.one_hot(labels, 6).double()), (shares, shares)):
-        found = apart_loss(weights, target, 6)
+        found = class_separation_loss(weights, target, 6)
         assert float(found) == pytest.approx(slow_apart(weights.numpy(), slow.numpy()))
         assert 0 < float(found) < 1
-    assert float(apart_loss(weights, torch.zeros(9, dtype=torch.int64), 6)) == 0
-    assert float(apart_loss(100 * weights, labels, 6)) == 0
+    assert float(class_separation_loss(weights, torch.zeros(9, dtype=torch.int64), 6)) == 0
+    assert float(class_separation_loss(100 * weights, labels, 6)) == 0
     weights.requires_grad_()
-    assert torch.autograd.gradcheck(lambda each: apart_loss(each, labels, 6), weights)
+    assert torch.autograd.gradcheck(lambda each: class_separation_loss(each, labels, 6), weights)
 
 
 def test_gates_of_normalized_latents_do_not_see_their_size() -> None:
@@ -65,15 +78,18 @@ def test_gates_of_normalized_latents_do_not_see_their_size() -> None:
 @pytest.mark.parametrize("targets", ["labels", "shares"])
 def test_what_they_weigh_is_in_the_total_and_its_slope(targets: str) -> None:
     run = make_run(lambda_peak=0.25, lambda_apart=2.0)
-    assert isinstance(run.criterion, LivingLoss)
+    assert isinstance(run.criterion, VariedIntraLoss)
     plain = make_criterion(options_of(), 7)
-    assert not isinstance(plain, LivingLoss)
+    assert not isinstance(plain, VariedIntraLoss)
     images, labels, _ = batch_of(run)
     target = labels if targets == "labels" else F.one_hot(labels, 7) * 0.7 + 0.3 / 7
     output = run.model(images)
-    found, before = losses_of(run.criterion, output, target), losses_of(plain, output, target)
+    found, before = (
+        compute_losses(run.criterion, output, target),
+        compute_losses(plain, output, target),
+    )
     weights = output.intra_weights
-    more = 0.25 * peak_loss(weights) + 2 * apart_loss(weights, target, 7)
+    more = 0.25 * entropy_loss(weights) + 2 * class_separation_loss(weights, target, 7)
     totals = found["total"], before["total"] + more
     torch.testing.assert_close(*totals)
     slopes = [torch.autograd.grad(each, weights, retain_graph=True) for each in totals]
@@ -85,12 +101,12 @@ def test_what_they_weigh_is_in_the_total_and_its_slope(targets: str) -> None:
 @pytest.mark.usefixtures("small")
 def test_a_normalized_head_is_built_called_and_read_back(tmp_path: Path) -> None:
     changes = {"normalize_latents": True, "lambda_peak": 0.1}
-    trained(tmp_path / "whole", **changes)
-    head = stopped(tmp_path / "parts", 0, **changes).model[1]
+    train_run(tmp_path / "whole", **changes)
+    head = make_stopped_run(tmp_path / "parts", 0, **changes).model[1]
     assert isinstance(head, FDRLHead)
     choice = head.backend_choice(torch.randn(2, head.in_features))
     assert "NormalizedIntraRelation" in str(choice.reason)
-    trained(tmp_path / "parts", **changes)
+    train_run(tmp_path / "parts", **changes)
     same_runs(tmp_path / "whole", tmp_path / "parts")
     # The same seed draws the same weights, so that only what the gates see differs.
     plain, normed = (make_run(normalize_latents=normalize) for normalize in (False, True))

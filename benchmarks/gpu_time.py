@@ -13,7 +13,7 @@ Work = tuple[str, float, float]
 """A name, a start time and an end time, in microseconds."""
 
 
-def gpu_work(run: Callable[[], object]) -> tuple[float, int]:
+def measure_gpu_work(run: Callable[[], object]) -> tuple[float, int]:
     """Return the seconds for which the GPU is busy in a step and the number of kernels it runs."""
     for _ in range(2):
         run()
@@ -23,7 +23,7 @@ def gpu_work(run: Callable[[], object]) -> tuple[float, int]:
             run()
         torch.cuda.synchronize()
     events = profiled.events() or []
-    seconds, kernels = summed(
+    seconds, kernels = sum_busy_time(
         (event.name, event.time_range.start, event.time_range.end)
         for event in events
         if event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)
@@ -31,7 +31,7 @@ def gpu_work(run: Callable[[], object]) -> tuple[float, int]:
     return seconds / STEPS, round(kernels / STEPS)
 
 
-def summed(work: Iterable[Work]) -> tuple[float, int]:
+def sum_busy_time(work: Iterable[Work]) -> tuple[float, int]:
     """Return the busy seconds, with overlaps counted once, and the number of kernels."""
     busy, kernels, end = 0.0, 0, float("-inf")
     for name, began, ended in sorted(work, key=lambda each: each[1]):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fdrl_layers import FDRLOutput
-from fer.model.build import losses_of
+from fer.model.build import compute_losses
 from fer.training import precision
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def backward_in_parts(
     options, device = run.options, run.ranks.device
     backbone, head = run.model[0], run.model[1]
     parts = images.tensor_split(options.accumulate)
-    with torch.no_grad(), _statistics_at_rest(backbone), precision.autocast(options, device):
+    with torch.no_grad(), _frozen_running_stats(backbone), precision.autocast(options, device):
         features = torch.cat([backbone(part) for part in parts])
     features.requires_grad_()
     with precision.autocast(options, device):
         output = head(features)
-    losses = losses_of(run.criterion, output, targets)
+    losses = compute_losses(run.criterion, output, targets)
     run.scaler.scale(losses["total"]).backward()
     assert features.grad is not None
     if not options.freeze_backbone:
@@ -49,7 +49,7 @@ def backward_in_parts(
 
 
 @contextmanager
-def _statistics_at_rest(model: nn.Module) -> Iterator[None]:
+def _frozen_running_stats(model: nn.Module) -> Iterator[None]:
     """Normalize by the batch as in training, but do not update running statistics in a block."""
     layers = [each for each in model.modules() if isinstance(each, _BatchNorm)]
     tracking = [layer.track_running_stats for layer in layers]

@@ -18,7 +18,7 @@ MARGIN = 1.0
 """Target distance of two classes, in units of the mean Intra-W."""
 
 
-def peak_loss(intra_weights: Tensor) -> Tensor:
+def entropy_loss(intra_weights: Tensor) -> Tensor:
     """Return the mean entropy of a face's Intra-W (N, M) over its latents, divided by log M.
 
     It is 1 if each face's Intra-W is uniform and 0 if a single latent has all the weight. Together
@@ -30,7 +30,7 @@ def peak_loss(intra_weights: Tensor) -> Tensor:
     return entropy.mean() / math.log(intra_weights.shape[1])
 
 
-def apart_loss(intra_weights: Tensor, target: Tensor, num_classes: int) -> Tensor:
+def class_separation_loss(intra_weights: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Return the squared shortfall of the distances of the classes' mean Intra-W below `MARGIN`.
 
     It is the mean over pairs of classes in the batch, and 0 for a batch of one class. The
@@ -54,8 +54,8 @@ def apart_loss(intra_weights: Tensor, target: Tensor, num_classes: int) -> Tenso
     return ((MARGIN - distances).relu().square() * pairs).sum() / pairs.sum().clamp_min(1)
 
 
-class LivingLoss(FDRLLoss):
-    """The joint loss (equation 13) plus weighted `peak_loss` and `apart_loss`."""
+class VariedIntraLoss(FDRLLoss):
+    """The joint loss (equation 13) plus weighted `entropy_loss` and `class_separation_loss`."""
 
     lambda_peak = 0.0
     lambda_apart = 0.0
@@ -66,9 +66,11 @@ class LivingLoss(FDRLLoss):
         weights = output.intra_weights.float()
         total = losses.total
         if self.lambda_peak:
-            total = total + self.lambda_peak * peak_loss(weights)
+            total = total + self.lambda_peak * entropy_loss(weights)
         if self.lambda_apart:
-            total = total + self.lambda_apart * apart_loss(weights, target, self.num_classes)
+            total = total + self.lambda_apart * class_separation_loss(
+                weights, target, self.num_classes
+            )
         return FDRLLossOutput(
             total, losses.classification, losses.compactness, losses.balance, losses.distribution
         )
