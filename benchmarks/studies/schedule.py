@@ -144,7 +144,7 @@ def _describe(job: Job, run: TrainedRun) -> str:
 class _ThisProcess(Executor):
     """An executor that runs each call immediately in this process."""
 
-    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
         future: Future[object] = Future()
         future.set_result(fn(*args, **kwargs))
         return future
