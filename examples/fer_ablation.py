@@ -11,7 +11,7 @@ deviation over seeds, next to the paper's numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fer.evaluation.summary import mean_and_deviation
 from fer.model import checkpoint
 from fer.model.build import check_weights
 from fer.options import Options
+from fer.rows import Row
 from fer.training.errors import report_errors
 from fer.training.progress import Diverged
 from fer.training.ranks import Ranks, join_ranks
@@ -32,28 +33,28 @@ from fer_crossval import cross_validate
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a table: the options that it changes and the paper's numbers for it."""
+class PaperRow(Row):
+    """A row with the paper's accuracies by database."""
 
-    label: str
-    changes: Mapping[str, Any]
-    paper_accuracies: Mapping[str, float]
+    paper_accuracies: Mapping[str, float] = field(default_factory=dict)
 
 
-def _make_lambda_rows(name: str, values: Sequence[float], mmi: str, rafdb: str) -> tuple[Row, ...]:
+def _make_lambda_rows(
+    name: str, values: Sequence[float], mmi: str, rafdb: str
+) -> tuple[PaperRow, ...]:
     printed = zip(mmi.split(), rafdb.split(), strict=True)
     return tuple(
-        Row(f"{value:g}", {name: value}, {"mmi": float(a), "rafdb": float(b)})
+        PaperRow(f"{value:g}", {name: value}, {"mmi": float(a), "rafdb": float(b)})
         for value, (a, b) in zip(values, printed, strict=True)
     )
 
 
-def _make_part_row(label: str, mmi: float, rafdb: float, **changes: Any) -> Row:
-    return Row(label, changes, {"mmi": mmi, "rafdb": rafdb})
+def _make_part_row(label: str, mmi: float, rafdb: float, **overrides: Any) -> PaperRow:
+    return PaperRow(label, overrides, {"mmi": mmi, "rafdb": rafdb})
 
 
 CENTER_LOSS_WEIGHTS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
-TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
+TABLES: Mapping[str, tuple[str, tuple[PaperRow, ...]]] = {
     "table1a": (
         "λ1 (compactness)",
         _make_lambda_rows(
@@ -89,7 +90,7 @@ TABLES: Mapping[str, tuple[str, tuple[Row, ...]]] = {
     "figure4": (
         "M (latents)",
         tuple(
-            Row(f"{m}", {"num_latents": m}, {"mmi": 85.23, "rafdb": 89.47} if m == 9 else {})
+            PaperRow(f"{m}", {"num_latents": m}, {"mmi": 85.23, "rafdb": 89.47} if m == 9 else {})
             for m in (1, 3, 5, 7, 9, 11, 13)
         ),
     ),
@@ -131,7 +132,7 @@ def run_table(
         for seed in range(options.seed, options.seed + seeds):
             place = folder / row.label.replace(" ", "") / f"seed{seed}"
             try:
-                cells.append(run_cell(replace(options, **row.changes, seed=seed), place, ranks))
+                cells.append(run_cell(replace(options, **row.overrides, seed=seed), place, ranks))
             except Diverged as error:
                 error.args = (f"{name}, {row.label}, seed {seed}: {error}",)
                 raise
@@ -209,7 +210,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[str, Options, int, Path]:
     name, seeds, out = given.pop("table"), given.pop("seeds"), given.pop("out", None)
     if seeds < 1:
         parser.error(f"--seeds must be at least 1, got {seeds}")
-    decided = FIXED_OPTIONS.union(*(row.changes for row in TABLES[name][1]))
+    decided = FIXED_OPTIONS.union(*(row.overrides for row in TABLES[name][1]))
     if taken := sorted(decided & given.keys()):
         parser.error(f"{name} decides {', '.join(taken)}; do not give it")
     try:

@@ -1,9 +1,10 @@
 """Studies: rows of settings, each of which is trained with several seeds at one scale."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
+from fer import rows
 from fer.options import PRESETS, Options
 
 DEFAULTS = {each.name: each.default for each in fields(Options)}
@@ -63,17 +64,13 @@ def default_settings(scale: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Row:
-    """The settings of one row of a table.
+class Row(rows.Row):
+    """A row of a study.
 
     Attributes:
-        label: Its label in the table.
-        overrides: Options that differ from those of the scale.
         start: The row whose trained backbone of the same seed the runs start from.
     """
 
-    label: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)
     start: "Row | None" = None
 
     def settings(self, scale: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 
 def options_of_rows(table: str) -> list[Options]:
-    return [replace(PAPER, **row.changes) for row in TABLES[table][1]]
+    return [replace(PAPER, **row.overrides) for row in TABLES[table][1]]
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -66,7 +66,7 @@ def test_table_2_adds_the_parts() -> None:
 
 def test_figure_4_varies_the_latents_and_knows_the_value_at_nine() -> None:
     rows = TABLES["figure4"][1]
-    assert [row.changes["num_latents"] for row in rows] == [1, 3, 5, 7, 9, 11, 13]
+    assert [row.overrides["num_latents"] for row in rows] == [1, 3, 5, 7, 9, 11, 13]
     assert [row.label for row in rows] == ["1", "3", "5", "7", "9", "11", "13"]
     assert [row.label for row in rows if row.paper_accuracies] == ["9"]
 
