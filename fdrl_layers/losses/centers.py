@@ -136,8 +136,9 @@ class Centers(nn.Module):
 
     def complete(self) -> bool:
         """Return whether all centers are known to have data, without waiting for a device."""
-        # Not by operators, and in each step anew: the mask may change without a trace.
-        return self.seen.device.type == "cpu" and plain((self.seen,)) and all(self.seen.tolist())
+        # Without operators, and again in each step, as the mask may change without a trace.
+        seen = self.__dict__["_buffers"]["seen"]
+        return seen.device.type == "cpu" and plain((seen,)) and all(seen.tolist())
 
     @property
     def accumulating(self) -> bool:

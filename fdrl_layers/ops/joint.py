@@ -78,14 +78,18 @@ def by_hand(
 
     With `ranks` the result must not depend on properties that differ between ranks, such as size.
     """
-    if not plain([*features, target, *centers, weight]):
+    if torch.compiler.is_compiling():
         return False
     if target.is_floating_point() or (target.shape[0] == 0 and not ranks):
         return False
     dtype = features.intra_weights.dtype
-    if any(center.dtype != dtype for center in centers):
-        return False
-    return all(widened(feature.dtype) == dtype for feature in features)
+    for center in centers:
+        if center.dtype != dtype:
+            return False
+    for feature in features:
+        if widened(feature.dtype) != dtype:
+            return False
+    return plain([*features, target, *centers, weight])
 
 
 class _Joint(torch.autograd.Function):
