@@ -272,6 +272,8 @@ def test_a_copy_that_is_reset_starts_at_its_own_data(case: LossCase) -> None:
 def test_compiles_where_the_data_say_how_many_samples_there_are(
     case: LossCase, fresh_compiler: None
 ) -> None:
+    if case is JOINT and torch.__version__ < (2, 7):  # type: ignore[operator]
+        pytest.skip("the compiler of torch 2.6 asks in its cross-entropy whether there are samples")
     loss, mask = case.new(), torch.arange(SMALL.N) % 2 == 0
 
     def step(inputs: dict[str, Tensor], target: Tensor) -> Tensor:
