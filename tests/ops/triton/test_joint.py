@@ -87,9 +87,12 @@ def test_nan_is_not_hidden() -> None:
         assert step(triton(), inputs, labels(ignored=0))["total"].isnan(), name
 
 
-def test_second_derivatives_are_those_by_hand() -> None:
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "class weights"])
+def test_second_derivatives_are_those_by_hand(weighted: bool) -> None:
     results = []
-    for criterion in (triton(), by_hand()):
+    weight = torch.arange(float(WIDE.K)) / 2 if weighted else None
+    options: dict[str, Any] = {"weight": weight, "label_smoothing": 0.1 if weighted else 0.0}
+    for criterion in (triton(**options), by_hand(**options)):
         dtype = criterion.compactness.centers.value.dtype
         step(criterion, {k: v.to(dtype) for k, v in features(seed=1).items()}, labels(seed=1))
         leaves = {k: v.to(dtype).requires_grad_() for k, v in features().items()}
