@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fdrl_layers._checks import check_shape, check_size
-from fdrl_layers.ops.eager.joint import SUM
+from fdrl_layers.ops.eager.joint import minus_one_hot
 
 FEW = 128
 """Number of samples up to which Python is faster than a call to PyTorch."""
@@ -79,8 +79,5 @@ def class_shares(target: Tensor, num_classes: int, ignore_index: int, dtype: tor
         return target.to(dtype)
     if not torch.compiler.is_compiling() and target.shape[0] == 0:
         return target.new_zeros((0, num_classes), dtype=dtype)
-    # One-hot with a row of 0 for an ignored sample, in one operator.
-    one = target.new_ones((), dtype=dtype)
-    like = one.expand(target.shape[0], num_classes)
-    hot: Tensor = torch.ops.aten.nll_loss_backward(-one, like, target, None, SUM, ignore_index, one)
-    return hot
+    like = target.new_empty((), dtype=dtype).expand(target.shape[0], num_classes)
+    return -minus_one_hot(like, target, ignore_index)

@@ -138,6 +138,16 @@ def forward(
     return Terms(total, classification, compactness, balance, distribution), saved
 
 
+def minus_one_hot(like: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Return minus the one-hot targets, of the shape (N, K) and type of `like`, in one operator.
+
+    The row of an ignored sample is 0.
+    """
+    one = like.new_ones(())
+    hot: Tensor = torch.ops.aten.nll_loss_backward(one, like, target, None, SUM, ignore_index, one)
+    return hot
+
+
 def one_hot(
     logits: Tensor, target: Tensor, options: Options
 ) -> tuple[Tensor, Tensor | None, Tensor | int]:
@@ -145,9 +155,8 @@ def one_hot(
 
     An ignored sample has a row of 0. None means that all samples count.
     """
-    one = logits.new_ones(())
     ignore = options.ignore_index
-    hot = torch.ops.aten.nll_loss_backward(one, logits, target, None, SUM, ignore, one)
+    hot = minus_one_hot(logits, target, ignore)
     if options.all_counted:
         return hot, None, target.shape[0]
     counted = (target != ignore).unsqueeze(1)

@@ -51,12 +51,11 @@ def scratch(like: Tensor, *shapes: Shape) -> list[Tensor]:
     buffer = _KEPT.buffers.get(dtype)
     if buffer is None or buffer.numel() < total or len(_KEPT.tensors) >= MOST_SHAPES:
         _KEPT.tensors.clear()
-    if buffer is None or buffer.numel() < total:
-        # A tensor made in inference mode could not be written to outside of it.
-        with torch.inference_mode(False):
-            buffer = _KEPT.buffers[dtype] = torch.empty(total, dtype=dtype, device=like.device)
-    pieces = zip(buffer[:total].split(sizes), shapes, strict=True)
+    # A tensor made in inference mode could not be written to outside of it.
     with torch.inference_mode(False):
+        if buffer is None or buffer.numel() < total:
+            buffer = _KEPT.buffers[dtype] = torch.empty(total, dtype=dtype, device=like.device)
+        pieces = zip(buffer[:total].split(sizes), shapes, strict=True)
         found = [piece[: math.prod(shape)].view(shape) for piece, shape in pieces]
     _KEPT.tensors[dtype, shapes] = found
     return found
