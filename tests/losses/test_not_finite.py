@@ -36,7 +36,8 @@ def test_no_center_moves(
 ) -> None:
     loss, undisturbed = (case.new(center_update=rule) for _ in range(2))
     # On the CPU the host reads whether the sums are finite; elsewhere it must not wait.
-    with mock.patch("fdrl_layers.ops.eager.joint._readable", return_value=readable):
+    fused, single = "fdrl_layers.ops.eager.joint._readable", "fdrl_layers.losses.centers.readable"
+    with mock.patch(fused, return_value=readable), mock.patch(single, return_value=readable):
         if not first:
             for each in (loss, undisturbed):
                 case.run(each, case.inputs(seed=3), target)
